@@ -1,0 +1,1 @@
+//! paragpu, host side.

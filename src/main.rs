@@ -1,0 +1,2 @@
+//! paragpu
+fn main() {}
