@@ -1,0 +1,532 @@
+//! Every command that goes through a ring: one table, from which the opcodes, the typed view, the encoding,
+//! the names in logs and the fuzzer's generator all follow.
+//!
+//! The stages are kept apart: [`Frame::parse`](crate::frame::Frame::parse) checks the shape,
+//! [`Command::parse`] gives the bytes a type, and the host's dispatch decides what the guest may do with it.
+
+use zerocopy::little_endian::{I32, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::fault::Fault;
+use crate::frame::{Frame, Tail, write_frame};
+use crate::limits::MAX_INLINE_BYTES;
+use crate::types::{Create, Dim3, Enqueue, SlotRef, Span};
+
+/// A command's fixed part, tied to its opcode.
+pub trait Body: FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned {
+    /// The opcode that this is the body of.
+    const OPCODE: Opcode;
+
+    /// Writes a whole frame to the start of `out` and returns its length; `None` if it is too long for a frame
+    /// or for `out`.
+    fn encode(&self, out: &mut [u8], wait: &[u32], data: &[u8]) -> Option<usize> {
+        debug_assert!(wait.is_empty() || Self::OPCODE.may_wait());
+        debug_assert!(data.len() <= Self::OPCODE.max_data() as usize);
+        write_frame(out, Self::OPCODE as u16, self.as_bytes(), wait, data)
+    }
+}
+
+macro_rules! commands {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $code:literal, wait: $wait:literal, data: $data:expr, {
+            $( $(#[$field_doc:meta])* $field:ident: $type:ty, )*
+        }
+    )*) => {
+        /// Number of a command in its frame's header.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Opcode {
+            $( $(#[$doc])* $name = $code, )*
+        }
+
+        impl Opcode {
+            /// Every opcode, in the order of the table.
+            pub const ALL: &'static [Opcode] = &[ $( Opcode::$name, )* ];
+
+            /// The opcode with this number.
+            pub fn from_wire(number: u16) -> Option<Opcode> {
+                match number {
+                    $( $code => Some(Opcode::$name), )*
+                    _ => None,
+                }
+            }
+
+            /// The command's name, for logs.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $( Opcode::$name => stringify!($name), )*
+                }
+            }
+
+            /// True if the command may have a wait list.
+            pub fn may_wait(self) -> bool {
+                match self {
+                    $( Opcode::$name => $wait, )*
+                }
+            }
+
+            /// Most inline data bytes that the command may have.
+            pub fn max_data(self) -> u32 {
+                match self {
+                    $( Opcode::$name => $data, )*
+                }
+            }
+
+            /// Size of the command's body in bytes.
+            pub fn body_len(self) -> usize {
+                match self {
+                    $( Opcode::$name => size_of::<$name>(), )*
+                }
+            }
+        }
+
+        $(
+            $(#[$doc])*
+            #[derive(
+                Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+                Unaligned,
+            )]
+            #[repr(C)]
+            pub struct $name {
+                $( $(#[$field_doc])* pub $field: $type, )*
+            }
+
+            impl Body for $name {
+                const OPCODE: Opcode = Opcode::$name;
+            }
+        )*
+
+        /// A command, understood but not yet allowed: its ids and numbers are the guest's claims.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Command<'a> {
+            $( $(#[$doc])* $name(&'a $name, Tail<'a>), )*
+        }
+
+        impl<'a> Command<'a> {
+            /// Gives a frame its type. Every byte is accounted for: a wait list or data where the command has
+            /// none is a fault.
+            pub fn parse(frame: &Frame<'a>) -> Result<Command<'a>, Fault> {
+                let opcode =
+                    Opcode::from_wire(frame.header.opcode.get()).ok_or(Fault::UnknownOpcode)?;
+                if frame.header.data_len.get() > opcode.max_data()
+                    || (frame.header.wait_count.get() != 0 && !opcode.may_wait())
+                {
+                    return Err(Fault::BadFrame);
+                }
+                Ok(match opcode {
+                    $( Opcode::$name => {
+                        let (body, tail) = frame.split()?;
+                        Command::$name(body, tail)
+                    } )*
+                })
+            }
+
+            /// The command's opcode.
+            pub fn opcode(&self) -> Opcode {
+                match self {
+                    $( Command::$name(..) => Opcode::$name, )*
+                }
+            }
+
+            /// Writes the command back as a frame; the inverse of [`parse`](Command::parse).
+            pub fn encode(&self, out: &mut [u8]) -> Option<usize> {
+                match self {
+                    $( Command::$name(body, tail) => encode_parsed(out, *body, tail), )*
+                }
+            }
+        }
+    };
+}
+
+fn encode_parsed<B: Body>(out: &mut [u8], body: &B, tail: &Tail<'_>) -> Option<usize> {
+    let mut wait = [0; crate::limits::MAX_WAIT_EVENTS as usize];
+    let wait = wait.get_mut(..tail.wait.len())?;
+    for (to, id) in wait.iter_mut().zip(tail.wait) {
+        *to = id.get();
+    }
+    body.encode(out, wait, tail.data)
+}
+
+commands! {
+    /// Padding up to the end of the ring; its length is the rest of the ring.
+    Nop = 0x0000, wait: false, data: 0, {}
+
+    /// Asks the host for a value: see [`info`](crate::info). `data` is the query's input where it has one
+    /// (the local size of `CL_KERNEL_MAX_SUB_GROUP_SIZE_FOR_NDRANGE`).
+    GetInfo = 0x0001, wait: false, data: 64, {
+        /// Number of an [`InfoKind`](crate::info::InfoKind).
+        kind: U32,
+        /// Object that is asked about; 0 where the kind has none.
+        object: U32,
+        /// The OpenCL parameter name (`cl_..._info`).
+        param: U32,
+        /// Device index, or argument index for kernel arguments.
+        index: U32,
+        /// Where the answer goes. At most its `len` bytes are written; the slot's `len` is the full length.
+        dst: Span,
+        /// Completed when the answer is there.
+        reply: SlotRef,
+    }
+
+    /// Creates a context on the devices whose indices (`u32` each) are the data.
+    CreateContext = 0x0010, wait: false, data: 4 * crate::limits::MAX_DEVICES as u32, {
+        /// Id and reply; the parent is 0.
+        create: Create,
+    }
+
+    /// Creates a command queue in context `create.parent`.
+    CreateQueue = 0x0011, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// Device index.
+        device: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// `cl_command_queue_properties`.
+        properties: U64,
+    }
+
+    /// Creates a buffer in context `create.parent`; fresh memory is zero.
+    CreateBuffer = 0x0012, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`: access by kernels and by the host only, no host pointer flags.
+        flags: U64,
+        /// Size in bytes.
+        size: U64,
+        /// First contents, as long as the buffer, or none. May be reused once the reply is there.
+        init: Span,
+    }
+
+    /// Creates a sub-buffer of buffer `create.parent`.
+    CreateSubBuffer = 0x0013, wait: false, data: 0, {
+        /// Id, buffer and reply.
+        create: Create,
+        /// `cl_mem_flags`.
+        flags: U64,
+        /// First byte in the parent.
+        origin: U64,
+        /// Size in bytes.
+        size: U64,
+    }
+
+    /// Creates a program from source in context `create.parent`. The source is inline data, or `source` if the
+    /// data is empty.
+    CreateProgram = 0x0014, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id, context and reply.
+        create: Create,
+        /// The source where it is not inline. May be reused once the reply is there.
+        source: Span,
+    }
+
+    /// Creates the kernel whose name is the data, from program `create.parent`.
+    CreateKernel = 0x0015, wait: false, data: 4096, {
+        /// Id, program and reply.
+        create: Create,
+        /// Where [`kernel::KernelInfo`](crate::kernel::KernelInfo) goes; none if it is not wanted.
+        info: Span,
+    }
+
+    /// Creates a user event in context `create.parent`.
+    CreateUserEvent = 0x0016, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+    }
+
+    /// Ends a user event: 0 for complete, negative for an error.
+    SetUserEvent = 0x0017, wait: false, data: 0, {
+        /// Id of a user event.
+        event: U32,
+        /// 0 or negative.
+        status: I32,
+    }
+
+    /// Gives up an object's id. What still uses the object keeps it alive.
+    Release = 0x0018, wait: false, data: 0, {
+        /// Id of the object.
+        id: U32,
+        /// Reserved, zero.
+        reserved: U32,
+    }
+
+    /// Builds a program. Other commands go on meanwhile; the program is busy until the reply.
+    /// The data are `device_count` device indices (`u32` each; 0 of them for all devices of the context), then
+    /// the build options.
+    BuildProgram = 0x0020, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id of the program.
+        program: U32,
+        /// Device indices at the start of the data.
+        device_count: U32,
+        /// Completed when the build has ended.
+        reply: SlotRef,
+    }
+
+    /// Sets a kernel argument by value: the data.
+    SetArgValue = 0x0030, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Argument index.
+        index: U32,
+        /// Completed with the outcome; none if nobody wants it.
+        reply: SlotRef,
+    }
+
+    /// Sets a kernel argument to an object.
+    SetArgObject = 0x0031, wait: false, data: 0, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Argument index.
+        index: U32,
+        /// Id of a memory object or sampler; 0 for a null pointer.
+        object: U32,
+        /// Reserved, zero.
+        reserved: U32,
+    }
+
+    /// Sets the size of a local memory argument.
+    SetArgLocal = 0x0032, wait: false, data: 0, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Argument index.
+        index: U32,
+        /// Size in bytes.
+        size: U64,
+    }
+
+    /// Runs a kernel with the arguments that are set now.
+    EnqueueKernel = 0x0040, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the kernel.
+        kernel: U32,
+        /// Dimensions: 1 to 3.
+        dims: U32,
+        /// Global offset; unused dimensions are 0.
+        offset: Dim3,
+        /// Global size; unused dimensions are 1.
+        global: Dim3,
+        /// Local size; all 0 if the host may choose, otherwise unused dimensions are 1.
+        local: Dim3,
+    }
+
+    /// Reads from a buffer into shared memory.
+    ReadBuffer = 0x0041, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// First byte in the buffer.
+        offset: U64,
+        /// Where the bytes go; its length is the size.
+        dst: Span,
+    }
+
+    /// Writes to a buffer from the data, or from shared memory if the data is empty.
+    WriteBuffer = 0x0042, wait: true, data: MAX_INLINE_BYTES, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// First byte in the buffer.
+        offset: U64,
+        /// Where the bytes are, if not inline; must not change until the command is complete.
+        src: Span,
+    }
+
+    /// Copies between buffers.
+    CopyBuffer = 0x0043, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the source.
+        src: U32,
+        /// Id of the destination.
+        dst: U32,
+        /// First byte in the source.
+        src_offset: U64,
+        /// First byte in the destination.
+        dst_offset: U64,
+        /// Size in bytes.
+        size: U64,
+    }
+
+    /// Fills a buffer with the data as pattern (1, 2, 4 … 128 bytes).
+    FillBuffer = 0x0044, wait: true, data: 128, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// First byte in the buffer.
+        offset: U64,
+        /// Size in bytes.
+        size: U64,
+    }
+
+    /// Reads a rectangle of a buffer into shared memory, where it lies without gaps.
+    ReadBufferRect = 0x0045, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in the buffer.
+        origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+        /// Bytes from row to row in the buffer.
+        row_pitch: U64,
+        /// Bytes from slice to slice in the buffer.
+        slice_pitch: U64,
+        /// Where the bytes go; its length is the product of the extent.
+        dst: Span,
+    }
+
+    /// Writes a rectangle of a buffer from shared memory, where it lies without gaps.
+    WriteBufferRect = 0x0046, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in the buffer.
+        origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+        /// Bytes from row to row in the buffer.
+        row_pitch: U64,
+        /// Bytes from slice to slice in the buffer.
+        slice_pitch: U64,
+        /// Where the bytes are; its length is the product of the extent.
+        src: Span,
+    }
+
+    /// Copies a rectangle between buffers.
+    CopyBufferRect = 0x0047, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the source.
+        src: U32,
+        /// Id of the destination.
+        dst: U32,
+        /// Origin in the source.
+        src_origin: Dim3,
+        /// Origin in the destination.
+        dst_origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+        /// Bytes from row to row in the source.
+        src_row_pitch: U64,
+        /// Bytes from slice to slice in the source.
+        src_slice_pitch: U64,
+        /// Bytes from row to row in the destination.
+        dst_row_pitch: U64,
+        /// Bytes from slice to slice in the destination.
+        dst_slice_pitch: U64,
+    }
+
+    /// Completes after the events in the wait list, or after everything before it if there are none.
+    Marker = 0x0048, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+    }
+
+    /// Like [`Marker`], and everything after it in the queue waits for it.
+    Barrier = 0x0049, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+    }
+
+    /// Completes when everything that is in the queue now is complete. Its status is the first error of the
+    /// queue's commands that had neither event nor slot to report it, since the last time.
+    Finish = 0x004a, wait: false, data: 0, {
+        /// Id of the queue.
+        queue: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed when the queue is drained.
+        reply: SlotRef,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame;
+    use crate::limits::MAX_FRAME_BYTES;
+    use proptest::prelude::{any, prop};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+    use std::vec;
+
+    #[test]
+    fn opcodes_round_trip_and_have_distinct_names() {
+        let mut names = std::collections::BTreeSet::new();
+        for &opcode in Opcode::ALL {
+            assert_eq!(Opcode::from_wire(opcode as u16), Some(opcode));
+            assert!(names.insert(opcode.name()), "{opcode:?}");
+            // The longest possible frame of each command fits a frame and the smallest ring.
+            let wait = if opcode.may_wait() { 4096 } else { 0 };
+            assert!(
+                frame::frame_len(opcode.body_len(), wait, opcode.max_data() as usize).is_some(),
+                "{opcode:?}"
+            );
+        }
+        assert_eq!(Opcode::from_wire(0xffff), None);
+    }
+
+    #[test]
+    fn a_wait_list_where_none_belongs_is_a_fault() {
+        let mut out = [0; 256];
+        let body = Release { id: 3.into(), reserved: U32::ZERO };
+        let len = write_frame(&mut out, Opcode::Release as u16, body.as_bytes(), &[1], &[]).unwrap();
+        let frame = Frame::parse(&out[..len]).unwrap();
+        assert_eq!(Command::parse(&frame), Err(Fault::BadFrame));
+    }
+
+    proptest! {
+        /// Any body, wait list and data of any command survive the way through a frame.
+        #[test]
+        fn commands_round_trip(
+            index in 0..Opcode::ALL.len(),
+            body in prop::collection::vec(any::<u8>(), 256),
+            wait in prop::collection::vec(any::<u32>(), 0..40),
+            data in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let opcode = Opcode::ALL[index];
+            let wait = if opcode.may_wait() { &wait[..] } else { &[] };
+            let data = &data[..data.len().min(opcode.max_data() as usize)];
+            let mut out = vec![0; MAX_FRAME_BYTES as usize];
+            let len = write_frame(&mut out, opcode as u16, &body[..opcode.body_len()], wait, data).unwrap();
+            let command = Command::parse(&Frame::parse(&out[..len]).unwrap()).unwrap();
+            prop_assert_eq!(command.opcode(), opcode);
+            let mut again = vec![0xff; MAX_FRAME_BYTES as usize];
+            prop_assert_eq!(command.encode(&mut again), Some(len));
+            prop_assert_eq!(&again[..len], &out[..len]);
+        }
+
+        /// Garbage is refused or understood, never a panic; what is understood encodes to the same meaning.
+        #[test]
+        fn garbage_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 16..400)) {
+            bytes.truncate(bytes.len() & !15);
+            let len = bytes.len() as u32;
+            bytes[4..8].copy_from_slice(&len.to_le_bytes());
+            bytes[1] = 0;
+            bytes[3] = 0;
+            bytes[9..16].fill(0);
+            if let Ok(command) = Frame::parse(&bytes).and_then(|frame| Command::parse(&frame)) {
+                let mut again = vec![0; MAX_FRAME_BYTES as usize];
+                let len = command.encode(&mut again).unwrap();
+                prop_assert!(len <= bytes.len());
+                let frame = Frame::parse(&again[..len]).unwrap();
+                prop_assert_eq!(Command::parse(&frame), Ok(command));
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Caps on what a guest may ask for. Each says what it stops; the host checks a guest's number against its
+//! cap before that number meets an allocator, a loop or a shift.
+
+/// Longest frame in bytes, header included. Bounds the private copy that the host makes of each command.
+pub const MAX_FRAME_BYTES: u32 = 64 * 1024;
+
+/// Most inline data bytes in a frame; more goes into a shared region.
+pub const MAX_INLINE_BYTES: u32 = 32 * 1024;
+
+/// Most events in one command's wait list. A longer list is a way to make the host resolve ids for free.
+pub const MAX_WAIT_EVENTS: u16 = 4096;
+
+/// Smallest ring data area in bytes: two of the longest frames, so that one always fits after padding.
+pub const MIN_RING_BYTES: u32 = 2 * MAX_FRAME_BYTES;
+
+/// Largest ring data area in bytes.
+pub const MAX_RING_BYTES: u32 = 1024 * 1024;
+
+/// Most live objects in one context: each costs the host memory that no OpenCL limit counts.
+pub const MAX_OBJECTS: usize = 1 << 20;
+
+/// Most contexts (guest processes) of one vGPU: each costs a thread and a ring on the host.
+pub const MAX_CONTEXTS: usize = 256;
+
+/// Most virtio-gpu resources of one vGPU.
+pub const MAX_RESOURCES: usize = 16 * 1024;
+
+/// Largest shared region in bytes: the field that carries the size in `RESOURCE_CREATE_3D` has 32 bits.
+pub const MAX_REGION_BYTES: u64 = u32::MAX as u64 & !0xfff;
+
+/// Most memory mappings that one vGPU's shared regions may take on the host. A mainline guest's pages come in
+/// extents of one to five pages, one mapping each, and Linux allows a process 65530 mappings in all
+/// (`vm.max_map_count`); the rest is for the OpenCL driver.
+pub const MAX_MAPPINGS: usize = 32 * 1024;
+
+/// Longest program source in bytes.
+pub const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Most devices in one context.
+pub const MAX_DEVICES: usize = 64;
+
+/// Longest answer to one information query in bytes (build logs and sources are the long ones).
+pub const MAX_INFO_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most arguments of one kernel.
+pub const MAX_KERNEL_ARGS: u32 = 4096;
+
+/// Builds that one vGPU may have running at once: a compiler costs 100 MB and more each.
+pub const MAX_BUILDS: usize = 4;
+
+/// Longest `SUBMIT_3D` payload that is looked at; longer ones are refused.
+pub const MAX_CONTROL_BYTES: u32 = 256;
+
+/// Sleeping guest threads (fenced waits held back) per vGPU. The mainline driver stops, uninterruptibly, when
+/// all descriptors of its control queue are out, so the host never holds more than this.
+pub const MAX_HELD_WAITS: usize = 64;

@@ -1,0 +1,405 @@
+//! The ring: one direction, guest to host, one producer and one consumer.
+//!
+//! It lies in a region: a header of one page, then a data area whose length is a power of two. The header's
+//! words each have a cache line of their own:
+//!
+//! | offset | word | written by | meaning |
+//! |---|---|---|---|
+//! | 0x000 | `tail` | guest | bytes produced, modulo 2^32 |
+//! | 0x040 | `head` | host | bytes consumed, modulo 2^32 |
+//! | 0x080 | `kick_wanted` | host sets, guest clears | the host sleeps: ring the doorbell |
+//! | 0x0c0 | `waiters` | guest | guest threads that sleep or are about to |
+//! | 0x100 | `wake_seq` | host | changes when something happened while `waiters` was not zero |
+//! | 0x140 | `status` | host | see [`Status`] |
+//! | 0x144 | `reason` | host | number of a [`Fault`], or 0 |
+//!
+//! **Sleeping without lost wake-ups.** Both directions use the same argument: the sleeper announces itself,
+//! then looks once more; the other side publishes, then looks for sleepers; a sequentially consistent fence
+//! stands between the two steps on both sides, so at least one of them sees the other.
+//! The rules are written over [`RingMemory`], so that the very code which runs on shared pages is model-checked
+//! (`tests/ring_model.rs`).
+
+use crate::fault::Fault;
+use crate::frame::{self, FRAME_ALIGN, FrameHeader};
+use crate::limits::MAX_FRAME_BYTES;
+use zerocopy::FromBytes;
+
+/// Length of the ring's header in bytes; the data area follows it.
+pub const HEADER_BYTES: u32 = 4096;
+
+/// A word of the ring's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// Bytes produced, modulo 2^32.
+    Tail,
+    /// Bytes consumed, modulo 2^32.
+    Head,
+    /// 1 if the host sleeps and wants the doorbell.
+    KickWanted,
+    /// Number of guest threads that sleep or are about to.
+    Waiters,
+    /// Changes when something happened while `Waiters` was not zero.
+    WakeSeq,
+    /// See [`Status`].
+    Status,
+    /// Number of a [`Fault`], or 0.
+    Reason,
+}
+
+impl Word {
+    /// Byte offset in the ring's region.
+    pub const fn offset(self) -> usize {
+        match self {
+            Word::Tail => 0x000,
+            Word::Head => 0x040,
+            Word::KickWanted => 0x080,
+            Word::Waiters => 0x0c0,
+            Word::WakeSeq => 0x100,
+            Word::Status => 0x140,
+            Word::Reason => 0x144,
+        }
+    }
+}
+
+/// How a context is, as the host writes it to the ring's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Status {
+    /// The host has not looked at the ring yet.
+    Starting = 0,
+    /// Commands are consumed.
+    Running = 1,
+    /// The guest made a mistake (see `reason`); nothing more is consumed or completed.
+    Failed = 2,
+    /// The host lost the context: its executor ended. A new context will work.
+    Lost = 3,
+}
+
+impl Status {
+    /// The status with this number; a number that is none means that the header is not to be trusted.
+    pub fn from_word(word: u32) -> Option<Status> {
+        [Status::Starting, Status::Running, Status::Failed, Status::Lost]
+            .into_iter()
+            .find(|status| *status as u32 == word)
+    }
+}
+
+/// The ring's shared memory. Implementations only move bytes and words; every rule is in this module.
+pub trait RingMemory {
+    /// Loads a word with acquire order.
+    fn load(&self, word: Word) -> u32;
+    /// Stores a word with release order.
+    fn store(&self, word: Word, value: u32);
+    /// Exchanges a word, sequentially consistent.
+    fn swap(&self, word: Word, value: u32) -> u32;
+    /// Adds to a word (wrapping), sequentially consistent; returns the word before.
+    fn add(&self, word: Word, value: u32) -> u32;
+    /// A sequentially consistent fence.
+    fn fence(&self);
+    /// Copies bytes out of the data area; `offset + to.len()` is within it.
+    fn read_data(&self, offset: u32, to: &mut [u8]);
+    /// Copies bytes into the data area; `offset + from.len()` is within it.
+    fn write_data(&self, offset: u32, from: &[u8]);
+}
+
+/// The guest's end: appends frames. The index is private; the shared `tail` is only ever written.
+#[derive(Debug)]
+pub struct Producer {
+    tail: u32,
+    data_bytes: u32,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in the ring; the host is awake.
+    Sent,
+    /// It is in the ring; the host sleeps and wants the doorbell.
+    SentKick,
+    /// There is no room now.
+    Full,
+}
+
+impl Producer {
+    /// A producer on an empty ring with `data_bytes` (a power of two) of data area.
+    pub fn new(data_bytes: u32) -> Producer {
+        Producer { tail: 0, data_bytes }
+    }
+
+    /// Appends one frame, whose length is a multiple of [`FRAME_ALIGN`], and says whether to ring the doorbell.
+    pub fn push(&mut self, memory: &impl RingMemory, frame: &[u8]) -> Pushed {
+        debug_assert!(frame.len().is_multiple_of(FRAME_ALIGN as usize));
+        let len = frame.len() as u32;
+        let at = self.tail & (self.data_bytes - 1);
+        let to_end = self.data_bytes - at;
+        let padding = if len > to_end { to_end } else { 0 };
+        // A head that the host made nonsense of reads as a full ring; the context's status tells why.
+        let used = self.tail.wrapping_sub(memory.load(Word::Head)).min(self.data_bytes);
+        if padding + len > self.data_bytes - used {
+            return Pushed::Full;
+        }
+        if padding != 0 {
+            let mut nop = [0; frame::HEADER_BYTES as usize];
+            let header = FrameHeader { len: padding.into(), ..FrameHeader::default() };
+            nop.copy_from_slice(zerocopy::IntoBytes::as_bytes(&header));
+            memory.write_data(at, &nop);
+        }
+        memory.write_data(if padding == 0 { at } else { 0 }, frame);
+        self.tail = self.tail.wrapping_add(padding + len);
+        memory.store(Word::Tail, self.tail);
+        // Published before looking whether the host sleeps; `Consumer::prepare_sleep` has the mirror image.
+        memory.fence();
+        if memory.load(Word::KickWanted) != 0 && memory.swap(Word::KickWanted, 0) != 0 {
+            Pushed::SentKick
+        } else {
+            Pushed::Sent
+        }
+    }
+}
+
+/// The host's end: takes frames. Indices are private; what the guest says is checked and copied once.
+#[derive(Debug)]
+pub struct Consumer {
+    head: u32,
+    data_bytes: u32,
+}
+
+impl Consumer {
+    /// A consumer on a ring from its start, with `data_bytes` as checked by
+    /// [`StartRing::checked_data_bytes`](crate::control::StartRing::checked_data_bytes).
+    pub fn new(data_bytes: u32) -> Consumer {
+        Consumer { head: 0, data_bytes }
+    }
+
+    /// Copies the next frame into `frame` and gives its room back to the guest. Returns its length, or `None`
+    /// if the ring is empty.
+    pub fn pop(
+        &mut self,
+        memory: &impl RingMemory,
+        frame: &mut [u8; MAX_FRAME_BYTES as usize],
+    ) -> Result<Option<usize>, Fault> {
+        // An honest producer pads at most once before a frame; a hostile one must not keep the host here.
+        for padded in [false, true] {
+            let used = memory.load(Word::Tail).wrapping_sub(self.head);
+            if used == 0 {
+                return Ok(None);
+            }
+            if used > self.data_bytes || !used.is_multiple_of(FRAME_ALIGN) {
+                return Err(Fault::RingIndex);
+            }
+            let at = self.head & (self.data_bytes - 1);
+            let to_end = self.data_bytes - at;
+            let (head, rest) = frame.split_at_mut(frame::HEADER_BYTES as usize);
+            memory.read_data(at, head);
+            let header = FrameHeader::read_from_bytes(head).map_err(|_size| Fault::BadFrame)?;
+            // Padding alone may be longer than a command: it reaches to the end of the ring.
+            if !padded && header.opcode.get() == 0 && header.len.get() == to_end && to_end <= used {
+                self.advance(memory, to_end);
+                continue;
+            }
+            let len = header.checked_len()?;
+            if len > used || len > to_end {
+                return Err(Fault::BadFrame);
+            }
+            // The header is the copy that was checked; it is not read again.
+            memory.read_data(at + frame::HEADER_BYTES, &mut rest[..(len - frame::HEADER_BYTES) as usize]);
+            self.advance(memory, len);
+            return Ok(Some(len as usize));
+        }
+        Err(Fault::BadFrame)
+    }
+
+    fn advance(&mut self, memory: &impl RingMemory, len: u32) {
+        self.head = self.head.wrapping_add(len);
+        memory.store(Word::Head, self.head);
+    }
+
+    /// Announces that the host is about to sleep. True if the ring is still empty, so that it may.
+    pub fn prepare_sleep(&self, memory: &impl RingMemory) -> bool {
+        memory.swap(Word::KickWanted, 1);
+        memory.fence();
+        let empty = memory.load(Word::Tail) == self.head;
+        if !empty {
+            memory.swap(Word::KickWanted, 0);
+        }
+        empty
+    }
+
+    /// True if the ring has nothing for the host.
+    pub fn is_empty(&self, memory: &impl RingMemory) -> bool {
+        memory.load(Word::Tail) == self.head
+    }
+}
+
+/// The host published something that a guest thread may sleep for (a slot, room in the ring, the status).
+/// True if a guest thread sleeps and must be woken.
+#[must_use]
+pub fn published(memory: &impl RingMemory) -> bool {
+    memory.fence();
+    if memory.load(Word::Waiters) == 0 {
+        return false;
+    }
+    memory.add(Word::WakeSeq, 1);
+    true
+}
+
+/// A guest thread announces that it is about to sleep. Returns the `wake_seq` to sleep on; the thread must
+/// look for what it waits for between this call and sleeping, and call [`woken`] afterwards in any case.
+#[must_use]
+pub fn about_to_wait(memory: &impl RingMemory) -> u32 {
+    memory.add(Word::Waiters, 1);
+    memory.fence();
+    memory.load(Word::WakeSeq)
+}
+
+/// A guest thread that called [`about_to_wait`] no longer sleeps.
+pub fn woken(memory: &impl RingMemory) {
+    memory.add(Word::Waiters, u32::MAX);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::write_frame;
+    use crate::limits::MIN_RING_BYTES;
+    use std::cell::{Cell, RefCell};
+    use std::vec;
+    use std::vec::Vec;
+
+    /// One thread's ring: enough for the index rules. The ordering rules have tests/ring_model.rs.
+    struct Plain {
+        words: RefCell<[u32; 0x200]>,
+        data: RefCell<Vec<u8>>,
+        reads: Cell<usize>,
+    }
+
+    impl Plain {
+        fn new() -> Plain {
+            Plain {
+                words: RefCell::new([0; 0x200]),
+                data: RefCell::new(vec![0; MIN_RING_BYTES as usize]),
+                reads: Cell::new(0),
+            }
+        }
+    }
+
+    impl RingMemory for Plain {
+        fn load(&self, word: Word) -> u32 {
+            self.words.borrow()[word.offset()]
+        }
+        fn store(&self, word: Word, value: u32) {
+            self.words.borrow_mut()[word.offset()] = value;
+        }
+        fn swap(&self, word: Word, value: u32) -> u32 {
+            core::mem::replace(&mut self.words.borrow_mut()[word.offset()], value)
+        }
+        fn add(&self, word: Word, value: u32) -> u32 {
+            let old = self.load(word);
+            self.store(word, old.wrapping_add(value));
+            old
+        }
+        fn fence(&self) {}
+        fn read_data(&self, offset: u32, to: &mut [u8]) {
+            self.reads.set(self.reads.get() + to.len());
+            to.copy_from_slice(&self.data.borrow()[offset as usize..][..to.len()]);
+        }
+        fn write_data(&self, offset: u32, from: &[u8]) {
+            self.data.borrow_mut()[offset as usize..][..from.len()].copy_from_slice(from);
+        }
+    }
+
+    fn frame_of(data: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; MAX_FRAME_BYTES as usize];
+        let len = write_frame(&mut out, 1, &[], &[], data).unwrap();
+        out.truncate(len);
+        out
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in_over_many_laps() {
+        let memory = Plain::new();
+        let (mut producer, mut consumer) = (Producer::new(MIN_RING_BYTES), Consumer::new(MIN_RING_BYTES));
+        let mut buffer = std::boxed::Box::new([0; MAX_FRAME_BYTES as usize]);
+        for round in 0..500_usize {
+            let frame = frame_of(&vec![round as u8; (round * 977) % 30_000]);
+            assert_ne!(producer.push(&memory, &frame), Pushed::Full);
+            let len = consumer.pop(&memory, &mut buffer).unwrap().unwrap();
+            assert_eq!(&buffer[..len], &frame[..], "round {round}");
+            assert_eq!(consumer.pop(&memory, &mut buffer), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_full_ring_refuses_and_recovers() {
+        let memory = Plain::new();
+        let (mut producer, mut consumer) = (Producer::new(MIN_RING_BYTES), Consumer::new(MIN_RING_BYTES));
+        let mut buffer = std::boxed::Box::new([0; MAX_FRAME_BYTES as usize]);
+        let frame = frame_of(&[7; 1000]);
+        let mut sent = 0;
+        while producer.push(&memory, &frame) != Pushed::Full {
+            sent += 1;
+        }
+        assert!(sent * frame.len() <= MIN_RING_BYTES as usize);
+        assert!((sent + 1) * frame.len() > MIN_RING_BYTES as usize - frame.len());
+        while consumer.pop(&memory, &mut buffer).unwrap().is_some() {
+            sent -= 1;
+        }
+        assert_eq!(sent, 0);
+        assert_ne!(producer.push(&memory, &frame), Pushed::Full);
+    }
+
+    #[test]
+    fn a_sleeping_consumer_is_kicked_exactly_once() {
+        let memory = Plain::new();
+        let (mut producer, consumer) = (Producer::new(MIN_RING_BYTES), Consumer::new(MIN_RING_BYTES));
+        let frame = frame_of(b"x");
+        assert_eq!(producer.push(&memory, &frame), Pushed::Sent);
+        assert!(!consumer.prepare_sleep(&memory), "the ring is not empty");
+        let mut consumer = consumer;
+        let mut buffer = std::boxed::Box::new([0; MAX_FRAME_BYTES as usize]);
+        consumer.pop(&memory, &mut buffer).unwrap();
+        assert!(consumer.prepare_sleep(&memory));
+        assert_eq!(producer.push(&memory, &frame), Pushed::SentKick);
+        assert_eq!(producer.push(&memory, &frame), Pushed::Sent);
+    }
+
+    #[test]
+    fn jumping_indices_and_false_lengths_are_faults() {
+        let mut buffer = std::boxed::Box::new([0; MAX_FRAME_BYTES as usize]);
+        for tail in [1, 8, MIN_RING_BYTES + 16, u32::MAX, u32::MAX - 15] {
+            let memory = Plain::new();
+            memory.store(Word::Tail, tail);
+            let fault = Consumer::new(MIN_RING_BYTES).pop(&memory, &mut buffer);
+            assert_eq!(fault, Err(Fault::RingIndex), "tail {tail}");
+        }
+        for len in [0, 1, 15, 17, 32, MAX_FRAME_BYTES + 16, u32::MAX] {
+            let memory = Plain::new();
+            let header = FrameHeader { opcode: 1.into(), len: len.into(), ..FrameHeader::default() };
+            memory.write_data(0, zerocopy::IntoBytes::as_bytes(&header));
+            memory.store(Word::Tail, 16);
+            let fault = Consumer::new(MIN_RING_BYTES).pop(&memory, &mut buffer);
+            assert_eq!(fault, Err(Fault::BadFrame), "len {len}");
+        }
+    }
+
+    #[test]
+    fn each_byte_of_a_frame_is_read_once() {
+        let memory = Plain::new();
+        let mut buffer = std::boxed::Box::new([0; MAX_FRAME_BYTES as usize]);
+        let frame = frame_of(&[1; 100]);
+        Producer::new(MIN_RING_BYTES).push(&memory, &frame);
+        Consumer::new(MIN_RING_BYTES).pop(&memory, &mut buffer).unwrap();
+        assert_eq!(memory.reads.get(), frame.len());
+    }
+
+    #[test]
+    fn waking_is_asked_for_only_while_somebody_waits() {
+        let memory = Plain::new();
+        assert!(!published(&memory));
+        let seen = about_to_wait(&memory);
+        assert!(published(&memory));
+        assert_ne!(memory.load(Word::WakeSeq), seen);
+        woken(&memory);
+        assert!(!published(&memory));
+    }
+}

@@ -1,0 +1,141 @@
+//! What the broker and an executor say to each other over their socket.
+//!
+//! Both are ours, but the executor runs a guest's kernels on a C driver: the broker takes what it says as it
+//! takes what a guest says. A message is a `u32` length (little-endian) and that many bytes of postcard; file
+//! descriptors travel beside its first byte (`SCM_RIGHTS`).
+
+use serde::{Deserialize, Serialize};
+
+/// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// A piece of guest memory: a file that both sides can map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRegion {
+    /// First guest-physical address.
+    pub guest_addr: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Where it starts in its file, in bytes.
+    pub file_offset: u64,
+}
+
+/// A run of guest-physical memory behind a shared region, page-aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// First guest-physical address.
+    pub guest_addr: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// From the broker to an executor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToExecutor {
+    /// First message, with the wake eventfd: the executor writes to it when a sleeping guest thread must be
+    /// woken. `vgpu` is the vGPU's name, for logs.
+    Hello {
+        /// The vGPU's name.
+        vgpu: String,
+    },
+    /// The guest's memory, one file descriptor per region. Replaces what was said before; regions that are
+    /// mapped already stay.
+    Memory {
+        /// The memory regions, in the order of the file descriptors.
+        regions: Vec<MemoryRegion>,
+    },
+    /// A new context, with its doorbell eventfd.
+    CreateContext {
+        /// virtio-gpu context id.
+        context: u32,
+        /// The guest's name for it, for logs: sanitised, untrusted.
+        name: String,
+    },
+    /// Lets a context use a shared region.
+    AddRegion {
+        /// The context.
+        context: u32,
+        /// virtio-gpu resource id.
+        region: u32,
+        /// Its pages, in order.
+        extents: Vec<Extent>,
+    },
+    /// Ends that; answered by [`ToBroker::RegionRemoved`] when nothing on the host can touch the pages any more.
+    RemoveRegion {
+        /// The context.
+        context: u32,
+        /// virtio-gpu resource id.
+        region: u32,
+    },
+    /// Starts the context's ring; the numbers have been checked.
+    StartRing {
+        /// The context.
+        context: u32,
+        /// The ring's region.
+        region: u32,
+        /// Length of the data area in bytes.
+        data_bytes: u32,
+    },
+    /// Ends a context and everything in it; answered by [`ToBroker::ContextDestroyed`] when nothing on the host
+    /// can touch its regions any more.
+    DestroyContext {
+        /// The context.
+        context: u32,
+    },
+    /// Stops consuming rings and drains the devices; answered by [`ToBroker::Quiesced`], after which guest
+    /// memory is not touched until [`ToExecutor::Resume`].
+    Quiesce,
+    /// Goes on after [`ToExecutor::Quiesce`].
+    Resume,
+}
+
+/// What a context did, for accounting and logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextUsage {
+    /// Commands taken from the ring.
+    pub commands: u64,
+    /// Kernels enqueued.
+    pub kernels: u64,
+    /// Bytes that went to the device.
+    pub bytes_written: u64,
+    /// Bytes that came from the device.
+    pub bytes_read: u64,
+}
+
+/// From an executor to the broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToBroker {
+    /// The host's OpenCL is loaded; the names of its devices, for logs.
+    Ready {
+        /// Device names.
+        devices: Vec<String>,
+    },
+    /// The host has no OpenCL that can be used; the executor ends. Says what to install.
+    NoDevice {
+        /// What is missing.
+        reason: String,
+    },
+    /// A context was failed for a guest's mistake, or could not be started.
+    ContextFailed {
+        /// The context.
+        context: u32,
+        /// Why, in one line.
+        reason: String,
+    },
+    /// See [`ToExecutor::RemoveRegion`].
+    RegionRemoved {
+        /// The context.
+        context: u32,
+        /// The region.
+        region: u32,
+    },
+    /// See [`ToExecutor::DestroyContext`].
+    ContextDestroyed {
+        /// The context.
+        context: u32,
+        /// What it did.
+        usage: ContextUsage,
+    },
+    /// See [`ToExecutor::Quiesce`].
+    Quiesced,
+}
