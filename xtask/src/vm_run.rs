@@ -1,0 +1,361 @@
+//! One run of a VM: starting its processes, following it to its end, and taking everything down again.
+
+use crate::broker::Broker;
+use crate::guest_job::Job;
+use crate::kernel::Kernel;
+use crate::ports::{Port, for_each_line, forward, record_console};
+use crate::process::Bound;
+use crate::qemu::{self, Frontend, Machine, Ports};
+use crate::{boot_files, interrupt, say};
+use anyhow::{Context, Result, anyhow, bail};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How long the guest may take to power off after its job.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
+/// How often the processes are looked at while nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+/// How many lines of a log an error shows.
+const TAIL: usize = 25;
+/// An emulated guest gains from each check that its kernel leaves out, and it has nothing to protect.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on";
+
+/// Everything that a VM is made of.
+pub(crate) struct Setup<'a> {
+    pub(crate) qemu: &'a Path,
+    pub(crate) memory_mib: u32,
+    pub(crate) cpus: u32,
+    pub(crate) kernel: Kernel,
+    pub(crate) busybox: PathBuf,
+    pub(crate) frontend: Frontend,
+    /// The paragpud to start, if any.
+    pub(crate) broker: Option<&'a Path>,
+    /// The socket to use if no paragpud is started.
+    pub(crate) socket: Option<&'a Path>,
+    /// The guest's OpenCL driver.
+    pub(crate) icd: Option<&'a Path>,
+    /// The folder for the logs of the latest VM.
+    pub(crate) logs: &'a Path,
+    pub(crate) time_limit: Duration,
+    pub(crate) show_kernel_log: bool,
+    pub(crate) show_device_log: bool,
+    pub(crate) quiet: bool,
+}
+
+/// Where the job's output goes.
+pub(crate) struct Output {
+    pub(crate) stdout: Box<dyn Write + Send>,
+    pub(crate) stderr: Box<dyn Write + Send>,
+}
+
+impl Output {
+    /// To this process's own stdout and stderr.
+    pub(crate) fn passed_through() -> Output {
+        Output {
+            stdout: Box::new(std::io::stdout()),
+            stderr: Box::new(std::io::stderr()),
+        }
+    }
+}
+
+/// How a job went.
+pub(crate) struct Outcome {
+    /// The job's exit status, or 128 and the number of the signal that ended it.
+    pub(crate) status: u8,
+    /// paragpud's account of how many commands it got.
+    pub(crate) summary: Option<String>,
+}
+
+/// What happens while a VM runs.
+enum Event {
+    /// A line from the guest's init script, or `None` when QEMU is gone.
+    Control(Option<String>),
+    /// stdout or stderr takes no more.
+    OutputLost,
+    /// This process got a signal.
+    Signal(i32),
+}
+
+/// Boots a VM, runs `job` in it and waits for its end.
+pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
+    let scratch = tempfile::Builder::new()
+        .prefix("paragpu-vm-")
+        .tempdir()
+        .context("cannot make a temporary folder")?;
+    let socket = setup
+        .socket
+        .map_or_else(|| scratch.path().join("vgpu.sock"), Path::to_owned);
+    std::fs::create_dir_all(setup.logs)
+        .with_context(|| format!("cannot create {}", setup.logs.display()))?;
+    let (events, happenings) = channel();
+    let _listening = interrupt::listen(sender(&events, Event::Signal))?;
+
+    let broker = match setup.broker {
+        Some(program) => Some(Broker::start(
+            program,
+            &socket,
+            log_file(setup, "paragpud.log")?,
+            setup.show_device_log,
+        )?),
+        None => None,
+    };
+    let initramfs = scratch.path().join("initramfs");
+    let gpu = setup.frontend != Frontend::None;
+    let content = boot_files::initramfs(&setup.kernel, &setup.busybox, job, gpu, setup.icd)?;
+    std::fs::write(&initramfs, content).context("cannot write the initramfs")?;
+
+    let streams = Streams::new()?;
+    let machine = Machine {
+        qemu: setup.qemu,
+        memory_mib: setup.memory_mib,
+        cpus: setup.cpus,
+        kernel: &setup.kernel.image,
+        initramfs: &initramfs,
+        kernel_arguments: KERNEL_ARGUMENTS,
+        frontend: setup.frontend,
+        socket: &socket,
+        shares: &job.shares,
+        ports: streams.descriptors(),
+    };
+    let mut command = qemu::command(&machine);
+    let messages = log_file(setup, "qemu.log")?;
+    let copy = messages.try_clone().context("cannot share a log file")?;
+    command.stdin(Stdio::null()).stdout(copy).stderr(messages);
+    let process = Bound::spawn(&mut command, "QEMU")?;
+    let readers = streams.read(
+        log_file(setup, "kernel.log")?,
+        setup.show_kernel_log,
+        output,
+        &events,
+    );
+    let run = Run {
+        setup,
+        process,
+        broker,
+        started: Instant::now(),
+        job_runs: false,
+    };
+    let outcome = run.follow(&happenings)?;
+    readers.into_iter().for_each(|reader| drop(reader.join()));
+    Ok(outcome)
+}
+
+/// The streams out of the guest.
+struct Streams {
+    console: Port,
+    control: Port,
+    stdout: Port,
+    stderr: Port,
+}
+
+impl Streams {
+    fn new() -> Result<Streams> {
+        Ok(Streams {
+            console: Port::new()?,
+            control: Port::new()?,
+            stdout: Port::new()?,
+            stderr: Port::new()?,
+        })
+    }
+
+    fn descriptors(&self) -> Ports {
+        Ports {
+            console: self.console.descriptor(),
+            control: self.control.descriptor(),
+            stdout: self.stdout.descriptor(),
+            stderr: self.stderr.descriptor(),
+        }
+    }
+
+    /// Starts reading, and closes QEMU's ends in this process. Gives the threads of the job's output, which end after
+    /// its last byte.
+    fn read(
+        self,
+        log: File,
+        show: bool,
+        output: Output,
+        events: &Sender<Event>,
+    ) -> [std::thread::JoinHandle<()>; 3] {
+        let lost = || {
+            let lost = sender(events, |()| Event::OutputLost);
+            move || lost(())
+        };
+        for_each_line(self.control.ours, sender(events, Event::Control));
+        [
+            record_console(self.console.ours, log, show),
+            forward(self.stdout.ours, output.stdout, lost()),
+            forward(self.stderr.ours, output.stderr, lost()),
+        ]
+    }
+}
+
+/// A function that sends what it gets as an event. Nobody listens any more once the run is over, which is no error.
+fn sender<T>(
+    events: &Sender<Event>,
+    event: impl Fn(T) -> Event + Send + 'static,
+) -> impl Fn(T) + Send + 'static {
+    let events = events.clone();
+    move |value| drop(events.send(event(value)))
+}
+
+/// A VM that runs.
+struct Run<'a> {
+    setup: &'a Setup<'a>,
+    process: Bound,
+    broker: Option<Broker>,
+    started: Instant,
+    job_runs: bool,
+}
+
+impl Run<'_> {
+    fn follow(mut self, happenings: &Receiver<Event>) -> Result<Outcome> {
+        let status = self.await_status(happenings)?;
+        if self.process.wait(POWER_OFF_LIMIT).is_none() {
+            say::step("vm", "the guest does not power off; ending it");
+        }
+        drop(self.process);
+        Ok(Outcome {
+            status,
+            summary: self.broker.and_then(Broker::finish),
+        })
+    }
+
+    fn await_status(&mut self, happenings: &Receiver<Event>) -> Result<u8> {
+        let deadline = self.started + self.setup.time_limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match happenings.recv_timeout(left.min(TICK)) {
+                Ok(Event::Control(Some(line))) => {
+                    if let Some(status) = self.take_line(&line)? {
+                        return Ok(status);
+                    }
+                }
+                Ok(Event::Control(None)) => return Err(self.ended_early()),
+                Ok(Event::OutputLost) => bail!("the output takes no more; the VM was ended"),
+                Ok(Event::Signal(signal)) => {
+                    say::step("vm", format!("ended by signal {signal}"));
+                    self.process.terminate(TICK);
+                    return Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("the VM's streams are gone"),
+                Err(RecvTimeoutError::Timeout) => self.check(deadline)?,
+            }
+        }
+    }
+
+    /// Takes one line of the init script; gives the job's status if that was it.
+    fn take_line(&mut self, line: &str) -> Result<Option<u8>> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "boot" => self.say(rest),
+            "warn" => say::step("vm", format!("warning: {rest}")),
+            "fail" => bail!("the guest's set-up failed: {rest}{}", self.evidence()),
+            "start" => {
+                self.job_runs = true;
+                self.say(&format!(
+                    "booted after {:.1} s",
+                    self.started.elapsed().as_secs_f32()
+                ));
+            }
+            "exit" => {
+                return rest
+                    .parse()
+                    .map(Some)
+                    .with_context(|| format!("strange exit status `{rest}`"));
+            }
+            _ => bail!("the guest's init script said `{line}`"),
+        }
+        Ok(None)
+    }
+
+    fn check(&mut self, deadline: Instant) -> Result<()> {
+        if let Some(broker) = &mut self.broker
+            && let Some(status) = broker.ended()
+        {
+            bail!(
+                "paragpud ended under the VM ({status}){}",
+                broker.last_lines()
+            );
+        }
+        if Instant::now() >= deadline {
+            let what = if self.job_runs {
+                "the command did not end"
+            } else {
+                "the guest did not boot"
+            };
+            let limit = self.setup.time_limit.as_secs();
+            bail!(
+                "{what} within {limit} s (--timeout){}",
+                if self.job_runs {
+                    String::new()
+                } else {
+                    self.evidence()
+                }
+            );
+        }
+        Ok(())
+    }
+
+    /// What to say when QEMU is gone without an exit status of the job.
+    fn ended_early(&mut self) -> anyhow::Error {
+        // It closes its streams a little before it ends.
+        let status = self.process.wait(Duration::from_secs(2));
+        let status = status.map_or("it still runs".to_owned(), |status| status.to_string());
+        let when = if self.job_runs {
+            "while the command ran"
+        } else {
+            "before it had booted"
+        };
+        let broker = self
+            .broker
+            .as_mut()
+            .map(Broker::last_lines)
+            .unwrap_or_default();
+        let broker = if broker.is_empty() {
+            broker
+        } else {
+            format!("\nparagpud{broker}")
+        };
+        anyhow!("QEMU ended {when} ({status}){}{broker}", self.evidence())
+    }
+
+    /// The ends of QEMU's messages and of the kernel's log.
+    fn evidence(&self) -> String {
+        let logs = [
+            ("QEMU's messages", "qemu.log"),
+            ("the guest's kernel log", "kernel.log"),
+        ];
+        let ends = logs.map(|(title, name)| {
+            let path = self.setup.logs.join(name);
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let lines: Vec<_> = text.lines().collect();
+            let end = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
+            if end.is_empty() {
+                String::new()
+            } else {
+                format!("\nthe end of {title} ({}):\n    {end}", path.display())
+            }
+        });
+        ends.concat()
+    }
+
+    fn say(&self, text: &str) {
+        if !self.setup.quiet {
+            say::step("vm", text);
+        }
+    }
+}
+
+fn log_file(setup: &Setup, name: &str) -> Result<File> {
+    let path = setup.logs.join(name);
+    File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
