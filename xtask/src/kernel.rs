@@ -1,6 +1,6 @@
 //! The guest's kernel and busybox: taken from Debian's packages, unpacked into a cache, never installed.
 
-use crate::{apt, say};
+use crate::{apt, kernel_image, say};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub(crate) struct Kernel {
 /// the kernel package that it depends on.
 pub(crate) fn kernel(package: &str, cache: &Path) -> Result<Kernel> {
     let folder = unpacked(&concrete_package(package)?, cache)?;
-    let image = only_entry(&folder.join("boot"), "vmlinuz-")?;
+    let image = quick_image(&folder)?;
     let modules = [folder.join("lib/modules"), folder.join("usr/lib/modules")];
     let modules = modules.iter().find(|path| path.is_dir());
     let modules = only_entry(
@@ -24,6 +24,33 @@ pub(crate) fn kernel(package: &str, cache: &Path) -> Result<Kernel> {
         "",
     )?;
     Ok(Kernel { image, modules })
+}
+
+/// The image that boots quickest: the kernel unpacked, or as it is if it cannot be unpacked.
+fn quick_image(folder: &Path) -> Result<PathBuf> {
+    let image = only_entry(&folder.join("boot"), "vmlinuz-")?;
+    let unpacked = folder.join("boot/unpacked-kernel");
+    if unpacked.is_file() {
+        return Ok(unpacked);
+    }
+    match kernel_image::elf_inside(&image) {
+        Ok(elf) => {
+            let partial = tempfile::NamedTempFile::new_in(folder)
+                .context("cannot create a temporary file")?;
+            std::fs::write(partial.path(), elf).context("cannot write the unpacked kernel")?;
+            partial
+                .persist(&unpacked)
+                .context("cannot put the unpacked kernel in its place")?;
+            Ok(unpacked)
+        }
+        Err(error) => {
+            say::step(
+                "vm",
+                format!("booting the compressed kernel, which takes longer: {error:#}"),
+            );
+            Ok(image)
+        }
+    }
 }
 
 /// The statically linked busybox of Debian.

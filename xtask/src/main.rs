@@ -12,6 +12,7 @@ mod guest_job;
 mod initramfs;
 mod interrupt;
 mod kernel;
+mod kernel_image;
 mod modules;
 mod packages;
 mod ports;

@@ -353,9 +353,5 @@ impl Run<'_> {
 
 fn log_file(setup: &Setup, name: &str) -> Result<File> {
     let path = setup.logs.join(name);
-    File::options()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .with_context(|| format!("cannot write {}", path.display()))
+    File::create(&path).with_context(|| format!("cannot write {}", path.display()))
 }

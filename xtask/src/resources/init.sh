@@ -49,14 +49,14 @@ done
 
 tell "boot mounting the host's file system"
 remote=trans=virtio,version=9p2000.L,msize=262144
-mkdir /host /memory /root
+mkdir /host /memory /guest
 mount -t 9p -o "ro,$remote,cache=loose" host /host || fail "cannot mount the host's file system"
 mount -t tmpfs memory /memory
 mkdir /memory/upper /memory/work
-mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /root ||
+mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /guest ||
     fail "cannot lay the writable file system over the host's"
 
-cd /root || fail "no root file system"
+cd /guest || fail "no root file system"
 mkdir -p proc sys dev run tmp
 mount -t proc proc proc
 mount -t sysfs sysfs sys
@@ -80,12 +80,12 @@ mount -t tmpfs -o mode=755 vendors etc/OpenCL/vendors || fail "cannot hide the h
 
 number=0
 while IFS= read -r share; do
-    mkdir -p "/root$share"
-    mount -t 9p -o "rw,$remote,cache=mmap" "share$number" "/root$share" || fail "cannot mount the shared folder $share"
+    mkdir -p "/guest$share"
+    mount -t 9p -o "rw,$remote,cache=mmap" "share$number" "/guest$share" || fail "cannot mount the shared folder $share"
     number=$((number + 1))
 done </shares
 
-if [ "$GPU" = yes ] && ! await /root/dev/dri/renderD128; then
+if [ "$GPU" = yes ] && ! await /guest/dev/dri/renderD128; then
     tell "warn there is no /dev/dri/renderD128 in the guest: the virtio-gpu driver did not accept the device; --kernel-log shows why"
 fi
 
@@ -99,7 +99,7 @@ stderr=$!
 mkdir -p run/paragpu-vm
 cp /job.sh run/paragpu-vm/job.sh
 tell start
-chroot /root /bin/sh /run/paragpu-vm/job.sh </dev/null >/stdout 2>/stderr 3>&-
+chroot /guest /bin/sh /run/paragpu-vm/job.sh </dev/null >/stdout 2>/stderr 3>&-
 status=$?
 
 # What the job left running would keep the pipes open.
