@@ -28,11 +28,12 @@ pub(crate) fn candidate(package: &str) -> Result<Option<String>> {
         .map(str::to_owned))
 }
 
-/// What apt knows of the candidate of `package`, as `Field: value` lines; empty if it knows none.
-pub(crate) fn describe(package: &str) -> Result<String> {
+/// What apt knows of the candidates of `packages`: paragraphs of `Field: value` lines, none for what it does not know.
+pub(crate) fn describe(packages: &[&str]) -> Result<String> {
     let mut command = Command::new("apt-cache");
     let output = command
-        .args(["show", "--no-all-versions", package])
+        .args(["show", "--no-all-versions"])
+        .args(packages)
         .output();
     let output = output.context("cannot start apt-cache: this needs a Debian system")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -2,7 +2,7 @@
 
 use crate::guest_job::Job;
 use crate::initramfs::Archive;
-use crate::kernel::Kernel;
+use crate::kernel::Software;
 use crate::modules;
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -22,8 +22,7 @@ const GPU_DRIVER: &str = "virtio-gpu";
 
 /// Makes the initramfs that runs `job`.
 pub(crate) fn initramfs(
-    kernel: &Kernel,
-    busybox: &Path,
+    software: &Software,
     job: &Job,
     gpu: bool,
     icd: Option<&Path>,
@@ -32,8 +31,8 @@ pub(crate) fn initramfs(
     if gpu {
         drivers.push(GPU_DRIVER);
     }
-    let busybox =
-        std::fs::read(busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
+    let busybox = std::fs::read(&software.busybox)
+        .with_context(|| format!("cannot read {}", software.busybox.display()))?;
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "modules", "proc", "sys"] {
         archive.folder(folder);
@@ -42,7 +41,7 @@ pub(crate) fn initramfs(
     archive.device("dev/console", 5, 1);
     archive.program("bin/busybox", &busybox);
     archive.program("init", INIT.as_bytes());
-    for (number, module) in modules::in_loading_order(&kernel.modules, &drivers)?
+    for (number, module) in modules::in_loading_order(&software.modules, &drivers)?
         .iter()
         .enumerate()
     {

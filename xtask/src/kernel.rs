@@ -4,26 +4,46 @@ use crate::{apt, kernel_image, say};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// A kernel as its package has it.
-pub(crate) struct Kernel {
-    /// The bootable image.
+const BUSYBOX: &str = "busybox-static";
+
+/// What a guest boots.
+pub(crate) struct Software {
+    /// The bootable kernel.
     pub(crate) image: PathBuf,
     /// The folder with this kernel's modules, `lib/modules/VERSION`.
     pub(crate) modules: PathBuf,
+    /// A statically linked busybox.
+    pub(crate) busybox: PathBuf,
 }
 
-/// Debian's kernel of the given package; one without a kernel of its own, such as `linux-image-amd64`, stands for
-/// the kernel package that it depends on.
-pub(crate) fn kernel(package: &str, cache: &Path) -> Result<Kernel> {
-    let folder = unpacked(&concrete_package(package)?, cache)?;
-    let image = quick_image(&folder)?;
+/// A package in the version that apt offers.
+#[derive(Debug, PartialEq, Eq)]
+struct Candidate {
+    package: String,
+    version: String,
+}
+
+/// Debian's busybox and its kernel of the given package; one without a kernel of its own, such as
+/// `linux-image-amd64`, stands for the kernel package that it depends on.
+pub(crate) fn software(kernel_package: &str, cache: &Path) -> Result<Software> {
+    let [kernel, busybox] = candidates(kernel_package)?;
+    let folder = unpacked(&kernel, cache)?;
     let modules = [folder.join("lib/modules"), folder.join("usr/lib/modules")];
     let modules = modules.iter().find(|path| path.is_dir());
     let modules = only_entry(
-        modules.with_context(|| format!("{package} has no modules"))?,
+        modules.with_context(|| format!("{kernel_package} has no modules"))?,
         "",
     )?;
-    Ok(Kernel { image, modules })
+    let busybox = unpacked(&busybox, cache)?;
+    let busybox = [busybox.join("bin/busybox"), busybox.join("usr/bin/busybox")]
+        .into_iter()
+        .find(|path| path.is_file());
+    let busybox = busybox.context("the package busybox-static has no busybox")?;
+    Ok(Software {
+        image: quick_image(&folder)?,
+        modules,
+        busybox,
+    })
 }
 
 /// The image that boots quickest: the kernel unpacked, or as it is if it cannot be unpacked.
@@ -53,43 +73,74 @@ fn quick_image(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The statically linked busybox of Debian.
-pub(crate) fn busybox(cache: &Path) -> Result<PathBuf> {
-    let folder = unpacked("busybox-static", cache)?;
-    let places = [folder.join("bin/busybox"), folder.join("usr/bin/busybox")];
-    let found = places.into_iter().find(|path| path.is_file());
-    found.context("the package busybox-static has no busybox")
+/// The kernel and the busybox that apt offers. One question, because each takes apt most of a second.
+fn candidates(kernel_package: &str) -> Result<[Candidate; 2]> {
+    let descriptions = known_descriptions(&[kernel_package, BUSYBOX])?;
+    let description =
+        |package| paragraph(&descriptions, package).context("apt answered with other packages");
+    let busybox = candidate(description(BUSYBOX)?)?;
+    let kernel = match dependency_on_kernel(description(kernel_package)?) {
+        None => candidate(description(kernel_package)?)?,
+        Some((package, Some(version))) => Candidate { package, version },
+        Some((package, None)) => candidate(&known_descriptions(&[&package])?)?,
+    };
+    Ok([kernel, busybox])
 }
 
-/// Follows the dependency of a meta package to the package with the kernel itself.
-fn concrete_package(package: &str) -> Result<String> {
-    let description = known_description(package)?;
-    let depends = field(&description, "Depends").unwrap_or_default();
-    let mut names = depends
+/// The kernel package, and its version if given, that a meta package depends on.
+fn dependency_on_kernel(description: &str) -> Option<(String, Option<String>)> {
+    let mut depends = field(description, "Depends")?
         .split([',', '|'])
-        .filter_map(|item| item.split_whitespace().next());
-    let kernel = names.find(|name| name.starts_with("linux-image-") && *name != package);
-    Ok(kernel.unwrap_or(package).to_owned())
+        .map(str::trim);
+    let kernel = depends.find(|item| item.starts_with("linux-image-"))?;
+    let (package, version) = kernel.split_once(' ').unwrap_or((kernel, ""));
+    let version = version
+        .strip_prefix("(= ")
+        .and_then(|version| version.strip_suffix(')'));
+    Some((package.to_owned(), version.map(str::to_owned)))
 }
 
-fn known_description(package: &str) -> Result<String> {
-    let description = apt::describe(package)?;
-    if !description.is_empty() {
-        return Ok(description);
+fn candidate(description: &str) -> Result<Candidate> {
+    let value = |name| {
+        field(description, name)
+            .map(str::to_owned)
+            .with_context(|| format!("apt tells no {name}"))
+    };
+    Ok(Candidate {
+        package: value("Package")?,
+        version: value("Version")?,
+    })
+}
+
+fn known_descriptions(packages: &[&str]) -> Result<String> {
+    let descriptions = apt::describe(packages)?;
+    if packages
+        .iter()
+        .all(|package| paragraph(&descriptions, package).is_some())
+    {
+        return Ok(descriptions);
     }
     apt::update()?;
-    let description = apt::describe(package)?;
-    if description.is_empty() {
-        bail!("apt knows no package {package}");
+    let descriptions = apt::describe(packages)?;
+    match packages
+        .iter()
+        .find(|package| paragraph(&descriptions, package).is_none())
+    {
+        Some(package) => bail!("apt knows no package {package}"),
+        None => Ok(descriptions),
     }
-    Ok(description)
 }
 
-/// The folder that the candidate version of `package` is unpacked in, doing so if it is not there yet.
-fn unpacked(package: &str, cache: &Path) -> Result<PathBuf> {
-    let description = known_description(package)?;
-    let version = field(&description, "Version")
-        .with_context(|| format!("apt knows no version of {package}"))?;
+/// The part of `descriptions` that is about `package`.
+fn paragraph<'a>(descriptions: &'a str, package: &str) -> Option<&'a str> {
+    descriptions
+        .split("\n\n")
+        .find(|paragraph| field(paragraph, "Package") == Some(package))
+}
+
+/// The folder that a package is unpacked in, doing so if it is not there yet.
+fn unpacked(candidate: &Candidate, cache: &Path) -> Result<PathBuf> {
+    let Candidate { package, version } = candidate;
     let folder = cache.join(format!("{package}_{version}"));
     if folder.is_dir() {
         return Ok(folder);
@@ -148,12 +199,30 @@ fn only_entry(folder: &Path, prefix: &str) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::field;
+    use super::{dependency_on_kernel, field, paragraph};
+
+    const ANSWER: &str = "Package: linux-image-amd64\nPre-Depends: b\nDepends: linux-image-6.1 (= 6.1-2)\n\n\
+                          Package: linux-image-6.1\nDepends: kmod, linux-base (>= 4.3~), initramfs-tools | dracut\n";
 
     #[test]
     fn a_field_is_found_by_its_whole_name() {
-        let description = "Package: a\nPre-Depends: b\nDepends: linux-image-6.1 (= 1)\n";
-        assert_eq!(field(description, "Depends"), Some("linux-image-6.1 (= 1)"));
+        let description = paragraph(ANSWER, "linux-image-amd64").unwrap();
+        assert_eq!(
+            field(description, "Depends"),
+            Some("linux-image-6.1 (= 6.1-2)")
+        );
         assert_eq!(field(description, "Version"), None);
+        assert_eq!(paragraph(ANSWER, "linux-image"), None);
+    }
+
+    #[test]
+    fn a_meta_package_leads_to_the_kernel() {
+        let meta = paragraph(ANSWER, "linux-image-amd64").unwrap();
+        assert_eq!(
+            dependency_on_kernel(meta),
+            Some(("linux-image-6.1".to_owned(), Some("6.1-2".to_owned())))
+        );
+        let kernel = paragraph(ANSWER, "linux-image-6.1").unwrap();
+        assert_eq!(dependency_on_kernel(kernel), None);
     }
 }

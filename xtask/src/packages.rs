@@ -12,9 +12,11 @@ pub(crate) enum Purpose {
     Demo,
     /// `cargo test`.
     Test,
+    /// Fuzzing.
+    Fuzz,
 }
 
-use Purpose::{Demo, Test, Vm};
+use Purpose::{Demo, Fuzz, Test, Vm};
 
 /// A package that is installed on the host, and what for.
 struct Package {
@@ -44,7 +46,12 @@ const PACKAGES: &[Package] = &[
         name: "clpeak",
         needed_for: &[Demo],
     },
-    // Newer Debian kernels have compressed modules.
+    // libFuzzer is C++.
+    Package {
+        name: "g++",
+        needed_for: &[Fuzz],
+    },
+    // Debian's kernels are compressed, and newer ones' modules too.
     Package {
         name: "xz-utils",
         needed_for: &[Vm],

@@ -1,7 +1,6 @@
 //! `cargo xtask vm`: what a VM is made of, and the command line that asks for one.
 
 use crate::guest_job::Job;
-use crate::kernel::Kernel;
 use crate::packages::Purpose;
 use crate::qemu::Frontend;
 use crate::vm_run::{Outcome, Output, Setup};
@@ -101,14 +100,12 @@ impl VmOptions {
         let target = workspace::target_directory()?;
         let built = self.build(&target)?;
         let cache = target.join("vm-cache");
-        let Kernel { image, modules } = kernel::kernel(&self.kernel_package, &cache)?;
         vm_run::run(
             &Setup {
                 qemu: self.qemu.as_deref().unwrap_or(Path::new(qemu::PROGRAM)),
                 memory_mib: self.memory,
                 cpus: self.cpus,
-                kernel: Kernel { image, modules },
-                busybox: kernel::busybox(&cache)?,
+                software: &kernel::software(&self.kernel_package, &cache)?,
                 frontend: self.frontend,
                 broker: built.broker.as_deref(),
                 socket: self.socket.as_deref(),

@@ -2,7 +2,7 @@
 
 use crate::broker::Broker;
 use crate::guest_job::Job;
-use crate::kernel::Kernel;
+use crate::kernel::Software;
 use crate::ports::{Port, for_each_line, forward, record_console};
 use crate::process::Bound;
 use crate::qemu::{self, Frontend, Machine, Ports};
@@ -10,7 +10,7 @@ use crate::{boot_files, interrupt, say};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) qemu: &'a Path,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
-    pub(crate) kernel: Kernel,
-    pub(crate) busybox: PathBuf,
+    /// The guest's kernel and busybox.
+    pub(crate) software: &'a Software,
     pub(crate) frontend: Frontend,
     /// The paragpud to start, if any.
     pub(crate) broker: Option<&'a Path>,
@@ -105,7 +105,7 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
     };
     let initramfs = scratch.path().join("initramfs");
     let gpu = setup.frontend != Frontend::None;
-    let content = boot_files::initramfs(&setup.kernel, &setup.busybox, job, gpu, setup.icd)?;
+    let content = boot_files::initramfs(setup.software, job, gpu, setup.icd)?;
     std::fs::write(&initramfs, content).context("cannot write the initramfs")?;
 
     let streams = Streams::new()?;
@@ -113,7 +113,7 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         qemu: setup.qemu,
         memory_mib: setup.memory_mib,
         cpus: setup.cpus,
-        kernel: &setup.kernel.image,
+        kernel: &setup.software.image,
         initramfs: &initramfs,
         kernel_arguments: KERNEL_ARGUMENTS,
         frontend: setup.frontend,

@@ -74,3 +74,12 @@ pub(crate) fn build(profile: Profile, selection: &[&str]) -> Result<()> {
     }
     Ok(())
 }
+
+/// Builds an example of the root package and gives its program.
+pub(crate) fn build_example(profile: Profile, name: &str) -> Result<PathBuf> {
+    build(profile, &["-p", "paragpu", "--example", name])?;
+    Ok(target_directory()?
+        .join(profile.folder())
+        .join("examples")
+        .join(name))
+}
