@@ -98,14 +98,14 @@ impl Broker {
     pub(crate) fn last_lines(&mut self) -> String {
         self.read_until(Duration::from_millis(200), |_| false);
         if self.tail.is_empty() {
-            return "; it logged nothing".to_owned();
+            return "\nparagpud logged nothing".to_owned();
         }
         let lines: Vec<_> = self
             .tail
             .iter()
             .map(|line| format!("\n    {line}"))
             .collect();
-        format!("; the end of its log:{}", lines.concat())
+        format!("\nthe end of paragpud's log:{}", lines.concat())
     }
 
     /// Ends paragpud after its VM is gone, and returns the line with which it summed up the session.
