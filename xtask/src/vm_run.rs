@@ -282,19 +282,13 @@ impl Run<'_> {
             );
         }
         if Instant::now() >= deadline {
-            let what = if self.job_runs {
-                "the command did not end"
-            } else {
-                "the guest did not boot"
-            };
             let limit = self.setup.time_limit.as_secs();
+            if self.job_runs {
+                bail!("the command did not end within {limit} s (--timeout)");
+            }
             bail!(
-                "{what} within {limit} s (--timeout){}",
-                if self.job_runs {
-                    String::new()
-                } else {
-                    self.evidence()
-                }
+                "the guest did not boot within {limit} s (--timeout){}",
+                self.evidence()
             );
         }
         Ok(())
@@ -310,21 +304,11 @@ impl Run<'_> {
         } else {
             "before it had booted"
         };
-        let broker = self
-            .broker
-            .as_mut()
-            .map(Broker::last_lines)
-            .unwrap_or_default();
-        let broker = if broker.is_empty() {
-            broker
-        } else {
-            format!("\nparagpud{broker}")
-        };
-        anyhow!("QEMU ended {when} ({status}){}{broker}", self.evidence())
+        anyhow!("QEMU ended {when} ({status}){}", self.evidence())
     }
 
-    /// The ends of QEMU's messages and of the kernel's log.
-    fn evidence(&self) -> String {
+    /// The ends of all logs, to be put after an error.
+    fn evidence(&mut self) -> String {
         let logs = [
             ("QEMU's messages", "qemu.log"),
             ("the guest's kernel log", "kernel.log"),
@@ -341,7 +325,12 @@ impl Run<'_> {
                 format!("\nthe end of {title} ({}):\n    {end}", path.display())
             }
         });
-        ends.concat()
+        let broker = self
+            .broker
+            .as_mut()
+            .map(Broker::last_lines)
+            .unwrap_or_default();
+        ends.concat() + &broker
     }
 
     fn say(&self, text: &str) {
