@@ -134,7 +134,7 @@ impl Plan {
 
     /// The shell commands that carry the plan out.
     fn commands(&self) -> Result<Vec<String>> {
-        const INSTALL: &str = "apt-get install -y -q --no-install-recommends";
+        const INSTALL: &str = "apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends";
         let mut commands = Vec::new();
         let mut update = self.update;
         let mut suite = String::new();
@@ -146,7 +146,7 @@ impl Plan {
             }
         }
         if update {
-            commands.push("apt-get update -q".to_owned());
+            commands.push("apt-get update -qq".to_owned());
         }
         if !self.install.is_empty() {
             commands.push(format!("{INSTALL} {}", self.install.join(" ")));
@@ -177,7 +177,7 @@ fn run(prefix: &str, command: &str) -> Result<()> {
     }
     // The lists may be older than the mirror; fetch them and try once more.
     if command.starts_with("apt-get install")
-        && attempt(prefix, "apt-get update -q")?
+        && attempt(prefix, "apt-get update -qq")?
         && attempt(prefix, command)?
     {
         return Ok(());
