@@ -3,7 +3,6 @@
 use crate::ports::for_each_line;
 use crate::process::{Bound, bound_command};
 use anyhow::{Context, Result, bail};
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -17,14 +16,11 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const SUMMARY_LIMIT: Duration = Duration::from_secs(2);
 /// How long it may take to end once asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// How many lines of its log an error shows.
-const TAIL: usize = 20;
 
 /// A running paragpud.
 pub(crate) struct Broker {
     process: Bound,
     lines: Receiver<String>,
-    tail: VecDeque<String>,
     summary: Option<String>,
 }
 
@@ -65,7 +61,6 @@ impl Broker {
         let mut broker = Broker {
             process,
             lines,
-            tail: VecDeque::new(),
             summary: None,
         };
         broker.await_socket(socket)?;
@@ -76,13 +71,10 @@ impl Broker {
         let deadline = Instant::now() + START_LIMIT;
         while !socket.exists() {
             if let Some(status) = self.process.ended() {
-                bail!("paragpud ended at once ({status}){}", self.last_lines());
+                bail!("paragpud ended at once ({status})");
             }
             if Instant::now() > deadline {
-                bail!(
-                    "paragpud made no socket within {START_LIMIT:?}{}",
-                    self.last_lines()
-                );
+                bail!("paragpud made no socket within {START_LIMIT:?}");
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -92,20 +84,6 @@ impl Broker {
     /// The exit status if paragpud has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.ended()
-    }
-
-    /// The end of the log, to be put after an error.
-    pub(crate) fn last_lines(&mut self) -> String {
-        self.read_until(Duration::from_millis(200), |_| false);
-        if self.tail.is_empty() {
-            return "\nparagpud logged nothing".to_owned();
-        }
-        let lines: Vec<_> = self
-            .tail
-            .iter()
-            .map(|line| format!("\n    {line}"))
-            .collect();
-        format!("\nthe end of paragpud's log:{}", lines.concat())
     }
 
     /// Ends paragpud after its VM is gone, and returns the line with which it summed up the session.
@@ -139,9 +117,5 @@ impl Broker {
         {
             self.summary = Some(line[start..].to_owned());
         }
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
     }
 }

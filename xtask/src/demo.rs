@@ -19,8 +19,8 @@ const CLPEAK_OPTIONS: &str = "--kernel-latency --global-bandwidth --transfer-ban
 
 /// Show what paragpu does.
 ///
-/// Boots a VM with a vGPU, runs unmodified OpenCL programs in it (clinfo and clpeak) and one that renders a picture, which ends up in
-/// target/demo/picture.png.
+/// Boots a VM with a vGPU, runs unmodified OpenCL programs in it (clinfo and clpeak) and one that renders a picture,
+/// which ends up in target/demo/picture.png.
 #[derive(Args)]
 pub(crate) struct Demo {
     #[command(flatten)]

@@ -11,8 +11,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 /// Run the fuzz targets, each for a given time.
 ///
-/// Uses cargo-fuzz, and installs it from crates.io if it is missing. With a nightly compiler the targets run under the address sanitizer;
-/// with a stable one, which lacks it, without.
+/// Uses cargo-fuzz, and installs it from crates.io if it is missing. With a nightly compiler the targets run under the
+/// address sanitizer; with a stable one, which lacks it, without.
 #[derive(Args)]
 pub(crate) struct Fuzz {
     /// How long each target runs.

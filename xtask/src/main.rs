@@ -13,6 +13,7 @@ mod initramfs;
 mod interrupt;
 mod kernel;
 mod kernel_image;
+mod logs;
 mod modules;
 mod packages;
 mod ports;
@@ -43,15 +44,18 @@ enum Command {
     Fuzz(fuzz::Fuzz),
 }
 
+/// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
+const VM_FAILED: u8 = 125;
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Demo(demo) => demo.run(),
-        Command::Test(test) => test.run(),
-        Command::Vm(vm) => vm.run(),
-        Command::Fuzz(fuzz) => fuzz.run(),
+    let (result, failure) = match Arguments::parse().command {
+        Command::Demo(demo) => (demo.run(), ExitCode::FAILURE),
+        Command::Test(test) => (test.run(), ExitCode::FAILURE),
+        Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
+        Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
     };
     result.unwrap_or_else(|error| {
         say::error(&error);
-        ExitCode::FAILURE
+        failure
     })
 }

@@ -57,7 +57,7 @@ impl Loader {
         }
         let Some(file) = self.files.get(name) else {
             bail!(
-                "this kernel has no module {name}; choose another with --kernel-package (cloud kernels lack the GPU driver)"
+                "this kernel has no module {name}; choose another with --kernel-package (cloud kernels lack some)"
             );
         };
         let bytes = read_module(file)?;

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 /// Run a command in a VM with a vGPU.
 ///
-/// Boots a stock Debian kernel in QEMU, with the host's files as the guest's (what the guest writes is forgotten), a vGPU by paragpud and
-/// paragpu's OpenCL driver as the only one. The command runs as root in the same folder as here; its stdout, stderr and exit status are this
-/// command's.
+/// Boots a stock Debian kernel in QEMU, with the host's files as the guest's (what the guest writes is forgotten), a
+/// vGPU by paragpud and paragpu's OpenCL driver as the only one. The command runs as root in the same folder as here;
+/// its stdout and stderr are this command's, and so is its exit status (128 and the signal's number if a signal ended
+/// it). 125 means that the VM itself failed.
 #[derive(Args)]
 pub(crate) struct Vm {
     #[command(flatten)]
@@ -129,7 +130,11 @@ impl VmOptions {
             });
         }
         self.say("building paragpud and the guest's OpenCL driver");
-        workspace::build(self.profile, &["-p", "paragpu", "-p", "paragpu-opencl"])?;
+        let quiet: &[_] = if self.quiet { &["--quiet"] } else { &[] };
+        workspace::build(
+            self.profile,
+            &[&["-p", "paragpu", "-p", "paragpu-opencl"], quiet].concat(),
+        )?;
         let folder = target.join(self.profile.folder());
         let icd = existing(folder.join("libparagpu_opencl.so"))?;
         let broker = match self.socket {

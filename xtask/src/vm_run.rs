@@ -3,6 +3,7 @@
 use crate::broker::Broker;
 use crate::guest_job::Job;
 use crate::kernel::Software;
+use crate::logs::{self, Logs};
 use crate::ports::{Port, for_each_line, forward, record_console};
 use crate::process::Bound;
 use crate::qemu::{self, Frontend, Machine, Ports};
@@ -19,8 +20,6 @@ use std::time::{Duration, Instant};
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
 /// How often the processes are looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(200);
-/// How many lines of a log an error shows.
-const TAIL: usize = 25;
 /// An emulated guest gains from each check that its kernel leaves out, and it has nothing to protect.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on";
 
@@ -89,18 +88,15 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
     let socket = setup
         .socket
         .map_or_else(|| scratch.path().join("vgpu.sock"), Path::to_owned);
-    std::fs::create_dir_all(setup.logs)
-        .with_context(|| format!("cannot create {}", setup.logs.display()))?;
+    let logs = Logs::create(setup.logs)?;
     let (events, happenings) = channel();
     let _listening = interrupt::listen(sender(&events, Event::Signal))?;
 
     let broker = match setup.broker {
-        Some(program) => Some(Broker::start(
-            program,
-            &socket,
-            log_file(setup, "paragpud.log")?,
-            setup.show_device_log,
-        )?),
+        Some(program) => Some(
+            Broker::start(program, &socket, logs.broker, setup.show_device_log)
+                .map_err(|error| anyhow!("{error:#}{}", evidence(setup)))?,
+        ),
         None => None,
     };
     let initramfs = scratch.path().join("initramfs");
@@ -121,17 +117,8 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         shares: &job.shares,
         ports: streams.descriptors(),
     };
-    let mut command = qemu::command(&machine);
-    let messages = log_file(setup, "qemu.log")?;
-    let copy = messages.try_clone().context("cannot share a log file")?;
-    command.stdin(Stdio::null()).stdout(copy).stderr(messages);
-    let process = Bound::spawn(&mut command, "QEMU")?;
-    let readers = streams.read(
-        log_file(setup, "kernel.log")?,
-        setup.show_kernel_log,
-        output,
-        &events,
-    );
+    let process = start_qemu(&machine, logs.qemu)?;
+    let readers = streams.read(logs.kernel, setup.show_kernel_log, output, &events);
     let run = Run {
         setup,
         process,
@@ -142,6 +129,13 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
     let outcome = run.follow(&happenings)?;
     readers.into_iter().for_each(|reader| drop(reader.join()));
     Ok(outcome)
+}
+
+fn start_qemu(machine: &Machine, log: File) -> Result<Bound> {
+    let copy = log.try_clone().context("cannot share a log file")?;
+    let mut command = qemu::command(machine);
+    command.stdin(Stdio::null()).stdout(copy).stderr(log);
+    Bound::spawn(&mut command, "QEMU")
 }
 
 /// The streams out of the guest.
@@ -253,7 +247,7 @@ impl Run<'_> {
         match word {
             "boot" => self.say(rest),
             "warn" => say::step("vm", format!("warning: {rest}")),
-            "fail" => bail!("the guest's set-up failed: {rest}{}", self.evidence()),
+            "fail" => bail!("the guest's set-up failed: {rest}{}", evidence(self.setup)),
             "start" => {
                 self.job_runs = true;
                 self.say(&format!(
@@ -278,7 +272,7 @@ impl Run<'_> {
         {
             bail!(
                 "paragpud ended under the VM ({status}){}",
-                broker.last_lines()
+                evidence(self.setup)
             );
         }
         if Instant::now() >= deadline {
@@ -288,7 +282,7 @@ impl Run<'_> {
             }
             bail!(
                 "the guest did not boot within {limit} s (--timeout){}",
-                self.evidence()
+                evidence(self.setup)
             );
         }
         Ok(())
@@ -304,33 +298,7 @@ impl Run<'_> {
         } else {
             "before it had booted"
         };
-        anyhow!("QEMU ended {when} ({status}){}", self.evidence())
-    }
-
-    /// The ends of all logs, to be put after an error.
-    fn evidence(&mut self) -> String {
-        let logs = [
-            ("QEMU's messages", "qemu.log"),
-            ("the guest's kernel log", "kernel.log"),
-        ];
-        let ends = logs.map(|(title, name)| {
-            let path = self.setup.logs.join(name);
-            let bytes = std::fs::read(&path).unwrap_or_default();
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let lines: Vec<_> = text.lines().collect();
-            let end = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
-            if end.is_empty() {
-                String::new()
-            } else {
-                format!("\nthe end of {title} ({}):\n    {end}", path.display())
-            }
-        });
-        let broker = self
-            .broker
-            .as_mut()
-            .map(Broker::last_lines)
-            .unwrap_or_default();
-        ends.concat() + &broker
+        anyhow!("QEMU ended {when} ({status}){}", evidence(self.setup))
     }
 
     fn say(&self, text: &str) {
@@ -340,7 +308,9 @@ impl Run<'_> {
     }
 }
 
-fn log_file(setup: &Setup, name: &str) -> Result<File> {
-    let path = setup.logs.join(name);
-    File::create(&path).with_context(|| format!("cannot write {}", path.display()))
+/// The ends of all logs, to be put after an error.
+fn evidence(setup: &Setup) -> String {
+    // What processes wrote last may still be on its way through the reading threads.
+    std::thread::sleep(TICK);
+    logs::ends(setup.logs)
 }

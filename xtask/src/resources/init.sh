@@ -86,7 +86,8 @@ while IFS= read -r share; do
 done </shares
 
 if [ "$GPU" = yes ] && ! await /guest/dev/dri/renderD128; then
-    tell "warn there is no /dev/dri/renderD128 in the guest: the virtio-gpu driver did not accept the device; --kernel-log shows why"
+    tell "warn there is no /dev/dri/renderD128 in the guest: its virtio-gpu driver did not accept the device" \
+        "(--kernel-log shows what it says)"
 fi
 
 # Pipes between the job and the ports: a port can be opened only once, a pipe can be reopened as /dev/stdout.
