@@ -100,7 +100,8 @@ stderr=$!
 mkdir -p run/paragpu-vm
 cp /job.sh run/paragpu-vm/job.sh
 tell start
-chroot /guest /bin/sh /run/paragpu-vm/job.sh </dev/null >/stdout 2>/stderr 3>&-
+# In a subshell, or this shell would say "Killed" and the like on the job's stderr.
+(exec chroot /guest /bin/sh /run/paragpu-vm/job.sh </dev/null >/stdout 2>/stderr 3>&-)
 status=$?
 
 # What the job left running would keep the pipes open.
