@@ -28,7 +28,7 @@ await() {
     tries=0
     until [ -e "$1" ]; do
         tries=$((tries + 1))
-        [ "$tries" -le 200 ] || return 1
+        [ "$tries" -le 100 ] || return 1
         sleep 0.05
     done
 }
