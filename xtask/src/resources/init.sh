@@ -33,18 +33,18 @@ await() {
     done
 }
 
-# The modules are numbered in loading order; the console's come first, so that what follows can be told.
-for module in /modules/*.ko; do
-    case $module in
-        *-virtio_gpu.ko) tell "boot loading the virtio-gpu driver" ;;
-    esac
+# The modules are numbered in loading order. Some kernels have some of them built in.
+for module in /modules/ports/*.ko; do
     insmod "$module" || echo "init: cannot load $module"
-    case $module in
-        *-virtio_console.ko)
-            await /dev/vport0p3 || { echo "init: the host's ports do not show up"; poweroff -f; }
-            exec 3>/dev/vport0p1
-            ;;
-    esac
+done
+await /dev/vport0p3 || {
+    echo "init: the host's ports do not show up"
+    poweroff -f
+}
+exec 3>/dev/vport0p1
+tell "boot loading drivers"
+for module in /modules/others/*.ko; do
+    insmod "$module" || echo "init: cannot load $module"
 done
 
 tell "boot mounting the host's file system"
