@@ -62,10 +62,12 @@ impl Guest {
 
     /// A context, a queue and a buffer of 4096 bytes, with ids 1, 2 and 3.
     fn create_objects(&mut self) {
-        let create = |id: u32, parent: u32| Create { id: id.into(), parent: parent.into(), reply: SlotRef::NONE };
+        let create =
+            |id: u32, parent: u32| Create { id: id.into(), parent: parent.into(), reply: SlotRef::NONE };
         self.send(&CreateContext { create: create(1, 0) }, &0_u32.to_le_bytes());
         self.send(&CreateQueue { create: create(2, 1), ..CreateQueue::default() }, &[]);
-        let buffer = CreateBuffer { create: create(3, 1), flags: 1.into(), size: 4096.into(), init: Span::NONE };
+        let buffer =
+            CreateBuffer { create: create(3, 1), flags: 1.into(), size: 4096.into(), init: Span::NONE };
         self.send(&buffer, &[]);
     }
 
@@ -96,45 +98,75 @@ fn every_kind_of_garbage_fails_its_context_with_one_clear_line() {
     };
     type Attack<'a> = Box<dyn Fn(&mut Guest) + 'a>;
     let attacks: Vec<(Fault, Attack<'_>)> = vec![
-        (Fault::RingIndex, Box::new(|guest| {
-            guest.ring.store(Word::Tail, 0x7fff_fff0);
-            guest.kick();
-        })),
-        (Fault::BadFrame, Box::new(|guest| {
-            let mut frame = [0xff; 32];
-            frame[4..8].copy_from_slice(&48_u32.to_le_bytes());
-            guest.push(&frame);
-        })),
-        (Fault::UnknownOpcode, Box::new(|guest| {
-            let mut frame = [0; 64];
-            let len = write_frame(&mut frame, 0x7777, &[], &[], &[]).unwrap();
-            guest.push(&frame[..len]);
-        })),
-        (Fault::UnknownObject, Box::new(|guest| guest.send(&Release { id: 99.into(), ..Release::default() }, &[]))),
-        (Fault::UnknownObject, Box::new(|guest| {
-            // A buffer is no kernel.
-            guest.create_objects();
-            guest.send(&EnqueueKernel { enqueue, kernel: 3.into(), dims: 1.into(), ..EnqueueKernel::default() }, &[]);
-        })),
-        (Fault::IdInUse, Box::new(|guest| {
-            guest.create_objects();
-            guest.create_objects();
-        })),
-        (Fault::UnknownRegion, Box::new(move |guest| {
-            guest.create_objects();
-            guest.send(&read(3, 0, Span::new(77, 0, 64)), &[]);
-        })),
-        (Fault::OutOfRegion, Box::new(move |guest| {
-            guest.create_objects();
-            let ring = guest.ring.id();
-            guest.send(&read(3, 0, Span::new(ring, u64::MAX - 8, 64)), &[]);
-        })),
-        (Fault::OutOfRegion, Box::new(|guest| {
-            guest.create_objects();
-            let ring = guest.ring.id();
-            let reply = SlotRef::new(ring, 4096 + MIN_RING_BYTES);
-            guest.send(&Finish { queue: 2.into(), reply, ..Finish::default() }, &[]);
-        })),
+        (
+            Fault::RingIndex,
+            Box::new(|guest| {
+                guest.ring.store(Word::Tail, 0x7fff_fff0);
+                guest.kick();
+            }),
+        ),
+        (
+            Fault::BadFrame,
+            Box::new(|guest| {
+                let mut frame = [0xff; 32];
+                frame[4..8].copy_from_slice(&48_u32.to_le_bytes());
+                guest.push(&frame);
+            }),
+        ),
+        (
+            Fault::UnknownOpcode,
+            Box::new(|guest| {
+                let mut frame = [0; 64];
+                let len = write_frame(&mut frame, 0x7777, &[], &[], &[]).unwrap();
+                guest.push(&frame[..len]);
+            }),
+        ),
+        (
+            Fault::UnknownObject,
+            Box::new(|guest| guest.send(&Release { id: 99.into(), ..Release::default() }, &[])),
+        ),
+        (
+            Fault::UnknownObject,
+            Box::new(|guest| {
+                // A buffer is no kernel.
+                guest.create_objects();
+                guest.send(
+                    &EnqueueKernel { enqueue, kernel: 3.into(), dims: 1.into(), ..EnqueueKernel::default() },
+                    &[],
+                );
+            }),
+        ),
+        (
+            Fault::IdInUse,
+            Box::new(|guest| {
+                guest.create_objects();
+                guest.create_objects();
+            }),
+        ),
+        (
+            Fault::UnknownRegion,
+            Box::new(move |guest| {
+                guest.create_objects();
+                guest.send(&read(3, 0, Span::new(77, 0, 64)), &[]);
+            }),
+        ),
+        (
+            Fault::OutOfRegion,
+            Box::new(move |guest| {
+                guest.create_objects();
+                let ring = guest.ring.id();
+                guest.send(&read(3, 0, Span::new(ring, u64::MAX - 8, 64)), &[]);
+            }),
+        ),
+        (
+            Fault::OutOfRegion,
+            Box::new(|guest| {
+                guest.create_objects();
+                let ring = guest.ring.id();
+                let reply = SlotRef::new(ring, 4096 + MIN_RING_BYTES);
+                guest.send(&Finish { queue: 2.into(), reply, ..Finish::default() }, &[]);
+            }),
+        ),
     ];
     for (fault, attack) in attacks {
         let mut guest = Guest::connect(&daemon);
@@ -185,7 +217,8 @@ fn guests_that_are_killed_leave_nothing_behind() {
     wait_until("the first guest's executor to end", || daemon.executors().is_empty());
     let files = daemon.open_files();
     for round in 0..6 {
-        let mut guest = daemon.run(&example("vgpu_check")).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut guest =
+            daemon.run(&example("vgpu_check")).stdout(std::process::Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(50 + 150 * round));
         for child in common::children_of(guest.id()) {
             kill(child);

@@ -15,7 +15,8 @@ fn what_the_vgpu_computes_is_what_the_cpu_computes() {
 
 #[test]
 fn without_a_daemon_a_private_one_serves_the_command() {
-    let output = succeeds(paragpu().args(["run", "--"]).arg(example("vgpu_check")).env("XDG_RUNTIME_DIR", "/nowhere"));
+    let output =
+        succeeds(paragpu().args(["run", "--"]).arg(example("vgpu_check")).env("XDG_RUNTIME_DIR", "/nowhere"));
     assert!(output.contains(" passed, 0 failed"), "{output}");
 }
 
@@ -35,7 +36,10 @@ fn clinfo_shows_one_platform_with_the_hosts_devices() {
     let daemon = Daemon::start();
     let output = succeeds(daemon.run(Path::new("clinfo")).arg("--raw"));
     let value = |key: &str| {
-        let line = output.lines().find(|line| line.contains(key)).unwrap_or_else(|| panic!("no {key} in:\n{output}"));
+        let line = output
+            .lines()
+            .find(|line| line.contains(key))
+            .unwrap_or_else(|| panic!("no {key} in:\n{output}"));
         line.split_whitespace().skip_while(|word| *word != key).skip(1).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(value("#PLATFORMS"), "1");
@@ -49,8 +53,7 @@ fn clinfo_shows_one_platform_with_the_hosts_devices() {
 #[test]
 fn exit_status_and_output_pass_through() {
     let daemon = Daemon::start();
-    let output =
-        daemon.run(Path::new("sh")).args(["-c", "echo out; echo err >&2; exit 7"]).output().unwrap();
+    let output = daemon.run(Path::new("sh")).args(["-c", "echo out; echo err >&2; exit 7"]).output().unwrap();
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(output.stdout, b"out\n");
     assert!(String::from_utf8_lossy(&output.stderr).ends_with("err\n"));
@@ -88,11 +91,8 @@ fn the_doctor_finds_that_this_host_computes() {
 #[test]
 fn the_doctor_says_what_is_missing_where_there_is_no_opencl() {
     let empty = tempfile::tempdir().unwrap();
-    let output = paragpu()
-        .args(["doctor", "--place", "host"])
-        .env("OCL_ICD_VENDORS", empty.path())
-        .output()
-        .unwrap();
+    let output =
+        paragpu().args(["doctor", "--place", "host"]).env("OCL_ICD_VENDORS", empty.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("MISSING  OpenCL devices") && text.contains("pocl-opencl-icd"), "{text}");

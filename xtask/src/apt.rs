@@ -15,37 +15,22 @@ pub(crate) fn installed(package: &str) -> Option<String> {
 
 /// The version of `package` that apt would install, if it knows one.
 pub(crate) fn candidate(package: &str) -> Result<Option<String>> {
-    let policy = read(
-        Command::new("apt-cache")
-            .env("LC_ALL", "C")
-            .args(["policy", package]),
-    )?;
-    let version = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "));
-    Ok(version
-        .filter(|version| *version != "(none)")
-        .map(str::to_owned))
+    let policy = read(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]))?;
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    Ok(version.filter(|version| *version != "(none)").map(str::to_owned))
 }
 
 /// What apt knows of the candidates of `packages`: paragraphs of `Field: value` lines, none for what it does not know.
 pub(crate) fn describe(packages: &[&str]) -> Result<String> {
     let mut command = Command::new("apt-cache");
-    let output = command
-        .args(["show", "--no-all-versions"])
-        .args(packages)
-        .output();
+    let output = command.args(["show", "--no-all-versions"]).args(packages).output();
     let output = output.context("cannot start apt-cache: this needs a Debian system")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Refreshes apt's lists.
 pub(crate) fn update() -> Result<()> {
-    Plan {
-        update: true,
-        ..Plan::default()
-    }
-    .carry_out()
+    Plan { update: true, ..Plan::default() }.carry_out()
 }
 
 /// Downloads the candidate of `package` into `directory` without installing it; needs no privilege.
@@ -55,38 +40,20 @@ pub(crate) fn download(package: &str, directory: &Path) -> Result<PathBuf> {
         // Root's apt would warn that its unprivileged helper cannot write here.
         command.args(["-o", "APT::Sandbox::User=root"]);
     }
-    let status = command
-        .args(["-q", "download", package])
-        .current_dir(directory)
-        .stdout(std::io::stderr())
-        .status();
-    if !status
-        .context("cannot start apt-get: this needs a Debian system")?
-        .success()
-    {
-        bail!(
-            "apt-get download {package} failed; if its lists are old, `apt-get update` as root helps"
-        );
+    let status =
+        command.args(["-q", "download", package]).current_dir(directory).stdout(std::io::stderr()).status();
+    if !status.context("cannot start apt-get: this needs a Debian system")?.success() {
+        bail!("apt-get download {package} failed; if its lists are old, `apt-get update` as root helps");
     }
     let entries = std::fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut packages =
-        entries.filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    packages
-        .next()
-        .with_context(|| format!("apt-get download {package} left no file"))
+    let mut packages = entries.filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    packages.next().with_context(|| format!("apt-get download {package} left no file"))
 }
 
 /// Unpacks a package file into a folder.
 pub(crate) fn unpack(package: &Path, directory: &Path) -> Result<()> {
-    let status = Command::new("dpkg-deb")
-        .arg("-x")
-        .arg(package)
-        .arg(directory)
-        .status();
-    if !status
-        .context("cannot start dpkg-deb: this needs a Debian system")?
-        .success()
-    {
+    let status = Command::new("dpkg-deb").arg("-x").arg(package).arg(directory).status();
+    if !status.context("cannot start dpkg-deb: this needs a Debian system")?.success() {
         bail!("dpkg-deb cannot unpack {}", package.display());
     }
     Ok(())
@@ -116,10 +83,7 @@ impl Plan {
     pub(crate) fn carry_out(&self) -> Result<()> {
         let commands = self.commands()?;
         let Some(prefix) = privilege() else {
-            let lines: Vec<_> = commands
-                .iter()
-                .map(|command| format!("    {command}"))
-                .collect();
+            let lines: Vec<_> = commands.iter().map(|command| format!("    {command}")).collect();
             bail!(
                 "Debian packages are missing and there is neither root nor passwordless sudo; run as root:\n{}",
                 lines.join("\n")
@@ -152,10 +116,7 @@ impl Plan {
             commands.push(format!("{INSTALL} {}", self.install.join(" ")));
         }
         if !self.from_backports.is_empty() {
-            commands.push(format!(
-                "{INSTALL} -t {suite} {}",
-                self.from_backports.join(" ")
-            ));
+            commands.push(format!("{INSTALL} -t {suite} {}", self.from_backports.join(" ")));
         }
         Ok(commands)
     }
@@ -167,8 +128,7 @@ fn privilege() -> Option<&'static str> {
         return Some("");
     }
     let sudo = Command::new("sudo").args(["-n", "true"]).output();
-    sudo.is_ok_and(|output| output.status.success())
-        .then_some("sudo ")
+    sudo.is_ok_and(|output| output.status.success()).then_some("sudo ")
 }
 
 fn run(prefix: &str, command: &str) -> Result<()> {
@@ -188,20 +148,14 @@ fn run(prefix: &str, command: &str) -> Result<()> {
 fn attempt(prefix: &str, command: &str) -> Result<bool> {
     let line = format!("{prefix}sh -c '{command}'");
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", &line])
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdout(std::io::stderr());
+    shell.args(["-c", &line]).env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr());
     Ok(shell.status().context("cannot start sh")?.success())
 }
 
 /// The release's name, such as `bookworm`.
 fn codename() -> Result<String> {
-    let release =
-        std::fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let name = release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let release = std::fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(name
         .context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?
         .trim_matches('"')
@@ -210,12 +164,9 @@ fn codename() -> Result<String> {
 
 /// The (URI, suite) pairs that apt is configured with.
 fn sources() -> Result<Vec<(String, String)>> {
-    let targets =
-        read(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]))?;
+    let targets = read(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]))?;
     let pairs = targets.lines().filter_map(|line| line.split_once(' '));
-    Ok(pairs
-        .map(|(uri, suite)| (uri.to_owned(), suite.to_owned()))
-        .collect())
+    Ok(pairs.map(|(uri, suite)| (uri.to_owned(), suite.to_owned())).collect())
 }
 
 fn knows_suite(suite: &str) -> Result<bool> {
@@ -225,29 +176,19 @@ fn knows_suite(suite: &str) -> Result<bool> {
 /// A command that makes apt know of `suite`, at the same mirror as the release itself.
 fn add_source(suite: &str) -> Result<String> {
     let release = codename()?;
-    let mirror = sources()?
-        .into_iter()
-        .find(|(_, known)| *known == release)
-        .map(|(uri, _)| uri);
+    let mirror = sources()?.into_iter().find(|(_, known)| *known == release).map(|(uri, _)| uri);
     let mirror = mirror.unwrap_or_else(|| "http://deb.debian.org/debian".to_owned());
-    let line = format!(
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {suite} main"
-    );
-    Ok(format!(
-        "echo \"{line}\" > /etc/apt/sources.list.d/paragpu-{suite}.list"
-    ))
+    let line =
+        format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {suite} main");
+    Ok(format!("echo \"{line}\" > /etc/apt/sources.list.d/paragpu-{suite}.list"))
 }
 
 fn read(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start {name}: this needs a Debian system"))?;
+    let output =
+        command.output().with_context(|| format!("cannot start {name}: this needs a Debian system"))?;
     if !output.status.success() {
-        bail!(
-            "{name} failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

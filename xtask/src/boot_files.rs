@@ -18,12 +18,7 @@ const OTHER_DRIVERS: &[&str] = &["9pnet_virtio", "9p", "overlay"];
 const GPU_DRIVER: &str = "virtio-gpu";
 
 /// Makes the initramfs that runs `job`.
-pub(crate) fn initramfs(
-    software: &Software,
-    job: &Job,
-    gpu: bool,
-    icd: Option<&Path>,
-) -> Result<Vec<u8>> {
+pub(crate) fn initramfs(software: &Software, job: &Job, gpu: bool, icd: Option<&Path>) -> Result<Vec<u8>> {
     let mut drivers = [PORT_DRIVERS, OTHER_DRIVERS].concat();
     if gpu {
         drivers.push(GPU_DRIVER);
@@ -35,15 +30,7 @@ pub(crate) fn initramfs(
     let busybox = std::fs::read(&software.busybox)
         .with_context(|| format!("cannot read {}", software.busybox.display()))?;
     let mut archive = Archive::default();
-    for folder in [
-        "bin",
-        "dev",
-        "modules",
-        "modules/ports",
-        "modules/others",
-        "proc",
-        "sys",
-    ] {
+    for folder in ["bin", "dev", "modules", "modules/ports", "modules/others", "proc", "sys"] {
         archive.folder(folder);
     }
     // The first process has its stdio here.
@@ -52,10 +39,7 @@ pub(crate) fn initramfs(
     archive.program("init", INIT.as_bytes());
     for (folder, modules) in [("ports", &ports[..]), ("others", others)] {
         for (number, module) in modules.iter().enumerate() {
-            archive.file(
-                &format!("modules/{folder}/{number:03}-{}.ko", module.name),
-                &module.bytes,
-            );
+            archive.file(&format!("modules/{folder}/{number:03}-{}.ko", module.name), &module.bytes);
         }
     }
     archive.file("settings", settings(gpu, icd)?.as_bytes());
@@ -66,8 +50,6 @@ pub(crate) fn initramfs(
 
 fn settings(gpu: bool, icd: Option<&Path>) -> Result<String> {
     let gpu = if gpu { "yes" } else { "no" };
-    let icd = icd
-        .map_or(Some(""), Path::to_str)
-        .context("the target folder's path is not valid UTF-8")?;
+    let icd = icd.map_or(Some(""), Path::to_str).context("the target folder's path is not valid UTF-8")?;
     Ok(format!("GPU={gpu}\nICD='{}'\n", icd.replace('\'', "'\\''")))
 }

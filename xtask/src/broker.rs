@@ -27,12 +27,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts `program` and waits until it listens on `socket`. Its log goes to the file `log`, and to stderr too if
     /// it is to be shown.
-    pub(crate) fn start(
-        program: &Path,
-        socket: &Path,
-        mut log: File,
-        show: bool,
-    ) -> Result<Broker> {
+    pub(crate) fn start(program: &Path, socket: &Path, mut log: File, show: bool) -> Result<Broker> {
         let mut command = bound_command(program);
         command
             .arg("--socket-path")
@@ -44,11 +39,7 @@ impl Broker {
             command.env("RUST_LOG", "info");
         }
         let mut process = Bound::spawn(&mut command, "paragpud")?;
-        let stderr = process
-            .child()
-            .stderr
-            .take()
-            .context("paragpud has no stderr")?;
+        let stderr = process.child().stderr.take().context("paragpud has no stderr")?;
         let (sender, lines) = channel();
         for_each_line(stderr, move |line| {
             let Some(line) = line else { return };
@@ -58,11 +49,7 @@ impl Broker {
             let _ = writeln!(log, "{line}");
             let _ = sender.send(line);
         });
-        let mut broker = Broker {
-            process,
-            lines,
-            summary: None,
-        };
+        let mut broker = Broker { process, lines, summary: None };
         broker.await_socket(socket)?;
         Ok(broker)
     }
@@ -90,9 +77,7 @@ impl Broker {
     pub(crate) fn finish(mut self) -> Option<String> {
         self.read_until(SUMMARY_LIMIT, |broker| broker.summary.is_some());
         self.process.terminate(STOP_LIMIT);
-        self.read_until(Duration::from_millis(200), |broker| {
-            broker.summary.is_some()
-        });
+        self.read_until(Duration::from_millis(200), |broker| broker.summary.is_some());
         self.summary
     }
 
@@ -100,10 +85,7 @@ impl Broker {
     fn read_until(&mut self, limit: Duration, enough: impl Fn(&Broker) -> bool) {
         let deadline = Instant::now() + limit;
         while !enough(self) {
-            match self
-                .lines
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.take(line),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
@@ -111,10 +93,7 @@ impl Broker {
     }
 
     fn take(&mut self, line: String) {
-        if let Some(start) = line
-            .find("commands: ")
-            .filter(|_| line.contains(" by virtqueue"))
-        {
+        if let Some(start) = line.find("commands: ").filter(|_| line.contains(" by virtqueue")) {
             self.summary = Some(line[start..].to_owned());
         }
     }

@@ -39,31 +39,18 @@ impl Demo {
 
         let folder = workspace::target_directory()?.join("demo");
         let picture = folder.join("picture.png");
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         if picture.exists() {
             std::fs::remove_file(&picture)
                 .with_context(|| format!("cannot remove the old {}", picture.display()))?;
         }
 
         clock.say("booting a VM with a stock Debian kernel and a vGPU");
-        let options = if qemu::kvm_is_usable() {
-            CLPEAK_OPTIONS
-        } else {
-            CLPEAK_OPTIONS_EMULATED
-        };
-        let words = [
-            "sh".as_ref(),
-            "-c".as_ref(),
-            SCRIPT.as_ref(),
-            "demo".as_ref(),
-            program.as_os_str(),
-        ];
+        let options = if qemu::kvm_is_usable() { CLPEAK_OPTIONS } else { CLPEAK_OPTIONS_EMULATED };
+        let words = ["sh".as_ref(), "-c".as_ref(), SCRIPT.as_ref(), "demo".as_ref(), program.as_os_str()];
         let mut command = words.map(std::ffi::OsStr::to_owned).to_vec();
         command.extend([picture.clone().into_os_string(), options.into()]);
-        let outcome = self
-            .vm
-            .boot(&Job::new(command, &[folder])?, Output::passed_through())?;
+        let outcome = self.vm.boot(&Job::new(command, &[folder])?, Output::passed_through())?;
         println!();
         clock.say("the VM is off");
         match &outcome.summary {
@@ -71,10 +58,7 @@ impl Demo {
             None => println!("demo: paragpud told nothing of the commands it got"),
         }
         if outcome.status != 0 {
-            bail!(
-                "the demo's programs failed in the VM (exit status {})",
-                outcome.status
-            );
+            bail!("the demo's programs failed in the VM (exit status {})", outcome.status);
         }
         check_png(&picture)?;
         println!("demo: the picture is {}", picture.display());
@@ -98,8 +82,8 @@ impl Clock {
 }
 
 fn check_png(file: &Path) -> Result<()> {
-    let content = std::fs::read(file)
-        .with_context(|| format!("the picture program left no {}", file.display()))?;
+    let content =
+        std::fs::read(file).with_context(|| format!("the picture program left no {}", file.display()))?;
     if !content.starts_with(b"\x89PNG\r\n\x1a\n") {
         bail!("{} is no PNG file", file.display());
     }

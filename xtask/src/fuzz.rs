@@ -42,36 +42,23 @@ impl Fuzz {
         let chosen = match self.target {
             None => known,
             Some(target) if known.contains(&target) => vec![target],
-            Some(target) => bail!(
-                "there is no fuzz target {target}; there are: {}",
-                known.join(", ")
-            ),
+            Some(target) => bail!("there is no fuzz target {target}; there are: {}", known.join(", ")),
         };
         let sanitizer = sanitizer()?;
         say::step("fuzz", format!("sanitizer: {sanitizer}"));
         let corpora = workspace::target_directory()?.join("fuzz-corpus");
-        let runs = chosen
-            .into_iter()
-            .map(|target| run_target(target, self.seconds, sanitizer, &corpora));
+        let runs = chosen.into_iter().map(|target| run_target(target, self.seconds, sanitizer, &corpora));
         let runs = runs.collect::<Result<Vec<_>>>()?;
         println!();
         for run in &runs {
             println!("{}", describe(run));
         }
-        Ok(if runs.iter().all(|run| run.passed) {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(if runs.iter().all(|run| run.passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
 fn describe(run: &Run) -> String {
-    let Run {
-        target,
-        executions,
-        passed,
-    } = run;
+    let Run { target, executions, passed } = run;
     match (executions, passed) {
         (Some(count), true) => format!("{target}: {count} executions, no crash"),
         (Some(count), false) => format!(
@@ -82,18 +69,13 @@ fn describe(run: &Run) -> String {
 }
 
 fn install_cargo_fuzz() -> Result<()> {
-    let present = workspace::cargo()
-        .args(["fuzz", "--version"])
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .status();
+    let present =
+        workspace::cargo().args(["fuzz", "--version"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
     if present.context("cannot start cargo")?.success() {
         return Ok(());
     }
     say::step("fuzz", "cargo install cargo-fuzz --locked");
-    let installed = workspace::cargo()
-        .args(["install", "cargo-fuzz", "--locked"])
-        .status()?;
+    let installed = workspace::cargo().args(["install", "cargo-fuzz", "--locked"]).status()?;
     if !installed.success() {
         bail!("cargo-fuzz is missing and cannot be installed; cargo's messages above say why");
     }
@@ -101,28 +83,16 @@ fn install_cargo_fuzz() -> Result<()> {
 }
 
 fn targets() -> Result<Vec<String>> {
-    let output = workspace::cargo()
-        .args(["fuzz", "list"])
-        .output()
-        .context("cannot start cargo")?;
+    let output = workspace::cargo().args(["fuzz", "list"]).output().context("cannot start cargo")?;
     if !output.status.success() {
-        bail!(
-            "cargo fuzz list failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("cargo fuzz list failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(str::to_owned)
-        .collect())
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 
 /// The sanitizer that the compiler in use can build with; the address sanitizer needs an unstable option.
 fn sanitizer() -> Result<&'static str> {
-    let output = Command::new("rustc")
-        .arg("--version")
-        .current_dir(workspace::root())
-        .output();
+    let output = Command::new("rustc").arg("--version").current_dir(workspace::root()).output();
     let version = output.context("cannot start rustc")?.stdout;
     let nightly = String::from_utf8_lossy(&version).contains("nightly");
     Ok(if nightly { "address" } else { "none" })
@@ -133,33 +103,16 @@ fn sanitizer() -> Result<&'static str> {
 fn run_target(target: String, seconds: u64, sanitizer: &str, corpora: &Path) -> Result<Run> {
     say::step("fuzz", format!("{target} for {seconds} s"));
     let corpus = corpora.join(&target);
-    std::fs::create_dir_all(&corpus)
-        .with_context(|| format!("cannot create {}", corpus.display()))?;
+    std::fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
     let seeds = workspace::root().join("fuzz/corpus").join(&target);
-    let folders: Vec<PathBuf> = [corpus, seeds]
-        .into_iter()
-        .filter(|folder| folder.is_dir())
-        .collect();
+    let folders: Vec<PathBuf> = [corpus, seeds].into_iter().filter(|folder| folder.is_dir()).collect();
 
     let mut command = bound_command(workspace::cargo().get_program());
-    command
-        .current_dir(workspace::root())
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped());
-    command
-        .args(["fuzz", "run", "--sanitizer", sanitizer, &target])
-        .args(folders);
-    command.args([
-        "--",
-        &format!("-max_total_time={seconds}"),
-        "-print_final_stats=1",
-    ]);
+    command.current_dir(workspace::root()).stdin(Stdio::null()).stderr(Stdio::piped());
+    command.args(["fuzz", "run", "--sanitizer", sanitizer, &target]).args(folders);
+    command.args(["--", &format!("-max_total_time={seconds}"), "-print_final_stats=1"]);
     let mut process = Bound::spawn(&mut command, "cargo fuzz")?;
-    let stderr = process
-        .child()
-        .stderr
-        .take()
-        .context("cargo fuzz has no stderr")?;
+    let stderr = process.child().stderr.take().context("cargo fuzz has no stderr")?;
     let mut executions = None;
     for line in BufReader::new(stderr).split(b'\n') {
         let line = line.context("cannot read cargo fuzz's messages")?;
@@ -169,14 +122,7 @@ fn run_target(target: String, seconds: u64, sanitizer: &str, corpora: &Path) -> 
             executions = count.trim().parse().ok();
         }
     }
-    let status = process
-        .child()
-        .wait()
-        .context("cannot wait for cargo fuzz")?;
+    let status = process.child().wait().context("cannot wait for cargo fuzz")?;
     let passed = status.success() && executions.is_some();
-    Ok(Run {
-        target,
-        executions,
-        passed,
-    })
+    Ok(Run { target, executions, passed })
 }

@@ -20,16 +20,11 @@ pub(crate) struct Job {
 impl Job {
     /// A job in the current folder with the part of this process's environment that also makes sense in the guest.
     pub(crate) fn new(command: Vec<OsString>, shares: &[PathBuf]) -> Result<Job> {
-        let shares = shares
-            .iter()
-            .map(|share| usable_share(share))
-            .collect::<Result<_>>()?;
+        let shares = shares.iter().map(|share| usable_share(share)).collect::<Result<_>>()?;
         Ok(Job {
             command,
             directory: std::env::current_dir().context("the current folder is gone")?,
-            environment: std::env::vars_os()
-                .filter(|(name, _)| belongs_in_guest(name))
-                .collect(),
+            environment: std::env::vars_os().filter(|(name, _)| belongs_in_guest(name)).collect(),
             shares,
         })
     }
@@ -67,14 +62,9 @@ impl Job {
 }
 
 fn usable_share(share: &Path) -> Result<PathBuf> {
-    let path = share
-        .canonicalize()
-        .with_context(|| format!("cannot share {}", share.display()))?;
+    let path = share.canonicalize().with_context(|| format!("cannot share {}", share.display()))?;
     if !path.is_dir() || path.as_os_str().as_bytes().contains(&b'\n') {
-        bail!(
-            "cannot share {}: not a folder with an ordinary name",
-            share.display()
-        );
+        bail!("cannot share {}: not a folder with an ordinary name", share.display());
     }
     Ok(path)
 }
@@ -86,9 +76,7 @@ fn belongs_in_guest(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
         return false;
     };
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     plain && (NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
@@ -114,32 +102,14 @@ mod tests {
     fn the_script_passes_odd_arguments_and_values_through() {
         let odd = "it's \"a\" $HOME\n`x` \\ *";
         let job = Job {
-            command: [
-                "sh",
-                "-c",
-                "printf '%s|%s|' \"$1\" \"$VALUE\"; pwd",
-                "sh",
-                odd,
-            ]
-            .map(Into::into)
-            .into(),
+            command: ["sh", "-c", "printf '%s|%s|' \"$1\" \"$VALUE\"; pwd", "sh", odd].map(Into::into).into(),
             directory: "/usr".into(),
-            environment: vec![
-                ("VALUE".into(), odd.into()),
-                ("PATH".into(), "/usr/bin:/bin".into()),
-            ],
+            environment: vec![("VALUE".into(), odd.into()), ("PATH".into(), "/usr/bin:/bin".into())],
             shares: Vec::new(),
         };
         let script = String::from_utf8(job.script()).unwrap();
-        let output = Command::new("sh")
-            .args(["-c", &script])
-            .env_clear()
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8(output.stdout).unwrap(),
-            format!("{odd}|{odd}|/usr\n")
-        );
+        let output = Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{odd}|{odd}|/usr\n"));
     }
 
     #[test]

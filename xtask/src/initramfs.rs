@@ -47,25 +47,10 @@ impl Archive {
         let name_size = u32::try_from(name.len() + 1).expect("names are short");
         let links = 1;
         // inode, mode, user, group, links, modification time, size, device, device of a node, name size, checksum
-        let fields = [
-            self.entries,
-            mode,
-            0,
-            0,
-            links,
-            0,
-            size,
-            0,
-            0,
-            device.0,
-            device.1,
-            name_size,
-            0,
-        ];
+        let fields = [self.entries, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08X}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -90,11 +75,7 @@ mod tests {
         let bytes = archive.finish();
         assert_eq!(&bytes[..14], b"07070100000001");
         assert_eq!(&bytes[54..62], b"00000005", "the size of the content");
-        assert_eq!(
-            &bytes[94..102],
-            b"00000003",
-            "the size of the name with its terminator"
-        );
+        assert_eq!(&bytes[94..102], b"00000003", "the size of the name with its terminator");
         assert_eq!(&bytes[110..116], b"ab\0\0\0\0");
         assert_eq!(&bytes[116..124], b"12345\0\0\0");
     }

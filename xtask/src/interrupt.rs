@@ -27,8 +27,7 @@ pub(crate) fn listen(listener: impl Fn(i32) + Send + 'static) -> Result<Listenin
     *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listener));
     let listening = Listening(());
     if THREAD.get().is_none() {
-        let mut signals =
-            Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot handle signals")?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot handle signals")?;
         std::thread::spawn(move || signals.forever().for_each(deliver));
         THREAD.get_or_init(|| ());
     }

@@ -30,20 +30,13 @@ pub(crate) fn software(kernel_package: &str, cache: &Path) -> Result<Software> {
     let folder = unpacked(&kernel, cache)?;
     let modules = [folder.join("lib/modules"), folder.join("usr/lib/modules")];
     let modules = modules.iter().find(|path| path.is_dir());
-    let modules = only_entry(
-        modules.with_context(|| format!("{kernel_package} has no modules"))?,
-        "",
-    )?;
+    let modules = only_entry(modules.with_context(|| format!("{kernel_package} has no modules"))?, "")?;
     let busybox = unpacked(&busybox, cache)?;
     let busybox = [busybox.join("bin/busybox"), busybox.join("usr/bin/busybox")]
         .into_iter()
         .find(|path| path.is_file());
     let busybox = busybox.context("the package busybox-static has no busybox")?;
-    Ok(Software {
-        image: quick_image(&folder)?,
-        modules,
-        busybox,
-    })
+    Ok(Software { image: quick_image(&folder)?, modules, busybox })
 }
 
 /// The image that boots quickest: the kernel unpacked, or as it is if it cannot be unpacked.
@@ -55,19 +48,14 @@ fn quick_image(folder: &Path) -> Result<PathBuf> {
     }
     match kernel_image::elf_inside(&image) {
         Ok(elf) => {
-            let partial = tempfile::NamedTempFile::new_in(folder)
-                .context("cannot create a temporary file")?;
+            let partial =
+                tempfile::NamedTempFile::new_in(folder).context("cannot create a temporary file")?;
             std::fs::write(partial.path(), elf).context("cannot write the unpacked kernel")?;
-            partial
-                .persist(&unpacked)
-                .context("cannot put the unpacked kernel in its place")?;
+            partial.persist(&unpacked).context("cannot put the unpacked kernel in its place")?;
             Ok(unpacked)
         }
         Err(error) => {
-            say::step(
-                "vm",
-                format!("booting the compressed kernel, which takes longer: {error:#}"),
-            );
+            say::step("vm", format!("booting the compressed kernel, which takes longer: {error:#}"));
             Ok(image)
         }
     }
@@ -76,8 +64,7 @@ fn quick_image(folder: &Path) -> Result<PathBuf> {
 /// The kernel and the busybox that apt offers. One question, because each takes apt most of a second.
 fn candidates(kernel_package: &str) -> Result<[Candidate; 2]> {
     let descriptions = known_descriptions(&[kernel_package, BUSYBOX])?;
-    let description =
-        |package| paragraph(&descriptions, package).context("apt answered with other packages");
+    let description = |package| paragraph(&descriptions, package).context("apt answered with other packages");
     let busybox = candidate(description(BUSYBOX)?)?;
     let kernel = match dependency_on_kernel(description(kernel_package)?) {
         None => candidate(description(kernel_package)?)?,
@@ -89,43 +76,27 @@ fn candidates(kernel_package: &str) -> Result<[Candidate; 2]> {
 
 /// The kernel package, and its version if given, that a meta package depends on.
 fn dependency_on_kernel(description: &str) -> Option<(String, Option<String>)> {
-    let mut depends = field(description, "Depends")?
-        .split([',', '|'])
-        .map(str::trim);
+    let mut depends = field(description, "Depends")?.split([',', '|']).map(str::trim);
     let kernel = depends.find(|item| item.starts_with("linux-image-"))?;
     let (package, version) = kernel.split_once(' ').unwrap_or((kernel, ""));
-    let version = version
-        .strip_prefix("(= ")
-        .and_then(|version| version.strip_suffix(')'));
+    let version = version.strip_prefix("(= ").and_then(|version| version.strip_suffix(')'));
     Some((package.to_owned(), version.map(str::to_owned)))
 }
 
 fn candidate(description: &str) -> Result<Candidate> {
-    let value = |name| {
-        field(description, name)
-            .map(str::to_owned)
-            .with_context(|| format!("apt tells no {name}"))
-    };
-    Ok(Candidate {
-        package: value("Package")?,
-        version: value("Version")?,
-    })
+    let value =
+        |name| field(description, name).map(str::to_owned).with_context(|| format!("apt tells no {name}"));
+    Ok(Candidate { package: value("Package")?, version: value("Version")? })
 }
 
 fn known_descriptions(packages: &[&str]) -> Result<String> {
     let descriptions = apt::describe(packages)?;
-    if packages
-        .iter()
-        .all(|package| paragraph(&descriptions, package).is_some())
-    {
+    if packages.iter().all(|package| paragraph(&descriptions, package).is_some()) {
         return Ok(descriptions);
     }
     apt::update()?;
     let descriptions = apt::describe(packages)?;
-    match packages
-        .iter()
-        .find(|package| paragraph(&descriptions, package).is_none())
-    {
+    match packages.iter().find(|package| paragraph(&descriptions, package).is_none()) {
         Some(package) => bail!("apt knows no package {package}"),
         None => Ok(descriptions),
     }
@@ -133,9 +104,7 @@ fn known_descriptions(packages: &[&str]) -> Result<String> {
 
 /// The part of `descriptions` that is about `package`.
 fn paragraph<'a>(descriptions: &'a str, package: &str) -> Option<&'a str> {
-    descriptions
-        .split("\n\n")
-        .find(|paragraph| field(paragraph, "Package") == Some(package))
+    descriptions.split("\n\n").find(|paragraph| field(paragraph, "Package") == Some(package))
 }
 
 /// The folder that a package is unpacked in, doing so if it is not there yet.
@@ -146,13 +115,7 @@ fn unpacked(candidate: &Candidate, cache: &Path) -> Result<PathBuf> {
         return Ok(folder);
     }
     std::fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    say::step(
-        "vm",
-        format!(
-            "downloading Debian's {package} {version} into {}",
-            cache.display()
-        ),
-    );
+    say::step("vm", format!("downloading Debian's {package} {version} into {}", cache.display()));
     // Unpack beside the final place and rename, so that an interruption leaves nothing half done.
     let work = tempfile::tempdir_in(cache).context("cannot create a temporary folder")?;
     let archive = match apt::download(package, work.path()) {
@@ -168,33 +131,22 @@ fn unpacked(candidate: &Candidate, cache: &Path) -> Result<PathBuf> {
     match std::fs::rename(&tree, &folder) {
         // Another run was faster.
         Err(_) if folder.is_dir() => Ok(folder),
-        renamed => renamed
-            .map(|()| folder)
-            .context("cannot move the unpacked package into the cache"),
+        renamed => renamed.map(|()| folder).context("cannot move the unpacked package into the cache"),
     }
 }
 
 /// The value of a `Name: value` line.
 fn field<'a>(description: &'a str, name: &str) -> Option<&'a str> {
-    description
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    description.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 fn only_entry(folder: &Path, prefix: &str) -> Result<PathBuf> {
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths = entries.filter_map(|entry| {
         let entry = entry.ok()?;
-        entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(prefix)
-            .then(|| entry.path())
+        entry.file_name().to_string_lossy().starts_with(prefix).then(|| entry.path())
     });
-    paths
-        .next()
-        .with_context(|| format!("{} holds no {prefix}*", folder.display()))
+    paths.next().with_context(|| format!("{} holds no {prefix}*", folder.display()))
 }
 
 #[cfg(test)]
@@ -207,10 +159,7 @@ mod tests {
     #[test]
     fn a_field_is_found_by_its_whole_name() {
         let description = paragraph(ANSWER, "linux-image-amd64").unwrap();
-        assert_eq!(
-            field(description, "Depends"),
-            Some("linux-image-6.1 (= 6.1-2)")
-        );
+        assert_eq!(field(description, "Depends"), Some("linux-image-6.1 (= 6.1-2)"));
         assert_eq!(field(description, "Version"), None);
         assert_eq!(paragraph(ANSWER, "linux-image"), None);
     }

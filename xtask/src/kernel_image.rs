@@ -12,8 +12,7 @@ use std::process::{Command, Stdio};
 /// Unpacks the ELF file in `image`, by the program that fits its compression.
 pub(crate) fn elf_inside(image: &Path) -> Result<Vec<u8>> {
     let image = std::fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
-    let payload =
-        payload(&image).context("this is no boot image of boot protocol 2.08 or later")?;
+    let payload = payload(&image).context("this is no boot image of boot protocol 2.08 or later")?;
     let tool = match payload {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "xz",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
@@ -51,14 +50,8 @@ fn number(image: &[u8], at: usize) -> Option<usize> {
 /// Decompresses `input` with `tool`.
 fn filter(tool: &str, input: &[u8]) -> Result<Vec<u8>> {
     let mut command = Command::new(tool);
-    command
-        .arg("-dc")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start {tool}"))?;
+    command.arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().with_context(|| format!("cannot start {tool}"))?;
     let mut stdin = child.stdin.take().context("no pipe to the decompressor")?;
     let output = std::thread::scope(|scope| {
         // A write that fails shows in the exit status.

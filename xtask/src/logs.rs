@@ -24,29 +24,19 @@ pub(crate) struct Logs {
 impl Logs {
     /// Starts all logs afresh, so that none is of an earlier VM.
     pub(crate) fn create(folder: &Path) -> Result<Logs> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let create = |name| {
             let path = folder.join(name);
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))
         };
-        Ok(Logs {
-            kernel: create(KERNEL)?,
-            qemu: create(QEMU)?,
-            broker: create(BROKER)?,
-        })
+        Ok(Logs { kernel: create(KERNEL)?, qemu: create(QEMU)?, broker: create(BROKER)? })
     }
 }
 
 /// The ends of all logs that have something in them, to be put after an error.
 pub(crate) fn ends(folder: &Path) -> String {
-    let logs = [
-        ("QEMU's messages", QEMU),
-        ("the guest's kernel log", KERNEL),
-        ("paragpud's log", BROKER),
-    ];
-    logs.map(|(title, name)| end(title, &folder.join(name)))
-        .concat()
+    let logs = [("QEMU's messages", QEMU), ("the guest's kernel log", KERNEL), ("paragpud's log", BROKER)];
+    logs.map(|(title, name)| end(title, &folder.join(name))).concat()
 }
 
 fn end(title: &str, file: &Path) -> String {
@@ -72,8 +62,6 @@ mod tests {
         (0..100).for_each(|number| writeln!(log, "line {number}.").unwrap());
         let text = ends(folder.path());
         assert!(!text.contains("QEMU"));
-        assert!(
-            text.contains("line 99.") && text.contains("line 75.") && !text.contains("line 74.")
-        );
+        assert!(text.contains("line 99.") && text.contains("line 75.") && !text.contains("line 74."));
     }
 }

@@ -21,18 +21,11 @@ pub(crate) struct Module {
 ///
 /// Modules that are built into the kernel are left out.
 pub(crate) fn in_loading_order(folder: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
-    let builtin = std::fs::read_to_string(folder.join("modules.builtin")).with_context(|| {
-        format!(
-            "cannot read the list of built-in modules in {}",
-            folder.display()
-        )
-    })?;
+    let builtin = std::fs::read_to_string(folder.join("modules.builtin"))
+        .with_context(|| format!("cannot read the list of built-in modules in {}", folder.display()))?;
     let mut loader = Loader {
         files: BTreeMap::new(),
-        builtin: builtin
-            .lines()
-            .filter_map(|line| module_name(Path::new(line)))
-            .collect(),
+        builtin: builtin.lines().filter_map(|line| module_name(Path::new(line))).collect(),
         seen: BTreeSet::new(),
         ordered: Vec::new(),
     };
@@ -64,10 +57,7 @@ impl Loader {
         for dependency in dependencies(&bytes) {
             self.add(&dependency)?;
         }
-        self.ordered.push(Module {
-            name: name.to_owned(),
-            bytes,
-        });
+        self.ordered.push(Module { name: name.to_owned(), bytes });
         Ok(())
     }
 }
@@ -79,8 +69,7 @@ fn module_name(file: &Path) -> Option<String> {
 }
 
 fn find_files(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
@@ -103,14 +92,9 @@ fn read_module(file: &Path) -> Result<Vec<u8>> {
         _ => bail!("{} is compressed in an unknown way", file.display()),
     };
     let output = Command::new(tool).arg("-dc").arg(file).output();
-    let output =
-        output.with_context(|| format!("cannot start {tool} to unpack a kernel module"))?;
+    let output = output.with_context(|| format!("cannot start {tool} to unpack a kernel module"))?;
     if !output.status.success() {
-        bail!(
-            "{tool} cannot unpack {}: {}",
-            file.display(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{tool} cannot unpack {}: {}", file.display(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(output.stdout)
 }
@@ -121,16 +105,9 @@ fn dependencies(module: &[u8]) -> Vec<String> {
     let Some(start) = module.windows(KEY.len()).position(|window| window == KEY) else {
         return Vec::new();
     };
-    let value = module[start + KEY.len()..]
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default();
+    let value = module[start + KEY.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
     let names = String::from_utf8_lossy(value);
-    names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(|name| name.replace('-', "_"))
-        .collect()
+    names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
 #[cfg(test)]
@@ -147,11 +124,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kernel = folder.path().join("kernel/drivers");
         std::fs::create_dir_all(&kernel).unwrap();
-        std::fs::write(
-            folder.path().join("modules.builtin"),
-            "kernel/lib/built-in.ko\n",
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("modules.builtin"), "kernel/lib/built-in.ko\n").unwrap();
         std::fs::write(kernel.join("a.ko"), module("b-b,c,built_in")).unwrap();
         std::fs::write(kernel.join("b-b.ko"), module("c")).unwrap();
         std::fs::write(kernel.join("c.ko"), module("")).unwrap();
@@ -171,10 +144,7 @@ mod tests {
 
     #[test]
     fn names_come_from_files() {
-        assert_eq!(
-            module_name(Path::new("x/virtio-gpu.ko.xz")).as_deref(),
-            Some("virtio_gpu")
-        );
+        assert_eq!(module_name(Path::new("x/virtio-gpu.ko.xz")).as_deref(), Some("virtio_gpu"));
         assert_eq!(module_name(Path::new("x/modules.order")), None);
         assert!(dependencies(b"no such string").is_empty());
     }

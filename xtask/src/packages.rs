@@ -29,33 +29,15 @@ struct Package {
 /// The guest's kernel and its busybox are not here: they are downloaded and unpacked, never installed.
 const PACKAGES: &[Package] = &[
     // The OpenCL loader, and an OpenCL driver for hosts without a GPU.
-    Package {
-        name: "ocl-icd-libopencl1",
-        needed_for: &[Vm, Demo, Test],
-    },
-    Package {
-        name: "pocl-opencl-icd",
-        needed_for: &[Vm, Demo, Test],
-    },
+    Package { name: "ocl-icd-libopencl1", needed_for: &[Vm, Demo, Test] },
+    Package { name: "pocl-opencl-icd", needed_for: &[Vm, Demo, Test] },
     // Unmodified OpenCL programs.
-    Package {
-        name: "clinfo",
-        needed_for: &[Demo],
-    },
-    Package {
-        name: "clpeak",
-        needed_for: &[Demo],
-    },
+    Package { name: "clinfo", needed_for: &[Demo] },
+    Package { name: "clpeak", needed_for: &[Demo] },
     // libFuzzer is C++.
-    Package {
-        name: "g++",
-        needed_for: &[Fuzz],
-    },
+    Package { name: "g++", needed_for: &[Fuzz] },
     // Debian's kernels are compressed, and newer ones' modules too.
-    Package {
-        name: "xz-utils",
-        needed_for: &[Vm],
-    },
+    Package { name: "xz-utils", needed_for: &[Vm] },
 ];
 
 /// The package with `qemu-system-x86_64`.
@@ -68,10 +50,7 @@ const FIRST_QEMU_WITHOUT_KVM: u32 = 10;
 pub(crate) fn ensure(purposes: &[Purpose], own_qemu: bool) -> Result<()> {
     let mut plan = apt::Plan::default();
     for package in PACKAGES {
-        let needed = package
-            .needed_for
-            .iter()
-            .any(|purpose| purposes.contains(purpose));
+        let needed = package.needed_for.iter().any(|purpose| purposes.contains(purpose));
         if needed && apt::installed(package.name).is_none() {
             plan.install.push(package.name);
         }
@@ -126,11 +105,7 @@ fn qemu_source() -> Result<Source> {
 /// The first number of a Debian version after its epoch: 10 of `1:10.0.2+ds-2`.
 fn major(version: &str) -> Option<u32> {
     let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
-    upstream
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    upstream.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]

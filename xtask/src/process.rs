@@ -22,9 +22,7 @@ pub(crate) struct Bound(Child);
 impl Bound {
     /// Starts `command`, best one made by [`bound_command`].
     pub(crate) fn spawn(command: &mut Command, what: &str) -> Result<Bound> {
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {what}"))?;
+        let child = command.spawn().with_context(|| format!("cannot start {what}"))?;
         Ok(Bound(child))
     }
 

@@ -52,12 +52,7 @@ pub(crate) struct Ports {
 pub(crate) fn installed_version() -> Option<u32> {
     let output = Command::new(PROGRAM).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.split_once("version ")?
-        .1
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    text.split_once("version ")?.1.split('.').next()?.parse().ok()
 }
 
 /// Whether guests can run on KVM: the device must open and the processor must have the extensions.
@@ -65,51 +60,26 @@ pub(crate) fn installed_version() -> Option<u32> {
 /// In some VMs /dev/kvm exists and even makes machines, but no ordinary kernel gets far in them; the processor flags
 /// tell.
 pub(crate) fn kvm_is_usable() -> bool {
-    let opens = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
+    let opens = File::options().read(true).write(true).open("/dev/kvm").is_ok();
     let flags = read_to_string("/proc/cpuinfo").unwrap_or_default();
-    opens
-        && flags
-            .split_ascii_whitespace()
-            .any(|flag| flag == "vmx" || flag == "svm")
+    opens && flags.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm")
 }
 
 /// The command that runs `machine`, bound to the life of this process.
 pub(crate) fn command(machine: &Machine) -> Command {
     let mut command = bound_command(machine.qemu);
-    command.args([
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-    ]);
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     if kvm_is_usable() {
         command.args(["-accel", "kvm", "-cpu", "host"]);
     } else {
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
     }
-    command.args([
-        "-machine",
-        "q35,memory-backend=memory",
-        "-smp",
-        &machine.cpus.to_string(),
-    ]);
+    command.args(["-machine", "q35,memory-backend=memory", "-smp", &machine.cpus.to_string()]);
     command.args(["-m", &format!("{}M", machine.memory_mib)]);
     // A vhost-user back end maps the guest's memory, so it must be shared.
-    let memory = format!(
-        "memory-backend-memfd,id=memory,size={}M,share=on",
-        machine.memory_mib
-    );
+    let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", machine.memory_mib);
     command.args(["-object", &memory]);
-    command
-        .arg("-kernel")
-        .arg(machine.kernel)
-        .arg("-initrd")
-        .arg(machine.initramfs);
+    command.arg("-kernel").arg(machine.kernel).arg("-initrd").arg(machine.initramfs);
     command.args(["-append", machine.kernel_arguments]);
     add_ports(&mut command, &machine.ports);
     add_folder(&mut command, Path::new("/"), "host", true);
@@ -121,32 +91,20 @@ pub(crate) fn command(machine: &Machine) -> Command {
 }
 
 fn add_ports(command: &mut Command, ports: &Ports) {
-    command.args([
-        "-chardev",
-        &format!("socket,id=console,fd={}", ports.console),
-    ]);
+    command.args(["-chardev", &format!("socket,id=console,fd={}", ports.console)]);
     command.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
-    let ports = [
-        ("control", ports.control),
-        ("stdout", ports.stdout),
-        ("stderr", ports.stderr),
-    ];
+    let ports = [("control", ports.control), ("stdout", ports.stdout), ("stderr", ports.stderr)];
     for (index, (name, descriptor)) in ports.into_iter().enumerate() {
         let number = index + 1;
         command.args(["-chardev", &format!("socket,id={name},fd={descriptor}")]);
-        command.args([
-            "-device",
-            &format!("virtserialport,nr={number},chardev={name},name={name}"),
-        ]);
+        command.args(["-device", &format!("virtserialport,nr={number},chardev={name},name={name}")]);
     }
 }
 
 fn add_folder(command: &mut Command, path: &Path, tag: &str, read_only: bool) {
     let mut option = OsString::from("local,path=");
     option.push(escape_commas(path.as_os_str()));
-    option.push(format!(
-        ",mount_tag={tag},security_model=none,multidevs=remap"
-    ));
+    option.push(format!(",mount_tag={tag},security_model=none,multidevs=remap"));
     if read_only {
         option.push(",readonly=on");
     }
@@ -163,10 +121,7 @@ fn add_gpu(command: &mut Command, frontend: Frontend, socket: &Path) {
     };
     let mut option = OsString::from("socket,id=vgpu,path=");
     option.push(escape_commas(socket.as_os_str()));
-    command
-        .arg("-chardev")
-        .arg(option)
-        .args(["-device", device]);
+    command.arg("-chardev").arg(option).args(["-device", device]);
 }
 
 /// Doubles commas, which separate QEMU's options.

@@ -30,22 +30,10 @@ impl Test {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let mut steps = Steps::default();
         steps.run("Debian packages", Box::new(|| self.install_packages()));
-        steps.run(
-            "formatting",
-            Box::new(|| cargo(&["fmt", "--all", "--check"])),
-        );
+        steps.run("formatting", Box::new(|| cargo(&["fmt", "--all", "--check"])));
         steps.run(
             "clippy",
-            Box::new(|| {
-                cargo(&[
-                    "clippy",
-                    "--workspace",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ])
-            }),
+            Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         );
         steps.run("cargo test", Box::new(|| cargo(&["test", "--workspace"])));
         if self.no_vm {
@@ -66,33 +54,22 @@ impl Test {
 
     fn check_in_vm(&self) -> Result<()> {
         let program = workspace::build_example(self.vm.profile(), "vgpu_check")?;
-        let outcome = self.vm.boot(
-            &Job::new(vec![program.into()], &[])?,
-            Output::passed_through(),
-        )?;
+        let outcome = self.vm.boot(&Job::new(vec![program.into()], &[])?, Output::passed_through())?;
         if let Some(summary) = &outcome.summary {
             say::step("test", summary);
         }
         if outcome.status != 0 {
-            bail!(
-                "vgpu_check in the VM ended with exit status {}",
-                outcome.status
-            );
+            bail!("vgpu_check in the VM ended with exit status {}", outcome.status);
         }
         Ok(())
     }
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    let status = workspace::cargo()
-        .args(arguments)
-        .status()
-        .context("cannot start cargo")?;
+    let status = workspace::cargo().args(arguments).status().context("cannot start cargo")?;
     if !status.success() {
         let line = arguments.join(" ");
-        bail!(
-            "`cargo {line}` failed (if a component is missing: `rustup component add rustfmt clippy`)"
-        );
+        bail!("`cargo {line}` failed (if a component is missing: `rustup component add rustfmt clippy`)");
     }
     Ok(())
 }
@@ -141,15 +118,7 @@ impl Steps {
             println!("failed: {name}");
         }
         let failed = usize::from(self.failed.is_some());
-        println!(
-            "{} passed, {failed} failed, {} skipped",
-            self.passed,
-            self.skipped.len()
-        );
-        if failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        println!("{} passed, {failed} failed, {} skipped", self.passed, self.skipped.len());
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

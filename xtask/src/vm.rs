@@ -124,27 +124,18 @@ impl VmOptions {
 
     fn build(&self, target: &Path) -> Result<Built> {
         if self.frontend == Frontend::None {
-            return Ok(Built {
-                broker: None,
-                icd: None,
-            });
+            return Ok(Built { broker: None, icd: None });
         }
         self.say("building paragpud and the guest's OpenCL driver");
         let quiet: &[_] = if self.quiet { &["--quiet"] } else { &[] };
-        workspace::build(
-            self.profile,
-            &[&["-p", "paragpu", "-p", "paragpu-opencl"], quiet].concat(),
-        )?;
+        workspace::build(self.profile, &[&["-p", "paragpu", "-p", "paragpu-opencl"], quiet].concat())?;
         let folder = target.join(self.profile.folder());
         let icd = existing(folder.join("libparagpu_opencl.so"))?;
         let broker = match self.socket {
             Some(_) => None,
             None => Some(existing(folder.join("paragpud"))?),
         };
-        Ok(Built {
-            broker,
-            icd: Some(icd),
-        })
+        Ok(Built { broker, icd: Some(icd) })
     }
 
     fn say(&self, text: &str) {
@@ -161,8 +152,6 @@ struct Built {
 }
 
 fn existing(file: PathBuf) -> Result<PathBuf> {
-    file.is_file()
-        .then_some(())
-        .with_context(|| format!("the build did not make {}", file.display()))?;
+    file.is_file().then_some(()).with_context(|| format!("the build did not make {}", file.display()))?;
     Ok(file)
 }

@@ -54,10 +54,7 @@ pub(crate) struct Output {
 impl Output {
     /// To this process's own stdout and stderr.
     pub(crate) fn passed_through() -> Output {
-        Output {
-            stdout: Box::new(std::io::stdout()),
-            stderr: Box::new(std::io::stderr()),
-        }
+        Output { stdout: Box::new(std::io::stdout()), stderr: Box::new(std::io::stderr()) }
     }
 }
 
@@ -81,13 +78,9 @@ enum Event {
 
 /// Boots a VM, runs `job` in it and waits for its end.
 pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
-    let scratch = tempfile::Builder::new()
-        .prefix("paragpu-vm-")
-        .tempdir()
-        .context("cannot make a temporary folder")?;
-    let socket = setup
-        .socket
-        .map_or_else(|| scratch.path().join("vgpu.sock"), Path::to_owned);
+    let scratch =
+        tempfile::Builder::new().prefix("paragpu-vm-").tempdir().context("cannot make a temporary folder")?;
+    let socket = setup.socket.map_or_else(|| scratch.path().join("vgpu.sock"), Path::to_owned);
     let logs = Logs::create(setup.logs)?;
     let (events, happenings) = channel();
     let _listening = interrupt::listen(sender(&events, Event::Signal))?;
@@ -119,13 +112,7 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
     };
     let process = start_qemu(&machine, logs.qemu)?;
     let readers = streams.read(logs.kernel, setup.show_kernel_log, output, &events);
-    let run = Run {
-        setup,
-        process,
-        broker,
-        started: Instant::now(),
-        job_runs: false,
-    };
+    let run = Run { setup, process, broker, started: Instant::now(), job_runs: false };
     let outcome = run.follow(&happenings)?;
     readers.into_iter().for_each(|reader| drop(reader.join()));
     Ok(outcome)
@@ -212,10 +199,7 @@ impl Run<'_> {
             say::step("vm", "the guest does not power off; ending it");
         }
         drop(self.process);
-        Ok(Outcome {
-            status,
-            summary: self.broker.and_then(Broker::finish),
-        })
+        Ok(Outcome { status, summary: self.broker.and_then(Broker::finish) })
     }
 
     fn await_status(&mut self, happenings: &Receiver<Event>) -> Result<u8> {
@@ -250,16 +234,10 @@ impl Run<'_> {
             "fail" => bail!("the guest's set-up failed: {rest}{}", evidence(self.setup)),
             "start" => {
                 self.job_runs = true;
-                self.say(&format!(
-                    "booted after {:.1} s",
-                    self.started.elapsed().as_secs_f32()
-                ));
+                self.say(&format!("booted after {:.1} s", self.started.elapsed().as_secs_f32()));
             }
             "exit" => {
-                return rest
-                    .parse()
-                    .map(Some)
-                    .with_context(|| format!("strange exit status `{rest}`"));
+                return rest.parse().map(Some).with_context(|| format!("strange exit status `{rest}`"));
             }
             _ => bail!("the guest's init script said `{line}`"),
         }
@@ -270,20 +248,14 @@ impl Run<'_> {
         if let Some(broker) = &mut self.broker
             && let Some(status) = broker.ended()
         {
-            bail!(
-                "paragpud ended under the VM ({status}){}",
-                evidence(self.setup)
-            );
+            bail!("paragpud ended under the VM ({status}){}", evidence(self.setup));
         }
         if Instant::now() >= deadline {
             let limit = self.setup.time_limit.as_secs();
             if self.job_runs {
                 bail!("the command did not end within {limit} s (--timeout)");
             }
-            bail!(
-                "the guest did not boot within {limit} s (--timeout){}",
-                evidence(self.setup)
-            );
+            bail!("the guest did not boot within {limit} s (--timeout){}", evidence(self.setup));
         }
         Ok(())
     }
@@ -293,11 +265,7 @@ impl Run<'_> {
         // It closes its streams a little before it ends.
         let status = self.process.wait(Duration::from_secs(2));
         let status = status.map_or("it still runs".to_owned(), |status| status.to_string());
-        let when = if self.job_runs {
-            "while the command ran"
-        } else {
-            "before it had booted"
-        };
+        let when = if self.job_runs { "while the command ran" } else { "before it had booted" };
         anyhow!("QEMU ended {when} ({status}){}", evidence(self.setup))
     }
 

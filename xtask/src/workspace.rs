@@ -26,9 +26,7 @@ impl Profile {
 
 /// The folder of the workspace's root `Cargo.toml`.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
 }
 
 /// A `cargo` command that runs in the workspace's root, with the same cargo that runs this program.
@@ -45,16 +43,12 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
         .output()
         .context("cannot start cargo; is the Rust toolchain in PATH?")?;
     if !output.status.success() {
-        bail!(
-            "cargo metadata failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let metadata: serde_json::Value =
         serde_json::from_slice(&output.stdout).context("cannot read cargo's metadata")?;
-    let directory = metadata["target_directory"]
-        .as_str()
-        .context("cargo's metadata names no target directory")?;
+    let directory =
+        metadata["target_directory"].as_str().context("cargo's metadata names no target directory")?;
     Ok(directory.into())
 }
 
@@ -67,10 +61,7 @@ pub(crate) fn build(profile: Profile, selection: &[&str]) -> Result<()> {
     }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
-        bail!(
-            "cargo build {} failed: the compiler's messages above say why",
-            selection.join(" ")
-        );
+        bail!("cargo build {} failed: the compiler's messages above say why", selection.join(" "));
     }
     Ok(())
 }
@@ -78,8 +69,5 @@ pub(crate) fn build(profile: Profile, selection: &[&str]) -> Result<()> {
 /// Builds an example of the root package and gives its program.
 pub(crate) fn build_example(profile: Profile, name: &str) -> Result<PathBuf> {
     build(profile, &["-p", "paragpu", "--example", name])?;
-    Ok(target_directory()?
-        .join(profile.folder())
-        .join("examples")
-        .join(name))
+    Ok(target_directory()?.join(profile.folder()).join("examples").join(name))
 }
