@@ -1,1 +1,2 @@
 //! paragpu, host side.
+pub mod executor;
