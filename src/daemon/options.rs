@@ -1,0 +1,49 @@
+//! The daemon's command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use log::LevelFilter;
+
+/// Shares this host's OpenCL devices with virtual machines and containers.
+///
+/// Serves vhost-user GPU connections: each is a vGPU of its own. Give the socket to QEMU with
+/// `-chardev socket,id=gpu,path=PATH -device vhost-user-gpu-pci,chardev=gpu` and shared guest memory, or
+/// run a program of this host on it with `paragpu run`.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "paragpud", version)]
+pub struct Options {
+    /// Listen on this socket. Default: $XDG_RUNTIME_DIR/paragpu/paragpud.sock, or for root
+    /// /run/paragpu/paragpud.sock.
+    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
+    pub socket_path: Option<PathBuf>,
+
+    /// Use this inherited socket: a listening one, or a connected one that is served until it ends.
+    #[arg(long, value_name = "N")]
+    pub fd: Option<i32>,
+
+    /// Names of vGPUs in logs start with this.
+    #[arg(long, value_name = "PREFIX", default_value = "vgpu")]
+    pub name: String,
+
+    /// Log this much: off, error, warn, info, debug or trace. The environment variable PARAGPU_LOG says it in
+    /// more detail, like RUST_LOG.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LevelFilter>,
+
+    /// Print what this program can do, as JSON, and exit.
+    #[arg(long)]
+    pub print_capabilities: bool,
+
+    /// Accepted for libvirt's sake, and ignored: devices are chosen through OpenCL.
+    #[arg(long, value_name = "PATH")]
+    pub render_node: Option<PathBuf>,
+
+    /// Accepted for libvirt's sake, and always on.
+    #[arg(long)]
+    pub virgl: bool,
+
+    /// End when standard input does: `paragpu run` ties a private daemon to itself with this.
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
+}

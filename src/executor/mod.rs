@@ -1,0 +1,9 @@
+//! Executors: the processes, one per vGPU, that run a guest's commands on the host's OpenCL.
+//!
+//! [`supervisor`] is the broker's side, [`child`] the executor's; [`message`] is what they say to each other, and
+//! [`channel`] carries it.
+
+pub mod channel;
+pub mod child;
+pub mod message;
+pub mod supervisor;

@@ -1,0 +1,172 @@
+//! The broker's side of an executor: starting it, talking to it, and its end.
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+pub use process::{EXECUTOR_ARGUMENT, ProcessLauncher};
+
+use super::channel::{ChannelError, Polled, PolledChannel};
+use super::message::{MemoryRegion, ToBroker, ToExecutor};
+
+/// Starts executors. The seam at which tests put one of their own.
+pub trait Launcher: Send + Sync + fmt::Debug {
+    /// Starts one that speaks over `socket`.
+    fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>>;
+}
+
+/// An executor that was started.
+pub trait Running: Send + fmt::Debug {
+    /// Ends it by force, and returns when it is gone and touches nothing any more. Also for one that ended by
+    /// itself. Says how it ended.
+    fn kill(&mut self) -> String;
+}
+
+/// Why an executor is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// It could not be started.
+    #[error("the executor could not be started: {0}")]
+    Start(#[source] io::Error),
+    /// Its socket failed, or what came through it.
+    #[error("the executor's socket failed: {0}")]
+    Channel(#[from] ChannelError),
+    /// It hung up, or was never there.
+    #[error("the executor ended")]
+    Ended,
+}
+
+/// The guest's memory as an executor is told of it.
+pub type MemoryTable<'a> = Vec<(MemoryRegion, BorrowedFd<'a>)>;
+
+/// One vGPU's executor, if it has one.
+#[derive(Debug)]
+pub struct Supervisor {
+    launcher: Arc<dyn Launcher>,
+    executor: Option<Executor>,
+}
+
+#[derive(Debug)]
+struct Executor {
+    running: Box<dyn Running>,
+    channel: PolledChannel,
+    wake: OwnedFd,
+    doorbells: BTreeMap<u32, OwnedFd>,
+}
+
+impl Supervisor {
+    /// No executor yet.
+    pub fn new(launcher: Arc<dyn Launcher>) -> Supervisor {
+        Supervisor { launcher, executor: None }
+    }
+
+    /// True if there is an executor.
+    pub fn is_running(&self) -> bool {
+        self.executor.is_some()
+    }
+
+    /// Starts an executor, if there is none.
+    pub fn start(&mut self, vgpu: &str, memory: &MemoryTable<'_>) -> Result<(), ExecutorError> {
+        if self.executor.is_some() {
+            return Ok(());
+        }
+        let (ours, theirs) = UnixStream::pair().map_err(ExecutorError::Start)?;
+        let channel = PolledChannel::new(ours).map_err(ExecutorError::Start)?;
+        let wake = new_eventfd().map_err(ExecutorError::Start)?;
+        let running = self.launcher.launch(theirs).map_err(ExecutorError::Start)?;
+        let executor = self.executor.insert(Executor { running, channel, wake, doorbells: BTreeMap::new() });
+        executor.channel.send(&ToExecutor::Hello { vgpu: vgpu.to_owned() }, &[executor.wake.as_fd()])?;
+        self.send_memory(memory)
+    }
+
+    /// Tells the executor of guest memory.
+    pub fn send_memory(&mut self, memory: &MemoryTable<'_>) -> Result<(), ExecutorError> {
+        let regions = memory.iter().map(|(region, _)| *region).collect();
+        let fds: Vec<BorrowedFd<'_>> = memory.iter().map(|(_, fd)| *fd).collect();
+        let executor = self.executor.as_mut().ok_or(ExecutorError::Ended)?;
+        Ok(executor.channel.send(&ToExecutor::Memory { regions }, &fds)?)
+    }
+
+    /// Makes a context with a doorbell of its own.
+    pub fn create_context(&mut self, context: u32, name: String) -> Result<(), ExecutorError> {
+        let executor = self.executor.as_mut().ok_or(ExecutorError::Ended)?;
+        let doorbell = new_eventfd().map_err(ExecutorError::Start)?;
+        executor.channel.send(&ToExecutor::CreateContext { context, name }, &[doorbell.as_fd()])?;
+        executor.doorbells.insert(context, doorbell);
+        Ok(())
+    }
+
+    /// Sends any other message.
+    pub fn send(&mut self, message: &ToExecutor) -> Result<(), ExecutorError> {
+        let executor = self.executor.as_mut().ok_or(ExecutorError::Ended)?;
+        if let ToExecutor::DestroyContext { context } = message {
+            executor.doorbells.remove(context);
+        }
+        Ok(executor.channel.send(message, &[])?)
+    }
+
+    /// Rings a context's doorbell, if it has one.
+    pub fn doorbell(&self, context: u32) {
+        let doorbell = self.executor.as_ref().and_then(|executor| executor.doorbells.get(&context));
+        if let Some(doorbell) = doorbell {
+            // A full counter means that the executor has not looked since: nothing is lost.
+            let _full = rustix::io::write(doorbell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Takes the next message, if one is there.
+    pub fn try_recv(&mut self) -> Result<Option<ToBroker>, ExecutorError> {
+        let Some(executor) = &mut self.executor else { return Ok(None) };
+        match executor.channel.try_recv::<ToBroker>()? {
+            // Descriptors are not asked for; they are closed here.
+            Polled::Message((message, _fds)) => Ok(Some(message)),
+            Polled::Later => Ok(None),
+            Polled::HangUp => Err(ExecutorError::Ended),
+        }
+    }
+
+    /// Goes on with sending what the executor did not read at once.
+    pub fn flush(&mut self) -> Result<(), ExecutorError> {
+        match &mut self.executor {
+            Some(executor) => Ok(executor.channel.flush()?),
+            None => Ok(()),
+        }
+    }
+
+    /// True if the executor woke a sleeping guest thread since the last call.
+    pub fn take_wake(&self) -> bool {
+        let Some(executor) = &self.executor else { return false };
+        rustix::io::read(&executor.wake, &mut [0_u8; 8]) != Err(Errno::AGAIN)
+    }
+
+    /// What to poll: the socket, whether it is to be polled for writing too, and the wake eventfd.
+    pub fn poll_fds(&self) -> Option<(BorrowedFd<'_>, bool, BorrowedFd<'_>)> {
+        let executor = self.executor.as_ref()?;
+        Some((executor.channel.as_fd(), executor.channel.has_unsent(), executor.wake.as_fd()))
+    }
+
+    /// Ends the executor by force; when this returns, it touches nothing any more. Says how it ended, if there
+    /// was one.
+    pub fn kill(&mut self) -> Option<String> {
+        let mut executor = self.executor.take()?;
+        Some(executor.running.kill())
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn new_eventfd() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}

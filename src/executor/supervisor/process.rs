@@ -1,0 +1,67 @@
+//! Executors as processes of their own: the broker's own program, started anew.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::{Launcher, Running};
+
+/// Argument that makes the broker's program an executor.
+pub const EXECUTOR_ARGUMENT: &str = "executor";
+
+/// Starts `program executor` with the socket as its standard input.
+#[derive(Clone, Debug)]
+pub struct ProcessLauncher {
+    program: PathBuf,
+}
+
+impl ProcessLauncher {
+    /// Starts the program that is running now, even if its file has been replaced meanwhile.
+    pub fn this_program() -> ProcessLauncher {
+        ProcessLauncher { program: "/proc/self/exe".into() }
+    }
+
+    /// Starts another program.
+    pub fn new(program: PathBuf) -> ProcessLauncher {
+        ProcessLauncher { program }
+    }
+}
+
+impl Launcher for ProcessLauncher {
+    fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+        let child = Command::new(&self.program)
+            .arg(EXECUTOR_ARGUMENT)
+            .stdin(Stdio::from(OwnedFd::from(socket)))
+            .stdout(Stdio::null())
+            // Our own driver reports no device in there: the executor shares the host's devices, not ours.
+            .env("PARAGPU_DISABLE", "1")
+            .spawn()?;
+        Ok(Box::new(Process { child }))
+    }
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+}
+
+impl Running for Process {
+    fn kill(&mut self) -> String {
+        // Fails only for a child that has been waited for. Waiting lasts until its memory is unmapped.
+        let killed = self.child.try_wait().is_ok_and(|ended| ended.is_none());
+        let _ended = self.child.kill();
+        match self.child.wait() {
+            Ok(_) if killed => "killed".into(),
+            Ok(status) => status.to_string(),
+            Err(error) => format!("unknown end: {error}"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,2 +1,0 @@
-//! paragpu
-fn main() {}

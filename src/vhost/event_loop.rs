@@ -1,0 +1,121 @@
+//! The loop that serves one connection.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use paragpu_protocol::virtio_gpu::QUEUES;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
+
+use super::session::Session;
+use crate::executor::supervisor::Launcher;
+
+/// Time that contexts have at the end of a session to say what they did.
+const END_GRACE: Duration = Duration::from_secs(2);
+/// The same when the daemon itself is told to end.
+const EXIT_GRACE: Duration = Duration::from_millis(300);
+
+/// What woke the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Exit,
+    FrontEnd,
+    Kick(usize),
+    Executor,
+    Wake,
+}
+
+/// Serves one connection until it ends, or `exit` becomes readable.
+pub fn serve(name: &str, stream: UnixStream, launcher: Arc<dyn Launcher>, exit: BorrowedFd<'_>) {
+    if let Err(error) = try_serve(name, stream, launcher, exit) {
+        warn!("{name}: session could not be served: {error}");
+    }
+}
+
+fn try_serve(
+    name: &str,
+    stream: UnixStream,
+    launcher: Arc<dyn Launcher>,
+    exit: BorrowedFd<'_>,
+) -> std::io::Result<()> {
+    // The request handler wants to share the session; this thread is the only one that ever has it.
+    let shared = Arc::new(Mutex::new(Session::new(name, launcher)?));
+    let session = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let socket = stream.try_clone()?;
+    let mut handler = BackendReqHandler::from_stream(stream, shared.clone());
+    info!("{name}: connected");
+    let grace = loop {
+        let ready = wait(&session(), socket.as_fd(), exit)?;
+        if ready.contains(&Source::Exit) {
+            break EXIT_GRACE;
+        }
+        // The executor first: what it confirms may be what the front end is about to wait for.
+        for source in [Source::Executor, Source::Wake].into_iter().filter(|source| ready.contains(source)) {
+            if source == Source::Wake { session().on_wake() } else { session().on_executor() }
+        }
+        for index in 0..QUEUES {
+            if ready.contains(&Source::Kick(index)) {
+                let mut session = session();
+                clear_kick(&mut session, index);
+                session.process_queue(index);
+            }
+        }
+        session().tick();
+        if ready.contains(&Source::FrontEnd) {
+            match handler.handle_request() {
+                Ok(()) | Err(VhostError::SocketRetry(_)) => {}
+                Err(VhostError::Disconnected) => break END_GRACE,
+                Err(error) => {
+                    warn!("{name}: connection dropped: {error}");
+                    break END_GRACE;
+                }
+            }
+        }
+    };
+    session().finish(grace);
+    Ok(())
+}
+
+fn wait(session: &Session, socket: BorrowedFd<'_>, exit: BorrowedFd<'_>) -> std::io::Result<Vec<Source>> {
+    let mut sources = vec![
+        (Source::Exit, PollFd::from_borrowed_fd(exit, PollFlags::IN)),
+        (Source::FrontEnd, PollFd::from_borrowed_fd(socket, PollFlags::IN)),
+    ];
+    for (index, vring) in session.vrings.iter().enumerate() {
+        if let Some(kick) = vring.kick().filter(|_| vring.is_running()) {
+            sources.push((Source::Kick(index), PollFd::new(kick, PollFlags::IN)));
+        }
+    }
+    if let Some((channel, has_unsent, wake)) = session.supervisor().poll_fds() {
+        let events = if has_unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        sources.push((Source::Executor, PollFd::from_borrowed_fd(channel, events)));
+        sources.push((Source::Wake, PollFd::from_borrowed_fd(wake, PollFlags::IN)));
+    }
+    let (names, mut fds): (Vec<Source>, Vec<PollFd<'_>>) = sources.into_iter().unzip();
+    let timeout = session
+        .next_deadline()
+        .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        .and_then(|left| Timespec::try_from(left).ok());
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => {}
+        Err(Errno::INTR) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(names.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(name, _)| name).collect())
+}
+
+fn clear_kick(session: &mut Session, index: usize) {
+    let Some(kick) = session.vrings[index].kick() else { return };
+    match rustix::io::read(kick, &mut [0_u8; 8]) {
+        Ok(1..) | Err(Errno::AGAIN | Errno::INTR) => {}
+        // Not an eventfd, or one that hung up: polling it again would spin.
+        Ok(_) | Err(_) => {
+            warn!("{}: the kick descriptor of queue {index} is no eventfd", session.name);
+            session.vrings[index].set_kick(None);
+        }
+    }
+}

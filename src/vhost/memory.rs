@@ -1,0 +1,157 @@
+//! Guest memory as the front end shares it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{
+    Address, Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionCollectionError, GuestRegionMmap, MmapRegion,
+};
+
+use crate::device::extents::GuestView;
+use crate::executor::channel::MAX_FDS;
+use crate::executor::message::MemoryRegion;
+use crate::executor::supervisor::MemoryTable;
+
+/// Most memory regions of one guest: each is a descriptor that goes to the executor in one message.
+pub const MAX_MEMORY_REGIONS: usize = 64;
+
+const _: () = assert!(MAX_MEMORY_REGIONS <= MAX_FDS);
+
+/// Why memory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// It cannot be mapped.
+    #[error("memory region cannot be mapped: {0}")]
+    Map(#[from] MmapRegionError),
+    /// Regions overlap, or there are none.
+    #[error("memory regions do not fit together: {0}")]
+    Table(#[from] GuestRegionCollectionError),
+    /// A region that wraps around.
+    #[error("memory region leaves the address space")]
+    Overflow,
+    /// Too many regions.
+    #[error("more than {MAX_MEMORY_REGIONS} memory regions")]
+    TooMany,
+    /// The region to remove is not there.
+    #[error("no such memory region")]
+    Unknown,
+    /// An operating system call failed.
+    #[error("memory region: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A memory region as a vhost-user message tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// First guest-physical address.
+    pub guest_addr: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// First address in the front end's own address space: what it uses in vring addresses.
+    pub user_addr: u64,
+    /// Where it starts in its file.
+    pub file_offset: u64,
+}
+
+/// All of a guest's memory, mapped.
+#[derive(Debug, Default)]
+pub struct GuestRam {
+    regions: Vec<(RegionInfo, Arc<GuestRegionMmap>)>,
+    map: GuestMemoryMmap,
+}
+
+impl GuestRam {
+    /// Maps the regions of a whole table.
+    pub fn from_table(table: impl Iterator<Item = (RegionInfo, File)>) -> Result<GuestRam, MemoryError> {
+        let regions = table
+            .map(|(info, file)| Ok((info, map_region(&info, file)?)))
+            .collect::<Result<Vec<_>, MemoryError>>()?;
+        GuestRam::from_regions(regions)
+    }
+
+    /// This memory and one more region.
+    pub fn with(&self, info: RegionInfo, file: File) -> Result<GuestRam, MemoryError> {
+        let mut regions = self.regions.clone();
+        regions.push((info, map_region(&info, file)?));
+        GuestRam::from_regions(regions)
+    }
+
+    /// This memory without a region.
+    pub fn without(&self, guest_addr: u64, len: u64, user_addr: u64) -> Result<GuestRam, MemoryError> {
+        let mut regions = self.regions.clone();
+        let known = regions.len();
+        regions
+            .retain(|(info, _)| (info.guest_addr, info.len, info.user_addr) != (guest_addr, len, user_addr));
+        if regions.len() == known { Err(MemoryError::Unknown) } else { GuestRam::from_regions(regions) }
+    }
+
+    fn from_regions(mut regions: Vec<(RegionInfo, Arc<GuestRegionMmap>)>) -> Result<GuestRam, MemoryError> {
+        if regions.len() > MAX_MEMORY_REGIONS {
+            return Err(MemoryError::TooMany);
+        }
+        regions.sort_by_key(|(info, _)| info.guest_addr);
+        let map = if regions.is_empty() {
+            GuestMemoryMmap::default()
+        } else {
+            GuestMemoryMmap::from_arc_regions(regions.iter().map(|(_, region)| region.clone()).collect())?
+        };
+        Ok(GuestRam { regions, map })
+    }
+
+    /// For queues.
+    pub fn map(&self) -> &GuestMemoryMmap {
+        &self.map
+    }
+
+    /// The guest-physical address of an address in the front end's own address space.
+    pub fn translate(&self, user_addr: u64) -> Option<u64> {
+        let offset_in =
+            |info: &RegionInfo| user_addr.checked_sub(info.user_addr).filter(|offset| *offset < info.len);
+        self.regions.iter().find_map(|(info, _)| Some(info.guest_addr + offset_in(info)?))
+    }
+
+    /// The regions with their files, for an executor.
+    pub fn table(&self) -> MemoryTable<'_> {
+        self.regions
+            .iter()
+            .filter_map(|(info, mapped)| {
+                let RegionInfo { guest_addr, len, file_offset, .. } = *info;
+                let file = mapped.file_offset()?.file();
+                Some((MemoryRegion { guest_addr, len, file_offset }, file.as_fd()))
+            })
+            .collect()
+    }
+}
+
+impl GuestView for GuestRam {
+    fn region_end(&self, addr: u64) -> Option<u64> {
+        let region = self.map.find_region(GuestAddress(addr))?;
+        region.start_addr().raw_value().checked_add(region.len())
+    }
+
+    fn load(&self, addr: u64) -> Option<u32> {
+        self.map.load::<u32>(GuestAddress(addr), Ordering::Acquire).ok().map(u32::from_le)
+    }
+
+    fn store(&self, addr: u64, value: u32) -> bool {
+        self.map.store(value.to_le(), GuestAddress(addr), Ordering::Release).is_ok()
+    }
+}
+
+fn map_region(info: &RegionInfo, file: File) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+    // The vhost crate receives descriptors without close-on-exec, but executors of other vGPUs are started all
+    // the time. (One that is started before this line closes it itself: see `sys::close_inherited`.)
+    fcntl_setfd(&file, FdFlags::CLOEXEC).map_err(io::Error::from)?;
+    info.guest_addr.checked_add(info.len).ok_or(MemoryError::Overflow)?;
+    info.user_addr.checked_add(info.len).ok_or(MemoryError::Overflow)?;
+    let len = usize::try_from(info.len).map_err(|_large| MemoryError::Overflow)?;
+    let mapping = MmapRegion::from_file(FileOffset::new(file, info.file_offset), len)?;
+    let region = GuestRegionMmap::new(mapping, GuestAddress(info.guest_addr)).ok_or(MemoryError::Overflow)?;
+    Ok(Arc::new(region))
+}

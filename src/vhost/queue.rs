@@ -1,0 +1,228 @@
+//! One virtqueue: requests out of descriptor chains, responses into them.
+
+use std::fs::File;
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use virtio_queue::{Error as VirtqueueError, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+/// Most entries of a queue.
+pub const MAX_QUEUE_SIZE: u16 = 1024;
+
+/// Most writable descriptors of one request that are used: responses are about a kilobyte at most, in one piece
+/// or two.
+const MAX_WRITABLE: usize = 16;
+
+/// Why a queue stopped working. The guest must reset it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The guest's indices or addresses make no sense.
+    #[error("virtqueue: {0}")]
+    Virtqueue(#[from] VirtqueueError),
+    /// The interrupt cannot be sent.
+    #[error("interrupt eventfd: {0}")]
+    Call(#[source] rustix::io::Errno),
+}
+
+/// A request as it was taken from a queue.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// What to give back.
+    head: u16,
+    /// Where the response goes.
+    writable: Vec<(GuestAddress, u32)>,
+}
+
+/// Guest-physical addresses of a queue's three parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueAddresses {
+    /// Descriptor table.
+    pub descriptors: u64,
+    /// Available ring.
+    pub available: u64,
+    /// Used ring.
+    pub used: u64,
+}
+
+/// A queue with its eventfds.
+#[derive(Debug)]
+pub struct Vring {
+    queue: Queue,
+    addresses: QueueAddresses,
+    kick: Option<File>,
+    call: Option<File>,
+    enabled: bool,
+    /// Completions since the guest was last told.
+    unannounced: bool,
+}
+
+impl Vring {
+    /// A stopped queue.
+    pub fn new() -> Result<Vring, VirtqueueError> {
+        Ok(Vring {
+            queue: Queue::new(MAX_QUEUE_SIZE)?,
+            addresses: QueueAddresses::default(),
+            kick: None,
+            call: None,
+            enabled: false,
+            unannounced: false,
+        })
+    }
+
+    /// Sets the number of entries.
+    pub fn set_size(&mut self, size: u16) -> Result<(), VirtqueueError> {
+        self.queue.try_set_size(size)
+    }
+
+    /// Sets the addresses of its parts.
+    pub fn set_addresses(&mut self, addresses: QueueAddresses) -> Result<(), VirtqueueError> {
+        self.queue.try_set_desc_table_address(GuestAddress(addresses.descriptors))?;
+        self.queue.try_set_avail_ring_address(GuestAddress(addresses.available))?;
+        self.queue.try_set_used_ring_address(GuestAddress(addresses.used))?;
+        self.addresses = addresses;
+        Ok(())
+    }
+
+    /// Where its parts are.
+    pub fn addresses(&self) -> QueueAddresses {
+        self.addresses
+    }
+
+    /// Index of the next request to take.
+    pub fn base(&self) -> u16 {
+        self.queue.next_avail()
+    }
+
+    /// Sets that index.
+    pub fn set_base(&mut self, base: u16) {
+        self.queue.set_next_avail(base);
+    }
+
+    /// Lets the front end enable or disable it.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// Sets or clears the eventfd that announces requests.
+    pub fn set_kick(&mut self, kick: Option<File>) {
+        self.kick = kick.inspect(close_on_exec);
+    }
+
+    /// The eventfd that announces requests.
+    pub fn kick(&self) -> Option<&File> {
+        self.kick.as_ref()
+    }
+
+    /// Sets or clears the eventfd that interrupts the guest.
+    pub fn set_call(&mut self, call: Option<File>) {
+        self.call = call.inspect(close_on_exec);
+    }
+
+    /// True if requests may be taken from it.
+    pub fn is_running(&self) -> bool {
+        self.queue.ready() && self.enabled
+    }
+
+    /// Starts taking requests. The used index is in guest memory, and is right there even if this process is
+    /// new.
+    pub fn start(&mut self, memory: &GuestMemoryMmap, event_idx: bool) -> Result<(), QueueError> {
+        let used = self.queue.used_idx(memory, std::sync::atomic::Ordering::Acquire)?;
+        self.queue.set_next_used(used.0);
+        self.queue.set_event_idx(event_idx);
+        self.queue.set_ready(true);
+        if !self.queue.is_valid(memory) {
+            self.queue.set_ready(false);
+            return Err(VirtqueueError::QueueNotReady.into());
+        }
+        Ok(())
+    }
+
+    /// Stops taking requests, until it is started again.
+    pub fn stop(&mut self) {
+        self.queue.set_ready(false);
+        self.kick = None;
+    }
+
+    /// Takes the next request, with its bytes in `request`: each is read from guest memory once. Bytes beyond
+    /// `cap` are not read.
+    pub fn pop(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        request: &mut Vec<u8>,
+        cap: usize,
+    ) -> Result<Option<Chain>, QueueError> {
+        request.clear();
+        let Some(descriptors) = self.queue.iter(memory)?.next() else { return Ok(None) };
+        let mut chain = Chain { head: descriptors.head_index(), writable: Vec::new() };
+        // The iterator ends by itself at loops, and at descriptors that are not in guest memory.
+        for descriptor in descriptors {
+            let (addr, len) = (descriptor.addr(), descriptor.len());
+            if descriptor.is_write_only() {
+                if chain.writable.len() < MAX_WRITABLE {
+                    chain.writable.push((addr, len));
+                }
+                continue;
+            }
+            let have = request.len();
+            let take = (len as usize).min(cap - have);
+            request.resize(have + take, 0);
+            if memory.read_slice(&mut request[have..], addr).is_err() {
+                // What cannot be read is not there: the request is truncated.
+                request.truncate(have);
+                break;
+            }
+        }
+        Ok(Some(chain))
+    }
+
+    /// Asks to be told of new requests. True if some came meanwhile.
+    pub fn enable_notification(&mut self, memory: &GuestMemoryMmap) -> Result<bool, QueueError> {
+        Ok(self.queue.enable_notification(memory)?)
+    }
+
+    /// Asks not to be told while requests are being taken anyway.
+    pub fn disable_notification(&mut self, memory: &GuestMemoryMmap) -> Result<(), QueueError> {
+        Ok(self.queue.disable_notification(memory)?)
+    }
+
+    /// Writes as much of a response as the guest left room for, and gives the chain back.
+    pub fn complete(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        chain: &Chain,
+        response: &[u8],
+    ) -> Result<(), QueueError> {
+        if !self.queue.ready() || chain.head >= self.queue.size() {
+            return Ok(());
+        }
+        let mut written = 0;
+        for (addr, len) in &chain.writable {
+            let piece = &response[written..response.len().min(written + *len as usize)];
+            if memory.write_slice(piece, *addr).is_err() {
+                break;
+            }
+            written += piece.len();
+        }
+        self.queue.add_used(memory, chain.head, written as u32)?;
+        self.unannounced = true;
+        Ok(())
+    }
+
+    /// Interrupts the guest if something was completed and it wants to know. True if an interrupt went out.
+    pub fn announce(&mut self, memory: &GuestMemoryMmap) -> Result<bool, QueueError> {
+        if !std::mem::take(&mut self.unannounced) || !self.queue.needs_notification(memory)? {
+            return Ok(false);
+        }
+        let Some(call) = &self.call else { return Ok(false) };
+        match rustix::io::write(call, &1_u64.to_ne_bytes()) {
+            // A full counter is a pending interrupt.
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(true),
+            Err(error) => Err(QueueError::Call(error)),
+        }
+    }
+}
+
+fn close_on_exec(file: &File) {
+    // Cannot fail on an open descriptor.
+    let _ = fcntl_setfd(file, FdFlags::CLOEXEC);
+}

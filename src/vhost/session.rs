@@ -1,0 +1,342 @@
+//! A session's state, and what happens to it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::Level;
+use paragpu_protocol::virtio_gpu::{CONTROL_QUEUE, QUEUES};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use vhost::vhost_user::{Backend, GpuBackend};
+
+use super::memory::GuestRam;
+use super::queue::{Chain, QueueAddresses, QueueError, Vring};
+use crate::device::pending::Token;
+use crate::device::request::MAX_REQUEST_BYTES;
+use crate::device::{Action, Device};
+use crate::executor::message::{ToBroker, ToExecutor};
+use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
+use crate::guest_log::GuestLog;
+use crate::vgpu::{Lifecycle, Vgpu};
+
+/// Time that an executor has for letting go of guest memory when the front end stops the rings.
+pub const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Requests taken from a queue before anything else gets its turn.
+const REQUESTS_PER_TURN: usize = 256;
+
+/// Messages taken from an executor before anything else gets its turn.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// One vGPU and its connection.
+pub struct Session {
+    pub(super) name: String,
+    pub(super) memory: GuestRam,
+    pub(super) vrings: [Vring; QUEUES],
+    pub(super) features: u64,
+    /// QEMU's display socket: it floods its log if this is closed.
+    pub(super) gpu_socket: Option<GpuBackend>,
+    pub(super) backend_requests: Option<Backend>,
+    pub(super) log: GuestLog,
+    device: Device,
+    supervisor: Supervisor,
+    /// Requests that are not answered yet: the queue and its chain.
+    in_flight: BTreeMap<Token, (usize, Chain)>,
+    next_token: u64,
+    request: Vec<u8>,
+    /// Where the control queue was when it stopped: a start at the same place is a resume.
+    stopped_at: Option<(u16, QueueAddresses)>,
+    quiesced: bool,
+    /// A queue may have requests that no kick will announce.
+    pub(super) more_requests: bool,
+}
+
+impl Session {
+    /// A vGPU without memory, queues or guest.
+    pub fn new(name: &str, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
+        Ok(Session {
+            name: name.to_owned(),
+            memory: GuestRam::default(),
+            vrings: [Vring::new().map_err(io::Error::other)?, Vring::new().map_err(io::Error::other)?],
+            features: 0,
+            gpu_socket: None,
+            backend_requests: None,
+            log: GuestLog::new(name),
+            device: Device::new(name.to_owned()),
+            supervisor: Supervisor::new(launcher),
+            in_flight: BTreeMap::new(),
+            next_token: 0,
+            request: Vec::new(),
+            stopped_at: None,
+            quiesced: false,
+            more_requests: false,
+        })
+    }
+
+    /// The vGPU's control block.
+    pub fn vgpu(&self) -> &Vgpu {
+        self.device.vgpu()
+    }
+
+    pub(super) fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// When [`tick`](Session::tick) is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.more_requests { Some(Instant::now()) } else { self.device.next_deadline() }
+    }
+
+    /// Takes requests from a queue.
+    pub(super) fn process_queue(&mut self, index: usize) {
+        if let Err(error) = self.try_process_queue(index) {
+            self.queue_failed(index, &error);
+        }
+        self.announce();
+    }
+
+    fn try_process_queue(&mut self, index: usize) -> Result<(), QueueError> {
+        if !self.vrings[index].is_running() {
+            return Ok(());
+        }
+        self.vrings[index].disable_notification(self.memory.map())?;
+        for _ in 0..REQUESTS_PER_TURN {
+            let mut request = std::mem::take(&mut self.request);
+            let popped = self.vrings[index].pop(self.memory.map(), &mut request, MAX_REQUEST_BYTES);
+            self.request = request;
+            let Some(chain) = popped? else {
+                if self.vrings[index].enable_notification(self.memory.map())? {
+                    continue;
+                }
+                return Ok(());
+            };
+            let token = Token(self.next_token);
+            self.next_token += 1;
+            self.in_flight.insert(token, (index, chain));
+            self.device.handle(token, &self.request, &self.memory, Instant::now());
+            self.act();
+            if !self.vrings[index].is_running() {
+                return Ok(());
+            }
+        }
+        self.more_requests = true;
+        Ok(())
+    }
+
+    fn queue_failed(&mut self, index: usize, error: &QueueError) {
+        self.vrings[index].stop();
+        self.log.line(Level::Warn, format_args!("queue {index} stopped until the guest resets it: {error}"));
+    }
+
+    /// Carries out what the device decided, until nothing is left.
+    fn act(&mut self) {
+        loop {
+            let actions = self.device.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.carry_out(action);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Respond { token, response } => {
+                let Some((index, chain)) = self.in_flight.remove(&token) else { return };
+                if let Err(error) = self.vrings[index].complete(self.memory.map(), &chain, &response) {
+                    self.queue_failed(index, &error);
+                }
+            }
+            Action::CreateContext { context, name } => {
+                let memory = self.memory.table();
+                let created = self
+                    .supervisor
+                    .start(&self.name, &memory)
+                    .and_then(|()| self.supervisor.create_context(context, name));
+                drop(memory);
+                self.device.vgpu_mut().lifecycle = Lifecycle::Active;
+                self.unless_executor_failed(created);
+            }
+            // To an executor that is gone nothing needs to be said: the device knows, or will at once.
+            Action::Send(_) if !self.supervisor.is_running() => {}
+            Action::Send(message) => {
+                let sent = self.supervisor.send(&message);
+                self.unless_executor_failed(sent);
+            }
+            Action::Doorbell { context } => self.supervisor.doorbell(context),
+            Action::KillExecutor => self.kill_executor(),
+            Action::Log(level, line) => self.log.line(level, format_args!("{line}")),
+        }
+    }
+
+    /// The executor's socket is readable or writable.
+    pub(super) fn on_executor(&mut self) {
+        let flushed = self.supervisor.flush();
+        self.unless_executor_failed(flushed);
+        for _ in 0..MESSAGES_PER_TURN {
+            match self.supervisor.try_recv() {
+                Ok(None) => break,
+                Ok(Some(message)) => {
+                    self.quiesced |= message == ToBroker::Quiesced;
+                    self.device.on_message(message, &self.memory);
+                }
+                Err(error) => self.unless_executor_failed(Err(error)),
+            }
+            self.act();
+        }
+        self.announce();
+    }
+
+    /// The executor's wake eventfd is readable.
+    pub(super) fn on_wake(&mut self) {
+        if self.supervisor.take_wake() {
+            self.device.wake();
+            self.act();
+            self.announce();
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self) {
+        if self.device.next_deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            if let Err(stuck) = self.device.tick(Instant::now()) {
+                self.log.line(Level::Warn, format_args!("executor killed: {stuck}"));
+                self.lose_executor();
+            }
+            self.act();
+            self.announce();
+        }
+        if std::mem::take(&mut self.more_requests) {
+            for index in 0..QUEUES {
+                self.process_queue(index);
+            }
+        }
+    }
+
+    fn unless_executor_failed(&mut self, result: Result<(), ExecutorError>) {
+        let Err(error) = result else { return };
+        let end = self.supervisor.kill().unwrap_or_else(|| "not started".into());
+        self.log.line(Level::Warn, format_args!("contexts lost: {error} ({end})"));
+        self.lose_executor();
+    }
+
+    /// Ends the executor, if it has not ended, and lets the device and the guest know.
+    fn lose_executor(&mut self) {
+        self.kill_executor();
+        self.device.executor_gone(&self.memory);
+        self.act();
+    }
+
+    fn kill_executor(&mut self) {
+        self.supervisor.kill();
+        self.quiesced = false;
+        self.device.vgpu_mut().lifecycle = Lifecycle::Idle;
+    }
+
+    /// Interrupts the guest for what was completed.
+    fn announce(&mut self) {
+        for index in 0..QUEUES {
+            match self.vrings[index].announce(self.memory.map()) {
+                Ok(sent) => self.device.vgpu_mut().counters.interrupts += u64::from(sent),
+                Err(error) => self.queue_failed(index, &error),
+            }
+        }
+    }
+
+    /// Takes new guest memory into use.
+    pub(super) fn replace_memory(&mut self, memory: GuestRam) {
+        self.memory = memory;
+        if self.supervisor.is_running() {
+            let sent = self.supervisor.send_memory(&self.memory.table());
+            self.unless_executor_failed(sent);
+        }
+    }
+
+    /// The control queue starts. At another place than where it stopped it has a new driver: what an old one
+    /// left must not be touched any more, since its pages are the new one's.
+    pub(super) fn control_started(&mut self) {
+        let control = &self.vrings[CONTROL_QUEUE];
+        let at = (control.base(), control.addresses());
+        if self.stopped_at.take() != Some(at) {
+            self.reset();
+        } else if self.supervisor.is_running() && std::mem::take(&mut self.quiesced) {
+            let resumed = self.supervisor.send(&ToExecutor::Resume);
+            self.device.vgpu_mut().lifecycle = Lifecycle::Active;
+            self.unless_executor_failed(resumed);
+        }
+    }
+
+    /// The rings are about to stop: answers every request and lets nothing touch guest memory any more.
+    pub(super) fn quiesce(&mut self) {
+        let control = &self.vrings[CONTROL_QUEUE];
+        if control.is_running() {
+            self.stopped_at = Some((control.base(), control.addresses()));
+        }
+        self.device.wake();
+        self.act();
+        if self.supervisor.is_running() && !self.quiesced {
+            let sent = self.supervisor.send(&ToExecutor::Quiesce);
+            self.unless_executor_failed(sent);
+            let until = Instant::now() + QUIESCE_TIMEOUT;
+            if !self.serve_executor(until, |session| session.quiesced && session.device.is_settled()) {
+                self.log.line(
+                    Level::Warn,
+                    format_args!("executor killed: not quiet within {} s", QUIESCE_TIMEOUT.as_secs()),
+                );
+                self.lose_executor();
+            } else if self.supervisor.is_running() {
+                self.device.vgpu_mut().lifecycle = Lifecycle::Quiesced;
+            }
+        }
+        self.announce();
+    }
+
+    /// Forgets everything that the guest made.
+    pub(super) fn reset(&mut self) {
+        self.device.new_driver();
+        self.act();
+        self.announce();
+    }
+
+    /// Serves the executor alone, until `done` or it is gone. False if it took too long.
+    fn serve_executor(&mut self, until: Instant, done: impl Fn(&Session) -> bool) -> bool {
+        while !done(self) {
+            let Some((socket, wants_write, _)) = self.supervisor.poll_fds() else { return true };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let events = if wants_write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            let mut fds = [PollFd::from_borrowed_fd(socket, events)];
+            match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+            self.on_executor();
+        }
+        true
+    }
+
+    /// The session is over. Contexts get a moment to say what they did, then nothing is left.
+    pub(super) fn finish(&mut self, grace: Duration) {
+        self.device.wake();
+        self.device.end_contexts();
+        self.act();
+        self.serve_executor(Instant::now() + grace, |session| session.device.contexts_ended());
+        self.kill_executor();
+        let counters = self.device.vgpu().counters;
+        log::info!(
+            "{}: session ended; commands: {} by ring, {} by virtqueue, {} doorbells, {} waits, {} interrupts",
+            self.name,
+            counters.ring.commands,
+            counters.requests,
+            counters.doorbells,
+            counters.waits,
+            counters.interrupts
+        );
+    }
+}
