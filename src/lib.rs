@@ -1,1 +1,3 @@
 //! paragpu, host side.
+pub mod executor;
+pub mod sys;

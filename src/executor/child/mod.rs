@@ -1,0 +1,2 @@
+//! The executor.
+pub mod backend;
