@@ -12,6 +12,8 @@ pub struct ClError(i32);
 impl ClError {
     /// `CL_MEM_OBJECT_ALLOCATION_FAILURE`
     pub const ALLOCATION_FAILURE: ClError = ClError(-4);
+    /// `CL_OUT_OF_RESOURCES`
+    pub const OUT_OF_RESOURCES: ClError = ClError(-5);
     /// `CL_OUT_OF_HOST_MEMORY`
     pub const OUT_OF_HOST_MEMORY: ClError = ClError(-6);
     /// `CL_MEM_COPY_OVERLAP`
@@ -158,11 +160,7 @@ impl Rect {
             slices.checked_add(y.checked_mul(self.row_pitch)?)?.checked_add(x)
         };
         let [x, y, z] = self.origin;
-        let last = at(
-            x.checked_add(width - 1)?,
-            y.checked_add(height - 1)?,
-            z.checked_add(depth - 1)?,
-        )?;
+        let last = at(x.checked_add(width - 1)?, y.checked_add(height - 1)?, z.checked_add(depth - 1)?)?;
         Some((at(x, y, z)?, last.checked_add(1)?))
     }
 
@@ -343,6 +341,8 @@ pub struct DeviceLimits {
     pub name: String,
     /// `CL_DEVICE_MAX_MEM_ALLOC_SIZE`
     pub max_alloc: u64,
+    /// `CL_DEVICE_LOCAL_MEM_SIZE`
+    pub local_memory: u64,
     /// `CL_DEVICE_MAX_WORK_GROUP_SIZE`
     pub max_work_group: usize,
     /// `CL_DEVICE_MAX_WORK_ITEM_SIZES`

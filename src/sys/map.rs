@@ -52,7 +52,8 @@ impl Mapping {
     pub fn of_files(parts: &[FilePart<'_>]) -> io::Result<Mapping> {
         let mut len = 0_usize;
         for part in parts {
-            let aligned = part.len.is_multiple_of(PAGE_BYTES) && part.offset.is_multiple_of(PAGE_BYTES as u64);
+            let aligned =
+                part.len.is_multiple_of(PAGE_BYTES) && part.offset.is_multiple_of(PAGE_BYTES as u64);
             if !aligned || part.len == 0 {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
@@ -137,7 +138,8 @@ impl Mapping {
 
 fn reserve(len: usize, protection: ProtFlags) -> io::Result<NonNull<u8>> {
     // SAFETY: a new private mapping at an address of the kernel's choice touches no memory that is in use.
-    let base = unsafe { mmap_anonymous(ptr::null_mut(), len, protection, MapFlags::PRIVATE | MapFlags::NORESERVE) }?;
+    let base =
+        unsafe { mmap_anonymous(ptr::null_mut(), len, protection, MapFlags::PRIVATE | MapFlags::NORESERVE) }?;
     NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 

@@ -27,9 +27,8 @@ pub fn enqueue(
     let mut raw: cl_event = ptr::null_mut();
     let out = if wanted || watched { &raw mut raw } else { ptr::null_mut() };
     let list: Vec<cl_event> = wait.iter().map(|event| event.raw()).collect();
-    let enqueued = checked(job.call(&list, out)).and_then(|()| {
-        if out.is_null() { Ok(None) } else { Event::created(Ok(raw), 0).map(Some) }
-    });
+    let enqueued = checked(job.call(&list, out))
+        .and_then(|()| if out.is_null() { Ok(None) } else { Event::created(Ok(raw), 0).map(Some) });
     let kept = job.kept;
     let event = match enqueued {
         Ok(event) => event,
@@ -147,7 +146,15 @@ impl Job<'_> {
                 // SAFETY: as above; at most three dimensions, and three sizes each.
                 unsafe {
                     cl!(clEnqueueNDRangeKernel(
-                        queue, kernel.raw(), dims, offset, global, local, count, list, out
+                        queue,
+                        kernel.raw(),
+                        dims,
+                        offset,
+                        global,
+                        local,
+                        count,
+                        list,
+                        out
                     ))
                 }
             }
@@ -155,9 +162,7 @@ impl Job<'_> {
                 let (at, len) = (to.as_ptr(), to.len());
                 self.kept = Some(Kept::Window { _window: to });
                 // SAFETY: as above; the window's bytes stay mapped until the callback drops it.
-                unsafe {
-                    cl!(clEnqueueReadBuffer(queue, buffer.raw(), 0, offset, len, at, count, list, out))
-                }
+                unsafe { cl!(clEnqueueReadBuffer(queue, buffer.raw(), 0, offset, len, at, count, list, out)) }
             }
             Work::Write { buffer, offset, from } => {
                 let (at, len) = (from.as_ptr(), from.len());
@@ -171,7 +176,15 @@ impl Job<'_> {
                 // SAFETY: as above; no host memory.
                 unsafe {
                     cl!(clEnqueueCopyBuffer(
-                        queue, from.raw(), to.raw(), offsets.0, offsets.1, size, count, list, out
+                        queue,
+                        from.raw(),
+                        to.raw(),
+                        offsets.0,
+                        offsets.1,
+                        size,
+                        count,
+                        list,
+                        out
                     ))
                 }
             }
@@ -190,9 +203,20 @@ impl Job<'_> {
                 // callback drops it.
                 unsafe {
                     cl!(clEnqueueReadBufferRect(
-                        queue, buffer.raw(), 0, rect.origin.as_ptr(), [0_usize; 3].as_ptr(),
-                        extent.as_ptr(), rect.row_pitch, rect.slice_pitch, packed.0, packed.1, at,
-                        count, list, out
+                        queue,
+                        buffer.raw(),
+                        0,
+                        rect.origin.as_ptr(),
+                        [0_usize; 3].as_ptr(),
+                        extent.as_ptr(),
+                        rect.row_pitch,
+                        rect.slice_pitch,
+                        packed.0,
+                        packed.1,
+                        at,
+                        count,
+                        list,
+                        out
                     ))
                 }
             }
@@ -203,9 +227,20 @@ impl Job<'_> {
                 // SAFETY: as above; the bytes are the packed extent, and stay until the callback drops them.
                 unsafe {
                     cl!(clEnqueueWriteBufferRect(
-                        queue, buffer.raw(), 0, rect.origin.as_ptr(), [0_usize; 3].as_ptr(),
-                        extent.as_ptr(), rect.row_pitch, rect.slice_pitch, packed.0, packed.1, at,
-                        count, list, out
+                        queue,
+                        buffer.raw(),
+                        0,
+                        rect.origin.as_ptr(),
+                        [0_usize; 3].as_ptr(),
+                        extent.as_ptr(),
+                        rect.row_pitch,
+                        rect.slice_pitch,
+                        packed.0,
+                        packed.1,
+                        at,
+                        count,
+                        list,
+                        out
                     ))
                 }
             }
@@ -214,9 +249,19 @@ impl Job<'_> {
                 // SAFETY: as above; no host memory.
                 unsafe {
                     cl!(clEnqueueCopyBufferRect(
-                        queue, from.raw(), to.raw(), source.origin.as_ptr(), target.origin.as_ptr(),
-                        extent.as_ptr(), source.row_pitch, source.slice_pitch, target.row_pitch,
-                        target.slice_pitch, count, list, out
+                        queue,
+                        from.raw(),
+                        to.raw(),
+                        source.origin.as_ptr(),
+                        target.origin.as_ptr(),
+                        extent.as_ptr(),
+                        source.row_pitch,
+                        source.slice_pitch,
+                        target.row_pitch,
+                        target.slice_pitch,
+                        count,
+                        list,
+                        out
                     ))
                 }
             }

@@ -120,8 +120,7 @@ impl Queue {
     pub fn new(context: &Context, device: Device, properties: u64) -> Result<Queue, ClError> {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
-        let raw =
-            unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
+        let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
         Queue::created(raw, status)
     }
 

@@ -4,11 +4,11 @@ use std::ffi::c_void;
 use std::ptr;
 
 use cl3::device::{
-    CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE, CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME,
-    CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
+    CL_DEVICE_LOCAL_MEM_SIZE, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
+    CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
 };
 use cl3::kernel::{
-    CL_KERNEL_ARG_ADDRESS_GLOBAL, CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_LOCAL,
+    CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL, CL_KERNEL_ARG_ADDRESS_LOCAL,
     CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME, CL_KERNEL_NUM_ARGS,
 };
 use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
@@ -46,7 +46,9 @@ pub fn platforms() -> Result<Vec<Platform>, ClError> {
 }
 
 /// The two calls by which OpenCL lists things: how many, then which.
-fn list(call: impl Fn(u32, *mut *mut c_void, *mut u32) -> Result<i32, ClError>) -> Result<Vec<*mut c_void>, ClError> {
+fn list(
+    call: impl Fn(u32, *mut *mut c_void, *mut u32) -> Result<i32, ClError>,
+) -> Result<Vec<*mut c_void>, ClError> {
     let mut count = 0;
     checked(call(0, ptr::null_mut(), &mut count))?;
     let mut ids = vec![ptr::null_mut(); count as usize];
@@ -56,9 +58,7 @@ fn list(call: impl Fn(u32, *mut *mut c_void, *mut u32) -> Result<i32, ClError>) 
 }
 
 /// The two calls by which OpenCL answers: how long, then what. The room is zeroed first.
-fn answer(
-    call: impl Fn(usize, *mut c_void, *mut usize) -> Result<i32, ClError>,
-) -> Result<Vec<u8>, ClError> {
+fn answer(call: impl Fn(usize, *mut c_void, *mut usize) -> Result<i32, ClError>) -> Result<Vec<u8>, ClError> {
     let mut len = 0;
     checked(call(0, ptr::null_mut(), &mut len))?;
     if len > MAX_INFO_BYTES {
@@ -145,6 +145,7 @@ impl Device {
         Ok(DeviceLimits {
             name: text(self.info(CL_DEVICE_NAME)?),
             max_alloc: number(&self.info(CL_DEVICE_MAX_MEM_ALLOC_SIZE)?),
+            local_memory: number(&self.info(CL_DEVICE_LOCAL_MEM_SIZE)?),
             max_work_group: number(&self.info(CL_DEVICE_MAX_WORK_GROUP_SIZE)?) as usize,
             max_work_items,
         })

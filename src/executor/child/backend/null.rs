@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paragpu_protocol::kernel::ArgKind;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, NdRange, Order, Outcome, Query, Rect, Work};
+use super::{
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, NdRange, Order, Outcome, Query, Rect, Work,
+};
 use crate::sys::map::Window;
 
 /// Name of the kernel that every built program has. Its arguments: a value of 4 bytes, a value of unknown size,
@@ -36,6 +38,7 @@ impl Null {
         let limits = DeviceLimits {
             name: "null".to_owned(),
             max_alloc: MAX_ALLOC,
+            local_memory: 32 * 1024,
             max_work_group: 1024,
             max_work_items: [1024, 1024, 64],
         };
@@ -286,12 +289,7 @@ fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
     }
 }
 
-fn write_rect(
-    buffer: &NullBuffer,
-    rect: Rect,
-    extent: [usize; 3],
-    from: &HostBytes,
-) -> Result<(), ClError> {
+fn write_rect(buffer: &NullBuffer, rect: Rect, extent: [usize; 3], from: &HostBytes) -> Result<(), ClError> {
     rows(rect, extent, buffer.size, |at, packed, width| {
         let mut row = vec![0; width];
         move_bytes(from.read(packed, &mut row))?;

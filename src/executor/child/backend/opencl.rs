@@ -30,7 +30,9 @@ pub enum NoDevice {
     )]
     NoPlatform,
     /// None with the name that was asked for.
-    #[error("no OpenCL platform with a device has \"{wanted}\" in its name ({PLATFORM_VARIABLE}); there are: {found}")]
+    #[error(
+        "no OpenCL platform with a device has \"{wanted}\" in its name ({PLATFORM_VARIABLE}); there are: {found}"
+    )]
     NoSuchPlatform {
         /// What was asked for.
         wanted: String,
@@ -169,12 +171,7 @@ impl Backend for OpenCl {
         kernel.args()
     }
 
-    fn set_arg(
-        &self,
-        kernel: &mut Kernel,
-        index: u32,
-        value: ArgValue<'_, Buffer>,
-    ) -> Result<(), ClError> {
+    fn set_arg(&self, kernel: &mut Kernel, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
         kernel.set(index, value)
     }
 
