@@ -3,7 +3,7 @@
 //! The library is loaded at run time, so that a host without one can say so.
 
 mod enqueue;
-mod handle;
+pub mod handle;
 mod query;
 
 use cl3::error_codes::CL_SUCCESS;
