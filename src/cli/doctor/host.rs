@@ -1,14 +1,13 @@
 //! What a host needs: an OpenCL device to share, memory that can be shared, and, for VMs, a hypervisor.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use kvm_ioctls::Kvm;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::Finding;
-use crate::cli::default_socket;
+use crate::cli::run::running_daemon;
 use crate::sys::compute_probe;
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -120,13 +119,12 @@ fn qemu() -> Finding {
 
 fn daemon() -> Finding {
     const WHAT: &str = "paragpud";
-    let socket = default_socket();
-    match UnixStream::connect(&socket) {
-        Ok(_) => Finding::ok(WHAT, format!("listens on {}", socket.display())),
-        Err(error) => Finding::note(
+    match running_daemon() {
+        Some(socket) => Finding::ok(WHAT, format!("listens on {}", socket.display())),
+        None => Finding::note(
             WHAT,
-            format!("{}: {error}", socket.display()),
-            "`paragpu run` starts a private one; for VMs start `paragpud --socket-path PATH`",
+            "none listens on the default sockets",
+            "nothing to do for `paragpu run`, which starts a private one; for VMs: paragpud --socket-path PATH",
         ),
     }
 }

@@ -11,9 +11,11 @@ use serde::Serialize;
 
 use crate::sys::compute_probe;
 
-/// Options of `paragpu doctor`.
+/// Say what is there and what is missing for OpenCL programs to compute, on a host or in a guest.
+///
+/// The exit status is 1 if computing would not work.
 #[derive(Args, Debug)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
@@ -108,8 +110,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs the command.
-pub fn run(arguments: &Arguments) -> ExitCode {
+/// Runs the command; the exit status is 1 if computing would not work.
+pub(super) fn main(arguments: &Arguments) -> ExitCode {
     if arguments.compute_only {
         return match compute_probe::run("paragpu") {
             Ok(device) => {
