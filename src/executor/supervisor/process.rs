@@ -49,11 +49,10 @@ struct Process {
 
 impl Running for Process {
     fn kill(&mut self) -> String {
-        // Fails only for a child that has been waited for. Waiting lasts until its memory is unmapped.
-        let killed = self.child.try_wait().is_ok_and(|ended| ended.is_none());
+        // Fails only for a child that has been waited for. One that is ending already keeps its own status.
         let _ended = self.child.kill();
+        // Waiting lasts until its memory is unmapped.
         match self.child.wait() {
-            Ok(_) if killed => "killed".into(),
             Ok(status) => status.to_string(),
             Err(error) => format!("unknown end: {error}"),
         }
