@@ -262,3 +262,15 @@ fn a_front_end_that_asks_for_nonsense_is_refused() {
     assert!(guest.front_end.get_config(4090, 10, VhostUserConfigFlags::empty(), &[0; 10]).is_err());
     guest.hang_up();
 }
+
+#[test]
+fn memory_that_is_taken_away_harms_only_its_own_guest() {
+    let mut other = obedient();
+    let mut guest = obedient();
+    start_ring(&mut guest);
+    guest.ram_file.set_len(0).unwrap();
+    guest.kick();
+    guest.hang_up();
+    read_capset(&mut other);
+    other.hang_up();
+}

@@ -170,7 +170,7 @@ fn a_destroyed_context_is_answered_late_counted_and_lets_go_of_its_regions() {
     assert_eq!(responses(&bench.send(Request::CtxDestroy, 0, &[])), []);
     let destroy = bench.next - 1;
     assert_eq!(responses(&bench.send(Request::ResourceUnref, 0, region().as_bytes())), []);
-    assert_eq!(bench.device.tick(bench.now + DESTROY_TIMEOUT / 2), Ok(()));
+    assert_eq!(bench.device.tick(bench.now + CONFIRM_TIMEOUT / 2), Ok(()));
     let usage = ContextUsage { commands: 42, ..ContextUsage::default() };
     let actions = bench.executor(ToBroker::ContextDestroyed { context: CONTEXT, usage });
     assert_eq!(responses(&actions), [(destroy, Response::OkNodata), (destroy + 1, Response::OkNodata)]);
@@ -183,7 +183,7 @@ fn a_context_that_does_not_end_costs_the_executor_its_life() {
     let mut bench = Bench::with_ring();
     bench.send(Request::CtxDestroy, 0, &[]);
     let until = bench.device.next_deadline().unwrap();
-    assert_eq!(bench.device.tick(until), Err(ContextStuck));
+    assert_eq!(bench.device.tick(until), Err(ExecutorStuck));
     bench.device.executor_gone(&bench.memory);
     assert_eq!(responses(&bench.device.take_actions()).len(), 1);
     assert!(bench.device.is_settled());

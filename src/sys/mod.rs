@@ -1,5 +1,7 @@
 //! The host side's only `unsafe` outside of the executor: descriptors that were inherited, which Rust's
-//! ownership rules cannot know of.
+//! ownership rules cannot know of, and [guest memory that vanishes](sigbus).
+
+pub mod sigbus;
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

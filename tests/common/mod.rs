@@ -138,7 +138,7 @@ fn executor(socket: UnixStream, manners: Manners) {
 pub struct Guest {
     pub front_end: Frontend,
     pub ram: GuestMemoryMmap,
-    ram_file: File,
+    pub ram_file: File,
     kick: EventFd,
     call: EventFd,
     available: u16,
@@ -248,6 +248,10 @@ impl Guest {
 
     pub fn set_available(&self, index: u16) {
         self.ram.store(index.to_le(), GuestAddress(AVAILABLE + 2), Ordering::Release).unwrap();
+        self.kick();
+    }
+
+    pub fn kick(&self) {
         self.kick.write(1).unwrap();
     }
 
