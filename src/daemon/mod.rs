@@ -16,7 +16,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::executor::child;
-use crate::executor::supervisor::EXECUTOR_ARGUMENT;
+use crate::executor::supervisor::{EXECUTOR_ARGUMENT, LOG_VARIABLE};
 use crate::sys;
 
 pub use options::Options;
@@ -101,13 +101,13 @@ fn executor_main() -> ExitCode {
     }
 }
 
-/// Log lines go to standard error. `PARAGPU_LOG` is understood like `RUST_LOG`; executors inherit it.
+/// Log lines go to standard error. [`LOG_VARIABLE`] is understood like `RUST_LOG`.
 pub(crate) fn start_logging(level: Option<LevelFilter>) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level.unwrap_or(LevelFilter::Info));
     // It logs what guests do wrong at whatever rate they please; our own lines say the same, limited.
     builder.filter_module("virtio_queue", LevelFilter::Off);
-    builder.parse_env("PARAGPU_LOG");
+    builder.parse_env(LOG_VARIABLE);
     builder.format_target(false);
     if !io::stderr().is_terminal() {
         builder.format_timestamp_millis();

@@ -24,13 +24,9 @@ use paragpu_protocol::{VERSION_MAJOR, VERSION_MINOR};
 use crate::executor::message::ToExecutor;
 use crate::vgpu::{Attachment, Context, ContextState, Resource, Ring, Vgpu};
 use extents::GuestView;
-use pending::{Condition, Entry, Pending, State, Token};
+use pending::{CONFIRM_TIMEOUT, Condition, Entry, Pending, State, Token};
 use refusal::Refusal;
 use request::Command;
-
-/// Time after which an executor that does not end a context is killed: a kernel that never ends has no other
-/// cure.
-pub const DESTROY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the driver of a [`Device`] must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,16 +125,17 @@ impl Device {
             }
         };
         let fenced = header.flags.get() & FLAG_FENCE != 0;
-        self.pending.push(Entry { token, fenced, state, response });
+        self.pending.push(Entry { token, fenced, state, arrived: now, response });
         self.settle();
     }
 
     /// Time has passed. Answers waits that were held long enough; `Err` if the executor must be killed because
-    /// a context does not end.
-    pub fn tick(&mut self, now: Instant) -> Result<(), ContextStuck> {
+    /// it has not let go of something in time.
+    pub fn tick(&mut self, now: Instant) -> Result<(), ExecutorStuck> {
         self.pending.end_waits(|_, until| until <= now);
         self.settle();
-        if self.pending.overdue(now) { Err(ContextStuck) } else { Ok(()) }
+        let overdue = self.pending.executor_deadline().is_some_and(|deadline| deadline <= now);
+        if overdue { Err(ExecutorStuck) } else { Ok(()) }
     }
 
     /// Something happened that guest threads may sleep for.
@@ -173,7 +170,7 @@ impl Device {
             Command::AttachBacking { resource, entries } => self.attach_backing(resource, entries, memory),
             Command::DetachBacking { resource } => self.detach_backing(resource),
             Command::CtxCreate { name } => self.create_context(context, name),
-            Command::CtxDestroy => self.destroy_context(context, now),
+            Command::CtxDestroy => self.destroy_context(context),
             Command::CtxAttach { resource } => self.attach(context, resource),
             Command::CtxDetach { resource } => self.detach(context, resource),
             Command::Submit(control) => {
@@ -266,7 +263,7 @@ impl Device {
         Ok(Reply::Ok)
     }
 
-    fn destroy_context(&mut self, context: u32, now: Instant) -> Result<Reply, Refusal> {
+    fn destroy_context(&mut self, context: u32) -> Result<Reply, Refusal> {
         let entry = self.context(context)?;
         if !entry.on_executor {
             self.remove_context(context);
@@ -275,7 +272,7 @@ impl Device {
         entry.state = ContextState::Ending;
         self.actions.push(Action::Send(ToExecutor::DestroyContext { context }));
         self.pending.end_waits(|of, _| of == context);
-        Ok(Reply::Held(State::Executor(Condition::CtxDestroy { context, until: now + DESTROY_TIMEOUT })))
+        Ok(Reply::Held(State::Executor(Condition::CtxDestroy { context })))
     }
 
     fn attach(&mut self, context: u32, resource: u32) -> Result<Reply, Refusal> {
@@ -465,7 +462,7 @@ impl Device {
                 }
                 left
             }
-            Condition::CtxDestroy { context, .. } => {
+            Condition::CtxDestroy { context } => {
                 let gone = self.vgpu.contexts.get(&context).is_none_or(|context| !context.on_executor);
                 if gone {
                     self.remove_context(context);
@@ -480,10 +477,10 @@ impl Device {
     }
 }
 
-/// The executor has not ended a context within [`DESTROY_TIMEOUT`].
+/// The executor has not ended a context, or let go of pages, within [`CONFIRM_TIMEOUT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a context did not end within {} s", DESTROY_TIMEOUT.as_secs())]
-pub struct ContextStuck;
+#[error("it has not let go of what the guest took back within {} s", CONFIRM_TIMEOUT.as_secs())]
+pub struct ExecutorStuck;
 
 /// Writes a ring's status from the broker; the reason first, since the guest reads it after the status.
 fn set_status(memory: &impl GuestView, header: Option<u64>, status: Status, reason: Option<Fault>) {

@@ -6,9 +6,17 @@
 //! whenever it wakes.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use paragpu_protocol::limits::MAX_HELD_WAITS;
+
+/// Time after which an executor is killed that does not end a context: a kernel that never ends has no other
+/// cure.
+pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Responses that may wait for the executor without limit of time. A mainline driver's control queue has 256
+/// descriptors.
+pub const MAX_PATIENT_RELEASES: usize = 64;
 
 /// Names a request between arrival and response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,12 +58,10 @@ pub enum Condition {
         /// The resource.
         resource: u32,
     },
-    /// The context is gone; kill the executor if that has not happened until then.
+    /// The context is gone.
     CtxDestroy {
         /// The context.
         context: u32,
-        /// The deadline.
-        until: Instant,
     },
 }
 
@@ -68,6 +74,8 @@ pub struct Entry {
     pub fenced: bool,
     /// What it waits for.
     pub state: State,
+    /// When its request came.
+    pub arrived: Instant,
     /// Its bytes.
     pub response: Vec<u8>,
 }
@@ -135,22 +143,22 @@ impl Pending {
 
     /// When to look again though nothing happened.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.entries
-            .iter()
-            .filter_map(|entry| match entry.state {
-                State::Wait { until, .. } | State::Executor(Condition::CtxDestroy { until, .. }) => {
-                    Some(until)
-                }
-                _ => None,
-            })
-            .min()
+        let waits = self.entries.iter().filter_map(|entry| match entry.state {
+            State::Wait { until, .. } => Some(until),
+            _ => None,
+        });
+        waits.chain(self.executor_deadline()).min()
     }
 
-    /// True if the executor has not ended a context in time.
-    pub fn overdue(&self, now: Instant) -> bool {
-        self.entries.iter().any(|entry| {
-            matches!(entry.state, State::Executor(Condition::CtxDestroy { until, .. }) if until <= now)
-        })
+    /// When the executor must be killed if it has not confirmed something by then.
+    ///
+    /// A context must end in time. Pages that are only taken back may stay in use as long as a kernel runs, but
+    /// each holds a descriptor of the control queue, and when these are out the whole guest stands still.
+    pub fn executor_deadline(&self) -> Option<Instant> {
+        let held = || self.entries.iter().filter(|entry| matches!(entry.state, State::Executor(_)));
+        let crowded = held().count() >= MAX_PATIENT_RELEASES;
+        let ending = |entry: &&Entry| matches!(entry.state, State::Executor(Condition::CtxDestroy { .. }));
+        held().find(|entry| crowded || ending(entry)).map(|entry| entry.arrived + CONFIRM_TIMEOUT)
     }
 
     /// True if nothing is held back.
@@ -163,10 +171,9 @@ impl Pending {
 mod tests {
     use super::*;
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
-    use std::time::Duration;
 
     fn entry(token: u64, fenced: bool, state: State) -> Entry {
-        Entry { token: Token(token), fenced, state, response: Vec::new() }
+        Entry { token: Token(token), fenced, state, arrived: Instant::now(), response: Vec::new() }
     }
 
     fn tokens(due: &[Entry]) -> Vec<u64> {
@@ -209,6 +216,19 @@ mod tests {
             pending.push(entry(token, true, wait()));
         }
         assert_eq!(tokens(&pending.take_due()), [0]);
+    }
+
+    #[test]
+    fn pages_may_be_in_use_for_long_but_not_so_many_that_the_guest_stands_still() {
+        let mut pending = Pending::default();
+        for token in 0..MAX_PATIENT_RELEASES as u64 {
+            assert_eq!(pending.executor_deadline(), None);
+            pending.push(entry(token, false, DETACH));
+        }
+        assert!(pending.executor_deadline().is_some());
+        let mut pending = Pending::default();
+        pending.push(entry(0, false, State::Executor(Condition::CtxDestroy { context: 1 })));
+        assert_eq!(pending.next_deadline(), pending.executor_deadline());
     }
 
     proptest! {

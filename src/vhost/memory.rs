@@ -17,6 +17,7 @@ use crate::device::extents::GuestView;
 use crate::executor::channel::MAX_FDS;
 use crate::executor::message::MemoryRegion;
 use crate::executor::supervisor::MemoryTable;
+use crate::sys::sigbus::Guard;
 
 /// Most memory regions of one guest: each is a descriptor that goes to the executor in one message.
 pub const MAX_MEMORY_REGIONS: usize = 64;
@@ -62,23 +63,30 @@ pub struct RegionInfo {
 /// All of a guest's memory, mapped.
 #[derive(Debug, Default)]
 pub struct GuestRam {
-    regions: Vec<(RegionInfo, Arc<GuestRegionMmap>)>,
+    regions: Vec<Region>,
     map: GuestMemoryMmap,
+}
+
+/// A mapped region. The guard is dropped first, while the memory that it guards is still mapped.
+#[derive(Clone, Debug)]
+struct Region {
+    _guard: Arc<Guard>,
+    info: RegionInfo,
+    mapped: Arc<GuestRegionMmap>,
 }
 
 impl GuestRam {
     /// Maps the regions of a whole table.
     pub fn from_table(table: impl Iterator<Item = (RegionInfo, File)>) -> Result<GuestRam, MemoryError> {
-        let regions = table
-            .map(|(info, file)| Ok((info, map_region(&info, file)?)))
-            .collect::<Result<Vec<_>, MemoryError>>()?;
+        let regions =
+            table.map(|(info, file)| map_region(info, file)).collect::<Result<Vec<_>, MemoryError>>()?;
         GuestRam::from_regions(regions)
     }
 
     /// This memory and one more region.
     pub fn with(&self, info: RegionInfo, file: File) -> Result<GuestRam, MemoryError> {
         let mut regions = self.regions.clone();
-        regions.push((info, map_region(&info, file)?));
+        regions.push(map_region(info, file)?);
         GuestRam::from_regions(regions)
     }
 
@@ -86,20 +94,21 @@ impl GuestRam {
     pub fn without(&self, guest_addr: u64, len: u64, user_addr: u64) -> Result<GuestRam, MemoryError> {
         let mut regions = self.regions.clone();
         let known = regions.len();
-        regions
-            .retain(|(info, _)| (info.guest_addr, info.len, info.user_addr) != (guest_addr, len, user_addr));
+        regions.retain(|Region { info, .. }| {
+            (info.guest_addr, info.len, info.user_addr) != (guest_addr, len, user_addr)
+        });
         if regions.len() == known { Err(MemoryError::Unknown) } else { GuestRam::from_regions(regions) }
     }
 
-    fn from_regions(mut regions: Vec<(RegionInfo, Arc<GuestRegionMmap>)>) -> Result<GuestRam, MemoryError> {
+    fn from_regions(mut regions: Vec<Region>) -> Result<GuestRam, MemoryError> {
         if regions.len() > MAX_MEMORY_REGIONS {
             return Err(MemoryError::TooMany);
         }
-        regions.sort_by_key(|(info, _)| info.guest_addr);
+        regions.sort_by_key(|region| region.info.guest_addr);
         let map = if regions.is_empty() {
             GuestMemoryMmap::default()
         } else {
-            GuestMemoryMmap::from_arc_regions(regions.iter().map(|(_, region)| region.clone()).collect())?
+            GuestMemoryMmap::from_arc_regions(regions.iter().map(|region| region.mapped.clone()).collect())?
         };
         Ok(GuestRam { regions, map })
     }
@@ -113,14 +122,14 @@ impl GuestRam {
     pub fn translate(&self, user_addr: u64) -> Option<u64> {
         let offset_in =
             |info: &RegionInfo| user_addr.checked_sub(info.user_addr).filter(|offset| *offset < info.len);
-        self.regions.iter().find_map(|(info, _)| Some(info.guest_addr + offset_in(info)?))
+        self.regions.iter().find_map(|Region { info, .. }| Some(info.guest_addr + offset_in(info)?))
     }
 
     /// The regions with their files, for an executor.
     pub fn table(&self) -> MemoryTable<'_> {
         self.regions
             .iter()
-            .filter_map(|(info, mapped)| {
+            .filter_map(|Region { info, mapped, .. }| {
                 let RegionInfo { guest_addr, len, file_offset, .. } = *info;
                 let file = mapped.file_offset()?.file();
                 Some((MemoryRegion { guest_addr, len, file_offset }, file.as_fd()))
@@ -144,7 +153,7 @@ impl GuestView for GuestRam {
     }
 }
 
-fn map_region(info: &RegionInfo, file: File) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+fn map_region(info: RegionInfo, file: File) -> Result<Region, MemoryError> {
     // The vhost crate receives descriptors without close-on-exec, but executors of other vGPUs are started all
     // the time. (One that is started before this line closes it itself: see `sys::inherited::close`.)
     fcntl_setfd(&file, FdFlags::CLOEXEC).map_err(io::Error::from)?;
@@ -152,6 +161,8 @@ fn map_region(info: &RegionInfo, file: File) -> Result<Arc<GuestRegionMmap>, Mem
     info.user_addr.checked_add(info.len).ok_or(MemoryError::Overflow)?;
     let len = usize::try_from(info.len).map_err(|_large| MemoryError::Overflow)?;
     let mapping = MmapRegion::from_file(FileOffset::new(file, info.file_offset), len)?;
-    let region = GuestRegionMmap::new(mapping, GuestAddress(info.guest_addr)).ok_or(MemoryError::Overflow)?;
-    Ok(Arc::new(region))
+    // SAFETY: vm-memory makes no references to what it maps, and the region outlives its guard.
+    let guard = unsafe { Guard::new(mapping.as_ptr(), mapping.size()) }?;
+    let mapped = GuestRegionMmap::new(mapping, GuestAddress(info.guest_addr)).ok_or(MemoryError::Overflow)?;
+    Ok(Region { _guard: Arc::new(guard), info, mapped: Arc::new(mapped) })
 }

@@ -154,6 +154,7 @@ impl Vring {
         request.clear();
         let Some(descriptors) = self.queue.iter(memory)?.next() else { return Ok(None) };
         let mut chain = Chain { head: descriptors.head_index(), writable: Vec::new() };
+        let mut cap = cap;
         // The iterator ends by itself at loops, and at descriptors that are not in guest memory.
         for descriptor in descriptors {
             let (addr, len) = (descriptor.addr(), descriptor.len());
@@ -167,9 +168,9 @@ impl Vring {
             let take = (len as usize).min(cap - have);
             request.resize(have + take, 0);
             if memory.read_slice(&mut request[have..], addr).is_err() {
-                // What cannot be read is not there: the request is truncated.
+                // What cannot be read is not there, nor is what follows: the request is truncated.
                 request.truncate(have);
-                break;
+                cap = have;
             }
         }
         Ok(Some(chain))

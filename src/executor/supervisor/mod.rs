@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
-pub use process::{EXECUTOR_ARGUMENT, ProcessLauncher};
+pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
 
 use super::channel::{ChannelError, Polled, PolledChannel};
 use super::message::{MemoryRegion, ToBroker, ToExecutor};

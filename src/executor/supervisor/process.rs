@@ -11,6 +11,9 @@ use super::{Launcher, Running};
 /// Argument that makes the broker's program an executor.
 pub const EXECUTOR_ARGUMENT: &str = "executor";
 
+/// Says how much to log, like `RUST_LOG`; executors log as much as their broker.
+pub const LOG_VARIABLE: &str = "PARAGPU_LOG";
+
 /// Starts `program executor` with the socket as its standard input.
 #[derive(Clone, Debug)]
 pub struct ProcessLauncher {
@@ -31,7 +34,11 @@ impl ProcessLauncher {
 
 impl Launcher for ProcessLauncher {
     fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>> {
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        if std::env::var_os(LOG_VARIABLE).is_none() {
+            command.env(LOG_VARIABLE, log::max_level().as_str());
+        }
+        let child = command
             .arg(EXECUTOR_ARGUMENT)
             .stdin(Stdio::from(OwnedFd::from(socket)))
             .stdout(Stdio::null())
@@ -49,11 +56,10 @@ struct Process {
 
 impl Running for Process {
     fn kill(&mut self) -> String {
-        // Fails only for a child that has been waited for. Waiting lasts until its memory is unmapped.
-        let killed = self.child.try_wait().is_ok_and(|ended| ended.is_none());
+        // Fails only for a child that has been waited for. One that is ending already keeps its own status.
         let _ended = self.child.kill();
+        // Waiting lasts until its memory is unmapped.
         match self.child.wait() {
-            Ok(_) if killed => "killed".into(),
             Ok(status) => status.to_string(),
             Err(error) => format!("unknown end: {error}"),
         }
