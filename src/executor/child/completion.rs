@@ -166,12 +166,14 @@ impl Notifier {
         Flight { notifier: Arc::clone(self), number }
     }
 
-    /// Waits until nothing is in flight.
-    pub(crate) fn drain(&self) {
-        let mut flights = self.lock();
-        while !flights.up.is_empty() {
-            flights = self.landed.wait(flights).unwrap_or_else(PoisonError::into_inner);
+    /// Waits for at most `patience`. True if nothing is in flight.
+    pub(crate) fn drained(&self, patience: Duration) -> bool {
+        let flights = self.lock();
+        if flights.up.is_empty() {
+            return true;
         }
+        let flights = self.landed.wait_timeout(flights, patience).unwrap_or_else(PoisonError::into_inner).0;
+        flights.up.is_empty()
     }
 
     /// Holds back what [`when_running`](Notifier::when_running) gets, until it is undone.
@@ -290,6 +292,10 @@ pub(crate) struct Completion {
 }
 
 impl Completion {
+    pub(crate) fn has_slot(&self) -> bool {
+        self.reply.is_wanted()
+    }
+
     pub(crate) fn complete(self, outcome: Outcome) {
         let Completion { reply, event, _flight } = self;
         // The event before the slot: who sees the slot may look at the event.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use paragpu_protocol::command::Command;
 use paragpu_protocol::fault::Fault;
@@ -16,6 +17,9 @@ use super::record::ObjectRecord;
 use super::recorder::Recorder;
 use super::region::Regions;
 use crate::executor::message::ContextUsage;
+
+/// How often a backend is tended that wants to be.
+pub(crate) const TEND_INTERVAL: Duration = Duration::from_millis(2);
 
 /// An OpenCL program of the guest's. Whoever calls [`execute`](Context::execute) decides about threads; commands
 /// complete on the backend's.
@@ -117,6 +121,11 @@ impl<B: Backend> Context<B> {
         Ok(Reply::new(self.regions.slot(slot)?, &self.notifier))
     }
 
+    /// Does what the backend's driver leaves undone. True if it is to be called again within [`TEND_INTERVAL`].
+    pub(crate) fn tend(&self) -> bool {
+        self.backend.tend()
+    }
+
     /// Submits what was enqueued since the last time. Drivers may sit on commands until they are told.
     pub fn flush(&mut self) {
         for queue in self.unflushed.drain(..) {
@@ -161,6 +170,7 @@ impl<B: Backend> Context<B> {
             }
         }
         self.flush();
+        self.backend.tend();
         for queue in self.objects.queues() {
             if let Ok(host) = &queue.host
                 && let Err(error) = self.backend.finish(host)
@@ -168,7 +178,9 @@ impl<B: Backend> Context<B> {
                 log::debug!("finish: {error}");
             }
         }
-        self.notifier.drain();
+        while !self.notifier.drained(TEND_INTERVAL) {
+            self.backend.tend();
+        }
         self.objects.clear();
     }
 }

@@ -146,6 +146,10 @@ impl EventState {
         self.status.load(Ordering::Acquire) > 0
     }
 
+    pub(crate) fn has_failed(&self) -> bool {
+        self.status.load(Ordering::Acquire) < 0
+    }
+
     pub(crate) fn complete(&self, outcome: Outcome) {
         if let Some(profile) = outcome.profile {
             // Set once: a command completes once.

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
 use paragpu_protocol::ring::Consumer;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::backend::Backend;
 use super::completion::{Notifier, RingView};
-use super::context::Context;
+use super::context::{Context, TEND_INTERVAL};
 use super::executor::EventSink;
 use super::region::Regions;
 use crate::executor::message::{ContextUsage, ToBroker};
@@ -147,8 +147,10 @@ impl<B: Backend> RingThread<B> {
         }
         self.notify(|notifier| notifier.pause(true));
         loop {
-            let settled =
-                self.context.as_ref().is_none_or(|it| it.notifier.settled(Duration::from_millis(1)));
+            let settled = self.context.as_ref().is_none_or(|it| {
+                it.tend();
+                it.notifier.settled(TEND_INTERVAL)
+            });
             if settled {
                 drop(quiesced);
                 return Continue(());
@@ -246,7 +248,11 @@ impl<B: Backend> RingThread<B> {
             return;
         }
         let mut fds = [PollFd::new(&self.doorbell, PollFlags::IN)];
-        match poll(&mut fds, None) {
+        let again = self.context.as_ref().is_some_and(Context::tend);
+        let nanos = TEND_INTERVAL.as_nanos() as i64;
+        let timeout = again.then_some(Timespec { tv_sec: 0, tv_nsec: nanos });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => {}
             Ok(_) => {
                 // Emptied, whoever rang: what it is about is looked for afterwards.
                 if let Err(error) = rustix::io::read(&self.doorbell, &mut [0_u8; 8])

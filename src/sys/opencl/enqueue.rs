@@ -1,7 +1,10 @@
 //! Commands into queues, and what happens when they are complete.
 
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cl3::event::{
     CL_COMPLETE, CL_PROFILING_COMMAND_END, CL_PROFILING_COMMAND_QUEUED, CL_PROFILING_COMMAND_START,
@@ -42,13 +45,14 @@ pub fn enqueue(
     if let Some(event) = &event
         && watched
     {
-        watch(event, Watch { kept, profile, done });
+        watch(Watch { event: event.clone(), kept, profile, done });
     }
     Ok(event.filter(|_| wanted))
 }
 
 /// What is kept until a command is complete.
 struct Watch {
+    event: Event,
     kept: Option<Kept>,
     profile: bool,
     done: Option<Done>,
@@ -61,39 +65,99 @@ enum Kept {
 }
 
 impl Watch {
-    fn complete(self, event: cl_event, status: i32) {
-        let profile = if self.profile && status == CL_COMPLETE { times(event) } else { None };
+    /// Tells who waits; the event is still to be released.
+    fn complete(self, status: i32) -> Event {
+        let profile = if self.profile && status == CL_COMPLETE { times(&self.event) } else { None };
         // The memory first: whoever is told may look at whether it is still in use.
         drop(self.kept);
         if let Some(done) = self.done {
             done(Outcome { status: status.min(0), profile });
         }
+        self.event
     }
 }
 
-fn watch(event: &Event, watch: Watch) {
-    let data = Box::into_raw(Box::new(watch));
-    // SAFETY: a live event; `data` is the box that `on_complete` expects, and the driver calls that once.
+/// Commands in flight that somebody waits for, by the number that their callback gets.
+static WATCHED: Mutex<Watched> =
+    Mutex::new(Watched { next: 0, by_number: BTreeMap::new(), finished: Vec::new() });
+
+/// True from when a user event was failed until nothing is in flight.
+static FAILING: AtomicBool = AtomicBool::new(false);
+
+struct Watched {
+    next: usize,
+    by_number: BTreeMap<usize, Watch>,
+    /// Events of commands that are complete. PoCL 3.1 uses a failed event after it has given up its reference,
+    /// and aborts if that was the last: so callbacks release nothing.
+    finished: Vec<Event>,
+}
+
+fn watched() -> MutexGuard<'static, Watched> {
+    WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch(watch: Watch) {
+    let event = watch.event.clone();
+    let mut all = watched();
+    all.next += 1;
+    let number = all.next;
+    all.by_number.insert(number, watch);
+    drop(all);
+    let data = ptr::without_provenance_mut(number);
+    // SAFETY: a live event; `on_complete` takes any number for its data.
     let registered =
-        checked(unsafe { cl!(clSetEventCallback(event.raw(), CL_COMPLETE, Some(on_complete), data.cast())) });
+        checked(unsafe { cl!(clSetEventCallback(event.raw(), CL_COMPLETE, Some(on_complete), data)) });
     if let Err(error) = registered {
         log::warn!("clSetEventCallback: {error}; waiting instead");
         let raw = event.raw();
         // SAFETY: one live event.
         let status = checked(unsafe { cl!(clWaitForEvents(1, &raw)) }).err().map_or(0, ClError::code);
-        // SAFETY: the driver refused the box, so that it is still ours alone.
-        let watch = unsafe { Box::from_raw(data) };
-        watch.complete(raw, status);
+        complete(number, status);
     }
 }
 
-unsafe extern "C" fn on_complete(event: cl_event, status: i32, data: *mut c_void) {
-    // SAFETY: `data` is the box that `watch` gave away for this one call.
-    let watch = unsafe { Box::from_raw(data.cast::<Watch>()) };
-    watch.complete(event, status);
+unsafe extern "C" fn on_complete(_event: cl_event, status: i32, data: *mut c_void) {
+    complete(data.addr(), status);
 }
 
-fn times(event: cl_event) -> Option<[u64; 4]> {
+/// Completes a watched command, unless that has been done.
+fn complete(number: usize, status: i32) {
+    let Some(watch) = watched().by_number.remove(&number) else { return };
+    let event = watch.complete(status);
+    watched().finished.push(event);
+}
+
+/// Says that commands are about to be failed, so that [`tend`] looks for them.
+pub(super) fn failing() {
+    FAILING.store(true, Ordering::Release);
+}
+
+/// Releases the events of commands that are complete, and completes those that failed without their callback
+/// being called, which PoCL leaves out (its issue 1430). True if this should be called again soon. Not for
+/// callbacks.
+pub fn tend() -> bool {
+    let finished = std::mem::take(&mut watched().finished);
+    // Outside of the lock: releasing calls the driver.
+    drop(finished);
+    if !FAILING.load(Ordering::Acquire) {
+        return false;
+    }
+    let in_flight: Vec<(usize, Event)> =
+        watched().by_number.iter().map(|(number, watch)| (*number, watch.event.clone())).collect();
+    for (number, event) in &in_flight {
+        match event.status() {
+            Ok(status) if status < 0 => complete(*number, status),
+            Ok(_) => {}
+            Err(error) => complete(*number, error.code()),
+        }
+    }
+    if in_flight.is_empty() {
+        FAILING.store(false, Ordering::Release);
+    }
+    !in_flight.is_empty()
+}
+
+fn times(event: &Event) -> Option<[u64; 4]> {
     let mut times = [0; 4];
     let params = [
         CL_PROFILING_COMMAND_QUEUED,
@@ -102,10 +166,10 @@ fn times(event: cl_event) -> Option<[u64; 4]> {
         CL_PROFILING_COMMAND_END,
     ];
     for (time, param) in times.iter_mut().zip(params) {
-        // SAFETY: the event is live during its callback; the answer is one cl_ulong.
+        // SAFETY: a live event; the answer is one cl_ulong.
         checked(unsafe {
             cl!(clGetEventProfilingInfo(
-                event,
+                event.raw(),
                 param,
                 size_of::<u64>(),
                 ptr::from_mut(time).cast(),

@@ -8,10 +8,12 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use cl3::context::CL_CONTEXT_PLATFORM;
+use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
 use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR};
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
+use super::enqueue::failing;
 use super::query::{Device, Platform, kernel_args};
 use super::{checked, cl};
 use crate::sys::compute::{Arg, ArgValue, ClError};
@@ -271,7 +273,27 @@ impl Event {
 
     /// Ends a user event; an error for other events.
     pub fn set_status(&self, status: i32) -> Result<(), ClError> {
+        if status < 0 {
+            failing();
+        }
         // SAFETY: a live event; the driver checks that it is a user event.
         checked(unsafe { cl!(clSetUserEventStatus(self.raw(), status)) })
+    }
+
+    /// `CL_EVENT_COMMAND_EXECUTION_STATUS`.
+    pub fn status(&self) -> Result<i32, ClError> {
+        let mut status = 0_i32;
+        let to = ptr::from_mut(&mut status).cast();
+        // SAFETY: a live event; the answer is one cl_int.
+        checked(unsafe {
+            cl!(clGetEventInfo(
+                self.raw(),
+                CL_EVENT_COMMAND_EXECUTION_STATUS,
+                size_of::<i32>(),
+                to,
+                ptr::null_mut()
+            ))
+        })?;
+        Ok(status)
     }
 }

@@ -10,7 +10,7 @@ use cl3::error_codes::CL_SUCCESS;
 
 use super::compute::ClError;
 
-pub use enqueue::enqueue;
+pub use enqueue::{enqueue, tend};
 pub use handle::{Buffer, Context, Event, Kernel, Program, Queue};
 pub use query::{Device, Platform, platforms, query};
 

@@ -101,6 +101,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Waits until what is in a queue is complete.
     fn finish(&self, queue: &Self::Queue) -> Result<(), ClError>;
 
+    /// Does what the backend's driver leaves undone. True if it wants to be called again soon. Called now and then
+    /// by threads that may wait, and after commands have been failed.
+    fn tend(&self) -> bool {
+        false
+    }
+
     /// Answers a query; the parameter has been checked against the list of those that a guest may ask for.
     fn query(&self, query: Query<'_, Self::Program, Self::Kernel>, param: u32) -> Result<Vec<u8>, ClError>;
 }

@@ -200,6 +200,10 @@ impl Backend for OpenCl {
         queue.finish()
     }
 
+    fn tend(&self) -> bool {
+        opencl::tend()
+    }
+
     fn query(&self, query: Query<'_, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
         opencl::query(self.platform, &self.devices, query, param)
     }

@@ -54,12 +54,20 @@ impl<B: Backend> Context<B> {
             let state = Arc::new(EventState::of_command(serial, opcode as u16, gates.clone()));
             (id, common, state)
         });
-        let watched = event.is_some() || reply.is_wanted();
+        // A command behind a user event may be failed along with it, and PoCL 3.1 uses the events of such
+        // commands after it has released them, unless somebody else holds them.
+        let watched = event.is_some() || reply.is_wanted() || !gates.is_empty();
         let watched = watched.then(|| reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates));
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
         let work = if foreign { Err(ClError::INVALID_CONTEXT) } else { work };
+        let silent = event.is_none() && !watched.as_ref().is_some_and(Completion::has_slot);
         let host = self.enqueue(&queue, &wait, work, event.is_some(), watched);
+        if let Err(error) = host
+            && silent
+        {
+            queue.state().deferred.get_or_insert(error);
+        }
         let taken = host.is_ok();
         if let Some((id, common, state)) = event {
             let host = host.and_then(|event| event.ok_or(ClError::OUT_OF_HOST_MEMORY));
@@ -80,13 +88,16 @@ impl<B: Backend> Context<B> {
         event: bool,
         watched: Option<Completion>,
     ) -> Result<Option<B::Event>, ClError> {
-        let silent = watched.is_none();
         let ready = work.and_then(|work| {
             let host = queue.host.as_ref().map_err(|error| *error)?;
+            // Some drivers take an event that has failed already for one that is complete.
+            if wait.iter().any(|event| event.state.has_failed()) {
+                return Err(ClError::WAIT_LIST_FAILED);
+            }
             let wait: Result<Vec<&B::Event>, _> = wait.iter().map(|event| event.host.as_ref()).collect();
             Ok((host, work, wait.map_err(|_failed| ClError::WAIT_LIST_FAILED)?))
         });
-        let result = match ready {
+        match ready {
             Ok((host, work, wait)) => {
                 let done =
                     watched.map(|watched| -> Done { Box::new(move |outcome| watched.complete(outcome)) });
@@ -99,13 +110,7 @@ impl<B: Backend> Context<B> {
                 }
                 Err(error)
             }
-        };
-        if let Err(error) = result
-            && silent
-        {
-            queue.state().deferred.get_or_insert(error);
         }
-        result
     }
 }
 
