@@ -16,7 +16,7 @@ use paragpu_protocol::limits::MAX_REGION_BYTES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zerocopy::IntoBytes;
 
-use super::{Region, RegionOwner, Transport, TransportError};
+use super::{Opener, Region, RegionOwner, Transport, TransportError};
 use crate::sys::drm::{self, Resource};
 use crate::sys::mapping::Mapping;
 
@@ -29,9 +29,24 @@ const RENDER_MINORS: std::ops::RangeInclusive<u32> = 128..=191;
 #[derive(Debug)]
 pub(super) struct Drm {
     capset: Capset,
-    node: Arc<File>,
+    node: Arc<Node>,
     /// The last wait that was submitted, for others that wait for the same.
     waiting: Mutex<Option<Waiting>>,
+}
+
+/// The node's file, which is the context.
+#[derive(Debug)]
+struct Node {
+    file: File,
+    opener: Opener,
+}
+
+impl Node {
+    /// The file, for its opener.
+    fn file(&self) -> Result<&File, TransportError> {
+        self.opener.check()?;
+        Ok(&self.file)
+    }
 }
 
 /// A submitted wait.
@@ -91,17 +106,18 @@ impl Drm {
             paragpu_protocol::capset::CapsetError::NotParagpu => Shut::Other(error.to_string()),
             version => Shut::Paragpu(TransportError::Unusable(version.to_string())),
         })?;
+        let node = Node { file: node, opener: Opener::this_process() };
         Ok(Drm { capset, node: Arc::new(node), waiting: Mutex::new(None) })
     }
 
     /// The fence of a wait with this `seen`: one that somebody has submitted already, or a new one. Its answer
     /// is for all who wait for the same, and the kernel has room for few outstanding commands.
-    fn join_wait(&self, seen: u32) -> io::Result<Waiting> {
+    fn join_wait(&self, node: &File, seen: u32) -> io::Result<Waiting> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.seen == seen) {
             return Ok(waiting.clone());
         }
-        let fence = drm::execbuffer(&*self.node, Wait::new(seen).as_bytes(), true)?;
+        let fence = drm::execbuffer(node, Wait::new(seen).as_bytes(), true)?;
         let fence = Arc::new(fence.ok_or(ErrorKind::InvalidData)?);
         Ok(waiting.insert(Waiting { seen, fence }).clone())
     }
@@ -137,27 +153,28 @@ impl Transport for Drm {
         let io = |what| move |source| TransportError::Io { what, source };
         let most = MAX_REGION_BYTES.min(self.capset.max_region_bytes.get());
         let bytes = super::region_bytes(bytes, rustix::param::page_size() as u64, most)?;
-        let resource = drm::resource_create(&*self.node, bytes)
+        let node = self.node.file()?;
+        let resource = drm::resource_create(node, bytes)
             .map_err(io("making a region (RESOURCE_CREATE of virtio_gpu)"))?;
         // From here on its drop cleans up.
         let mut owner = Buffer { node: Arc::clone(&self.node), resource, mapping: None };
-        let offset = drm::map_offset(&*self.node, resource.bo_handle)
-            .map_err(io("mapping a region (MAP of virtio_gpu)"))?;
-        let mapping = Mapping::shared(&*self.node, offset, bytes as usize).map_err(io("mapping a region"))?;
+        let offset =
+            drm::map_offset(node, resource.bo_handle).map_err(io("mapping a region (MAP of virtio_gpu)"))?;
+        let mapping = Mapping::shared(node, offset, bytes as usize).map_err(io("mapping a region"))?;
         let (ptr, len) = (mapping.ptr(), mapping.len());
         owner.mapping = Some(mapping);
         Ok(Region { id: resource.id, ptr, len, owner: Box::new(owner) })
     }
 
     fn submit(&self, command: &[u8]) -> Result<(), TransportError> {
-        drm::execbuffer(&*self.node, command, false)
+        drm::execbuffer(self.node.file()?, command, false)
             .map(|_no_fence| ())
             .map_err(|source| TransportError::Io { what: "submitting a control command", source })
     }
 
     fn wait(&self, seen: u32, timeout: Duration) -> Result<(), TransportError> {
         let io = |source| TransportError::Io { what: "waiting for the host", source };
-        let waiting = self.join_wait(seen).map_err(io)?;
+        let waiting = self.join_wait(self.node.file()?, seen).map_err(io)?;
         if readable_within(&waiting.fence, timeout).map_err(io)? {
             self.end_wait(&waiting);
         }
@@ -181,7 +198,7 @@ fn readable_within(file: &OwnedFd, timeout: Duration) -> io::Result<bool> {
 /// A resource and our mapping of it.
 #[derive(Debug)]
 struct Buffer {
-    node: Arc<File>,
+    node: Arc<Node>,
     resource: Resource,
     mapping: Option<Mapping>,
 }
@@ -191,9 +208,12 @@ impl RegionOwner for Buffer {}
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.mapping = None;
-        // Fails only for a handle that is not ours, and then there is nothing to close.
-        let closed = drm::gem_close(&*self.node, self.resource.bo_handle);
-        debug_assert!(closed.is_ok(), "{closed:?}");
+        // A forked child shares the file, and must leave its parent's resources alone.
+        if let Ok(node) = self.node.file() {
+            // Fails only for a handle that is not ours, and then there is nothing to close.
+            let closed = drm::gem_close(node, self.resource.bo_handle);
+            debug_assert!(closed.is_ok(), "{closed:?}");
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! A transport offers three things: shared regions, control submissions, and sleeping until the host did
 //! something. All else goes through the ring in shared memory and is the same behind every door.
 
+#[cfg(test)]
+mod device_tests;
 mod direct;
 mod drm;
 
@@ -97,6 +99,30 @@ enum Door {
     Direct { socket: PathBuf, options: direct::Options },
 }
 
+/// The process that opened a connection. A child made by `fork` inherits the mapping, the descriptors and every
+/// lock as it was at that moment; whatever it did with them it would do to its parent.
+#[derive(Debug)]
+struct Opener(rustix::process::Pid);
+
+impl Opener {
+    fn this_process() -> Opener {
+        Opener(rustix::process::getpid())
+    }
+
+    fn is_this_process(&self) -> bool {
+        self.0 == rustix::process::getpid()
+    }
+
+    fn check(&self) -> Result<(), TransportError> {
+        if self.is_this_process() {
+            return Ok(());
+        }
+        Err(TransportError::Unusable(
+            "this connection belongs to the parent process; after a fork, the child must open its own".into(),
+        ))
+    }
+}
+
 /// Reads the environment.
 fn choose(variable: impl Fn(&str) -> Option<OsString>) -> Result<Door, TransportError> {
     if variable("PARAGPU_DISABLE").is_some_and(|value| value != "0") {
@@ -181,6 +207,13 @@ mod tests {
             let error = with(variables).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_connection_is_its_openers_alone() {
+        assert!(Opener::this_process().check().is_ok());
+        let parent = rustix::process::getppid().expect("tests have a parent");
+        assert!(Opener(parent).check().is_err());
     }
 
     #[test]

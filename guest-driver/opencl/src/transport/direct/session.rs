@@ -17,7 +17,7 @@ use super::handshake::Link;
 use super::memory::Memory;
 use super::requests;
 use crate::sys::event;
-use crate::transport::TransportError;
+use crate::transport::{Opener, TransportError};
 
 /// Longer than any process lives, and still something that can be added to a point in time.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -28,6 +28,7 @@ pub(super) struct Session {
     /// Kept before `memory`, so that the daemon is told to let go before the memory goes.
     link: Link,
     memory: Memory,
+    opener: Opener,
     patience: Duration,
     state: Mutex<State>,
     changed: Condvar,
@@ -87,7 +88,7 @@ impl Session {
             TransportError::Unusable("the shared memory is too small for the queues".into())
         })?;
         let state = Mutex::new(State { exchange, led: false, dead: None });
-        Ok(Session { link, memory, patience, state, changed: Condvar::new() })
+        Ok(Session { link, memory, opener: Opener::this_process(), patience, state, changed: Condvar::new() })
     }
 
     /// The memory that the daemon shares.
@@ -97,7 +98,7 @@ impl Session {
 
     /// Sends a request and waits for its answer. `doing` says what for, in errors.
     pub(super) fn request(&self, doing: &str, request: &[&[u8]]) -> Result<Answer, TransportError> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         state.alive()?;
         let slot;
         (state, slot) = self.post(state, request, Fate::Keep)?;
@@ -117,7 +118,7 @@ impl Session {
 
     /// Sends a request whose answer nobody waits for.
     pub(super) fn send(&self, request: &[&[u8]]) -> Result<(), TransportError> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         state.reap();
         state.accepted()?;
         self.post(state, request, Fate::Discard).map(|_posted| ())
@@ -127,7 +128,7 @@ impl Session {
     /// with the same `seen` share one request, as its answer is for all of them.
     pub(super) fn wait(&self, seen: u32, timeout: Duration) -> Result<(), TransportError> {
         let deadline = Instant::now() + timeout.min(FOREVER);
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         state.reap();
         state.accepted()?;
         let serial = match state.exchange.find_wait(seen) {
@@ -147,6 +148,13 @@ impl Session {
         let (state, _) =
             self.sleep(state, deadline, |exchange| (!exchange.is_waiting(serial)).then_some(()))?;
         state.accepted()
+    }
+
+    /// What every call from outside starts with.
+    fn enter(&self) -> Result<MutexGuard<'_, State>, TransportError> {
+        // First of all: in a forked child the lock may be held by a thread that is not there.
+        self.opener.check()?;
+        Ok(self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

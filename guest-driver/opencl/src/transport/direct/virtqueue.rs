@@ -46,11 +46,11 @@ pub(super) struct Buffers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum QueueError {
     #[error("the used index moved over more requests than are outstanding")]
-    UsedIndex,
+    Index,
     #[error("a used element names no outstanding request")]
-    UsedElement,
+    Element,
     #[error("a response is longer than its buffer")]
-    UsedLength,
+    Length,
 }
 
 /// A request that the device has answered.
@@ -162,20 +162,20 @@ impl Virtqueue {
             return Ok(None);
         }
         if new > self.outstanding_count {
-            return Err(QueueError::UsedIndex);
+            return Err(QueueError::Index);
         }
         let at = 2 * usize::from(self.next_used % self.size);
         let head = u32::from_le(self.used_elements[at].load(Relaxed));
         let written = u32::from_le(self.used_elements[at + 1].load(Relaxed));
 
         let slot = u16::try_from(head).ok().filter(|head| head % 2 == 0).map(|head| head / 2);
-        let slot = slot.ok_or(QueueError::UsedElement)?;
-        let entry = self.outstanding.get_mut(usize::from(slot)).ok_or(QueueError::UsedElement)?;
-        let buffers = entry.take().ok_or(QueueError::UsedElement)?;
+        let slot = slot.ok_or(QueueError::Element)?;
+        let entry = self.outstanding.get_mut(usize::from(slot)).ok_or(QueueError::Element)?;
+        let buffers = entry.take().ok_or(QueueError::Element)?;
         self.outstanding_count -= 1;
         self.next_used = self.next_used.wrapping_add(1);
         if written > buffers.response.1 {
-            return Err(QueueError::UsedLength);
+            return Err(QueueError::Length);
         }
         Ok(Some(Used { slot, written }))
     }
@@ -276,12 +276,12 @@ mod tests {
     #[test]
     fn a_device_that_lies_is_an_error() {
         for (head, written, error) in [
-            (2, 24, QueueError::UsedElement),
-            (1, 24, QueueError::UsedElement),
-            (8, 24, QueueError::UsedElement),
-            (u32::MAX, 24, QueueError::UsedElement),
-            (0x1_0000, 24, QueueError::UsedElement),
-            (0, 65, QueueError::UsedLength),
+            (2, 24, QueueError::Element),
+            (1, 24, QueueError::Element),
+            (8, 24, QueueError::Element),
+            (u32::MAX, 24, QueueError::Element),
+            (0x1_0000, 24, QueueError::Element),
+            (0, 65, QueueError::Length),
         ] {
             let memory = memory();
             let device = Device::new(&memory);
@@ -295,7 +295,7 @@ mod tests {
         let mut queue = Virtqueue::new(&memory, LAYOUT, false).unwrap();
         queue.post(0, BUFFERS);
         device.used_index().store(2, Release);
-        assert_eq!(queue.pop(), Err(QueueError::UsedIndex));
+        assert_eq!(queue.pop(), Err(QueueError::Index));
     }
 
     #[test]

@@ -227,6 +227,44 @@ fn a_daemon_that_stops_answering_is_given_up_once() {
 }
 
 #[test]
+fn a_queue_that_stays_full_is_given_up() {
+    let daemon = Daemon::start(Fake::new());
+    let options = Options { patience: Duration::from_millis(100), ..options() };
+    let direct = Direct::open(&daemon.socket, &options).unwrap();
+    daemon.fake.lock().unwrap().mute = true;
+    let sent = (0..1000).take_while(|_| direct.submit(Doorbell::new().as_bytes()).is_ok()).count();
+    assert_eq!(sent, 128);
+}
+
+#[test]
+fn threads_may_do_everything_at_once() {
+    for event_idx in [false, true] {
+        let daemon = Daemon::start(Fake { event_idx, ..Fake::new() });
+        let direct = open(&daemon);
+        std::thread::scope(|scope| {
+            for thread in 0..6 {
+                let direct = &direct;
+                scope.spawn(move || {
+                    for round in 0..300 {
+                        match (thread + round) % 3 {
+                            0 => direct.wait(round, LONG).unwrap(),
+                            1 => direct.submit(Doorbell::new().as_bytes()).unwrap(),
+                            _ => {
+                                let region = direct.create_region(8192).unwrap();
+                                assert!(is_all(&region, 0));
+                                fill(&region, 1 + thread as u8);
+                                assert!(is_all(&region, 1 + thread as u8));
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(daemon.fake.lock().unwrap().regions.len(), 0);
+    }
+}
+
+#[test]
 fn a_refused_submission_is_reported_by_the_next_call() {
     let daemon = Daemon::start(Fake { refuse: Some(Request::Submit3d), ..Fake::new() });
     let direct = open(&daemon);
