@@ -1,0 +1,3 @@
+//! The only `unsafe` besides the C boundary.
+
+pub(crate) mod shared;
