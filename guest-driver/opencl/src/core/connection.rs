@@ -231,7 +231,7 @@ impl Connection {
 
     /// Sleeps until `ready` gives something. `ready` must come true by something that the host publishes, or by
     /// the connection being lost.
-    fn sleep_until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn sleep_until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
         let spin_end = Instant::now() + SPIN;
         loop {
             if let Some(value) = ready() {

@@ -32,7 +32,10 @@ impl Shared {
 
     /// Address of the byte at `offset`, of which `len` follow.
     pub(crate) fn address(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.region.len), "shared access out of range");
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.region.len),
+            "shared access out of range"
+        );
         // SAFETY: offset + len is within the mapping, checked above, and the mapping lives as long as `region`.
         unsafe { self.region.ptr.as_ptr().add(offset) }
     }
