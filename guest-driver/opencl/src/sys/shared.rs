@@ -11,27 +11,27 @@ use crate::transport::Region;
 /// A shared region, with checked accesses. Offsets come from this driver's own allocators, so one that is out of
 /// range is a bug here and panics (the C boundary turns that into an error code).
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub struct Shared {
     region: Region,
 }
 
 impl Shared {
-    pub(crate) fn new(region: Region) -> Shared {
+    pub fn new(region: Region) -> Shared {
         Shared { region }
     }
 
     /// What the host calls the region.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.region.id
     }
 
     /// Length in bytes.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.region.len
     }
 
     /// Address of the byte at `offset`, of which `len` follow.
-    pub(crate) fn address(&self, offset: usize, len: usize) -> *mut u8 {
+    pub fn address(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(
             offset.checked_add(len).is_some_and(|end| end <= self.region.len),
             "shared access out of range"
@@ -41,7 +41,7 @@ impl Shared {
     }
 
     /// Copies `from` to `offset`.
-    pub(crate) fn write(&self, offset: usize, from: &[u8]) {
+    pub fn write(&self, offset: usize, from: &[u8]) {
         let to = self.address(offset, from.len());
         // SAFETY: `to` has room for `from.len()` bytes (checked by `address`), and a shared mapping does not
         // overlap an ordinary slice. Other writers of these bytes are excluded by their allocation to the caller.
@@ -49,7 +49,7 @@ impl Shared {
     }
 
     /// Copies the bytes at `offset` to `to`.
-    pub(crate) fn read(&self, offset: usize, to: &mut [u8]) {
+    pub fn read(&self, offset: usize, to: &mut [u8]) {
         let from = self.address(offset, to.len());
         // SAFETY: as for `write`; what the host writes there was ordered before by the slot's acquire load.
         unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) }
@@ -64,13 +64,13 @@ impl Shared {
     }
 
     /// Makes the slot at `offset` pending.
-    pub(crate) fn clear_slot(&self, offset: usize) {
+    pub fn clear_slot(&self, offset: usize) {
         self.write(offset, &[0; SLOT_BYTES as usize]);
         self.word(offset + slot::STATE).store(slot::PENDING, Ordering::Release);
     }
 
     /// The slot at `offset` if its command is complete.
-    pub(crate) fn read_slot(&self, offset: usize) -> Option<Slot> {
+    pub fn read_slot(&self, offset: usize) -> Option<Slot> {
         if self.word(offset + slot::STATE).load(Ordering::Acquire) != slot::DONE {
             return None;
         }

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use paragpu_protocol::capset::Capset;
 
+pub use crate::sys::shared::Shared;
+
 /// A door to the device. One connection is one virtio-gpu context; it ends when this is dropped, which frees
 /// everything in it on the host.
 pub trait Transport: Send + Sync + fmt::Debug {
