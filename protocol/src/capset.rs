@@ -63,8 +63,10 @@ impl Capset {
             return Err(CapsetError::NotParagpu);
         }
         let host = (capset.version_major.get(), capset.version_minor.get());
-        if host.0 != VERSION_MAJOR || host.1 < VERSION_MINOR {
-            return Err(CapsetError::Version { host, guest: (VERSION_MAJOR, VERSION_MINOR) });
+        let guest = (VERSION_MAJOR, VERSION_MINOR);
+        // Of the same major version, a newer host understands an older guest, but not the other way round.
+        if host.0 != guest.0 || host < guest {
+            return Err(CapsetError::Version { host, guest });
         }
         Ok(capset)
     }

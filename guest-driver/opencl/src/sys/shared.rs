@@ -8,14 +8,14 @@ use zerocopy::FromBytes;
 
 use crate::transport::Region;
 
-/// A shared region, with checked accesses. Offsets come from this driver's own allocators, so one that is out of
-/// range is a bug here and panics (the C boundary turns that into an error code).
+/// A shared region, with checked accesses. An offset that is out of range is a bug of the caller's, and panics.
 #[derive(Debug)]
 pub struct Shared {
     region: Region,
 }
 
 impl Shared {
+    /// Takes over a region.
     pub fn new(region: Region) -> Shared {
         Shared { region }
     }
@@ -26,6 +26,7 @@ impl Shared {
     }
 
     /// Length in bytes.
+    #[allow(clippy::len_without_is_empty)] // No region is empty.
     pub fn len(&self) -> usize {
         self.region.len
     }
