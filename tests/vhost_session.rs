@@ -1,12 +1,12 @@
 //! Does a vhost-user session serve a driver, and survive one that means harm? With the real queue code and a
 //! real front end over a socket pair; only the executor is a thread of the test.
 
-mod common;
+mod fake_driver;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::{FREE, Guest, INDIRECT, Manners, NEXT, QUEUE_SIZE, RAM_BYTES, ThreadLauncher, WRITE, request};
+use fake_driver::{FREE, Guest, INDIRECT, Manners, NEXT, QUEUE_SIZE, RAM_BYTES, ThreadLauncher, WRITE, request};
 use paragpu::executor::supervisor::ProcessLauncher;
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION, Capset};
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
@@ -91,7 +91,7 @@ fn a_wait_ends_when_the_executor_wakes_the_guest() {
     guest.post(1, &submit(Wait::new(0).as_bytes(), FLAG_FENCE), 64);
     assert_eq!(guest.take_used(Duration::from_millis(100)), None, "held");
     guest.ok(&submit(Doorbell::new().as_bytes(), 0));
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((2, 24)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((2, 24)));
     assert!(before.elapsed() < Duration::from_millis(900), "woken, not timed out");
     guest.hang_up();
 }
@@ -185,50 +185,50 @@ fn hostile_chains_are_answered_or_ignored_and_nothing_breaks() {
     guest.descriptor(10, FREE, 7, NEXT, 11);
     guest.descriptor(11, FREE + 4096, 64, WRITE, 0);
     guest.offer(10);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((10, 24)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((10, 24)));
     // No room for a response; room for a part of it; room outside of memory.
     guest.descriptor(12, FREE, whole, 0, 0);
     guest.offer(12);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((12, 0)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((12, 0)));
     guest.descriptor(12, FREE, whole, NEXT, 13);
     guest.descriptor(13, FREE + 4096, 5, WRITE, 0);
     guest.offer(12);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((12, 5)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((12, 5)));
     guest.descriptor(13, end - 4, 64, WRITE, 0);
     guest.offer(12);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((12, 0)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((12, 0)));
     // A request outside of memory, one that wraps around, one without bytes.
     for (addr, len) in [(end - 8, 64), (u64::MAX - 8, 64), (end * 2, u32::MAX - 4096), (FREE, 0)] {
         guest.descriptor(14, addr, len, NEXT, 15);
         guest.descriptor(15, FREE + 4096, 64, WRITE, 0);
         guest.offer(14);
-        assert_eq!(guest.take_used(common::TIMEOUT), Some((14, 24)), "{addr:#x} {len:#x}");
+        assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((14, 24)), "{addr:#x} {len:#x}");
     }
     // Loops, direct and indirect; an indirect table in a table; one that is not there; next out of range.
     guest.descriptor(16, FREE, whole, NEXT, 17);
     guest.descriptor(17, FREE, whole, NEXT, 16);
     guest.offer(16);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((16, 0)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((16, 0)));
     guest.descriptor_at(FREE + 8192, 0, FREE, 4096, NEXT, 0);
     guest.descriptor(18, FREE + 8192, 16, INDIRECT, 0);
     guest.offer(18);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((18, 0)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((18, 0)));
     guest.descriptor_at(FREE + 8192, 0, FREE + 8192, 16, INDIRECT, 0);
     guest.offer(18);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((18, 0)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((18, 0)));
     guest.descriptor(18, end, 16 * 65535, INDIRECT, 0);
     guest.offer(18);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((18, 0)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((18, 0)));
     guest.descriptor(19, FREE, whole, NEXT, QUEUE_SIZE);
     guest.offer(19);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((19, 0)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((19, 0)));
     // A request of all of memory, many times over: read up to the cap.
     for index in 20..40 {
         guest.descriptor(index, 0, RAM_BYTES as u32, NEXT, index + 1);
     }
     guest.descriptor(40, FREE + 4096, 64, WRITE, 0);
     guest.offer(20);
-    assert_eq!(guest.take_used(common::TIMEOUT), Some((20, 24)));
+    assert_eq!(guest.take_used(fake_driver::TIMEOUT), Some((20, 24)));
     // A head that is no descriptor gives nothing back.
     guest.offer(QUEUE_SIZE + 1);
     assert_eq!(guest.take_used(Duration::from_millis(50)), None);

@@ -1,6 +1,7 @@
 //! paragpu: the tool, one file per subcommand.
 
 mod completions;
+mod doctor;
 mod run;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Doctor(doctor::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -25,6 +27,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::main(&arguments),
+        Command::Doctor(arguments) => Ok(doctor::main(&arguments)),
         Command::Completions(arguments) => {
             completions::main(&arguments);
             Ok(ExitCode::SUCCESS)

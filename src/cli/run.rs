@@ -102,7 +102,8 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(code as u8)
 }
 
-fn running_daemon() -> Option<PathBuf> {
+/// The socket of a daemon that answers: this user's, or else the system's.
+pub(super) fn running_daemon() -> Option<PathBuf> {
     let candidates = [socket::default_path().ok(), Some(socket::system_path())];
     candidates.into_iter().flatten().find(|path| UnixStream::connect(path).is_ok())
 }

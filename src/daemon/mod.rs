@@ -67,7 +67,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     anyhow::ensure!(number > 2, "--fd {number}: the standard descriptors are taken");
     // SAFETY: the parent opened it for us and says so; nothing in this process has opened a descriptor for
     // keeps yet, so none of ours has the number.
-    let fd = unsafe { sys::inherited(number) }.with_context(|| format!("--fd {number}"))?;
+    let fd = unsafe { sys::inherited::take(number) }.with_context(|| format!("--fd {number}"))?;
     fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     let listening = rustix::net::sockopt::socket_acceptconn(&fd)
         .with_context(|| format!("--fd {number} is not a socket"))?;
@@ -86,7 +86,7 @@ fn raise_descriptor_limit() {
 /// An executor: the same program with its socket as standard input.
 fn executor_main() -> ExitCode {
     // SAFETY: this is the first thing that the process does; nothing owns a descriptor yet.
-    if let Err(error) = unsafe { sys::close_inherited() } {
+    if let Err(error) = unsafe { sys::inherited::close() } {
         eprintln!("paragpud executor: cannot close inherited descriptors: {error}");
         return ExitCode::FAILURE;
     }

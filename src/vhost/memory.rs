@@ -155,7 +155,7 @@ impl GuestView for GuestRam {
 
 fn map_region(info: RegionInfo, file: File) -> Result<Region, MemoryError> {
     // The vhost crate receives descriptors without close-on-exec, but executors of other vGPUs are started all
-    // the time. (One that is started before this line closes it itself: see `sys::close_inherited`.)
+    // the time. (One that is started before this line closes it itself: see `sys::inherited::close`.)
     fcntl_setfd(&file, FdFlags::CLOEXEC).map_err(io::Error::from)?;
     info.guest_addr.checked_add(info.len).ok_or(MemoryError::Overflow)?;
     info.user_addr.checked_add(info.len).ok_or(MemoryError::Overflow)?;

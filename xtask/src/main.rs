@@ -1,2 +1,61 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands of paragpu, run as `cargo xtask COMMAND`.
+//!
+//! `vm` is the base of the others: it boots a virtual machine that shows the host's programs, has a vGPU, runs one
+//! command and passes its output and exit status through. `demo` and `test` run their programs in such a VM.
+
+mod apt;
+mod boot_files;
+mod broker;
+mod demo;
+mod fuzz;
+mod guest_job;
+mod initramfs;
+mod interrupt;
+mod kernel;
+mod kernel_image;
+mod logs;
+mod modules;
+mod packages;
+mod ports;
+mod process;
+mod qemu;
+mod say;
+mod test;
+mod vm;
+mod vm_run;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Developer commands of paragpu.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Test(test::Test),
+    Vm(vm::Vm),
+    Fuzz(fuzz::Fuzz),
+}
+
+/// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
+const VM_FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let (result, failure) = match Arguments::parse().command {
+        Command::Demo(demo) => (demo.run(), ExitCode::FAILURE),
+        Command::Test(test) => (test.run(), ExitCode::FAILURE),
+        Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
+        Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
+    };
+    result.unwrap_or_else(|error| {
+        say::error(&error);
+        failure
+    })
+}

@@ -1,27 +1,110 @@
-//! An executor without a device: says yes to everything, and runs nothing.
+//! The executor: owns one vGPU's OpenCL objects and runs its commands.
+//!
+//! [`main`] is the process. Inside, an [`Executor`] does what the broker says; each context has a thread that
+//! takes frames from its ring and gives them to a [`Context`], which checks them, keeps the objects' records and
+//! gives the work to a [`Backend`](backend::Backend). All of these can be used in any process: tests and fuzzers
+//! do.
 
+pub mod backend;
+pub mod builds;
+mod completion;
+mod context;
+mod dispatch;
+mod executor;
+pub mod fuzz;
+mod objects;
+pub mod record;
+mod recorder;
+pub mod region;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use self::backend::Backend;
+use self::backend::null::Null;
+use self::backend::opencl::OpenCl;
 use super::channel::Channel;
-use super::message::{ContextUsage, ToBroker, ToExecutor};
+use super::message::{ToBroker, ToExecutor};
 
-/// Runs the executor until the broker hangs up.
-pub fn main(socket: UnixStream) -> ExitCode {
-    let channel = Channel::new(socket);
-    while let Ok(Some((message, _fds))) = channel.recv::<ToExecutor>() {
-        let answer = match message {
-            ToExecutor::Hello { .. } => ToBroker::Ready { devices: vec!["none".into()] },
-            ToExecutor::RemoveRegion { context, region } => ToBroker::RegionRemoved { context, region },
-            ToExecutor::DestroyContext { context } => {
-                ToBroker::ContextDestroyed { context, usage: ContextUsage::default() }
-            }
-            ToExecutor::Quiesce => ToBroker::Quiesced,
-            _ => continue,
-        };
-        if channel.send(&answer, &[]).is_err() {
-            break;
+pub use context::Context;
+pub use executor::{EventSink, Executor, ExecutorError};
+pub use recorder::RECORD_VARIABLE;
+
+/// Environment variable: `null` for a backend without a device, for tests of everything else.
+pub const BACKEND_VARIABLE: &str = "PARAGPU_BACKEND";
+
+struct ChannelSink(Arc<Channel>);
+
+impl EventSink for ChannelSink {
+    fn send(&self, message: ToBroker) {
+        if let Err(error) = self.0.send(&message, &[]) {
+            // The broker is gone; the reading side finds out and ends the process.
+            log::debug!("to the broker: {error}");
         }
     }
-    ExitCode::SUCCESS
+}
+
+/// An executor's process, from the first message to the hang-up.
+pub fn main(socket: UnixStream) -> ExitCode {
+    // The broker may be killed without a word; its executors must not outlive it.
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        log::warn!("PR_SET_PDEATHSIG: {error}");
+    }
+    let channel = Arc::new(Channel::new(socket));
+    let sink = Arc::new(ChannelSink(channel.clone()));
+    let (hello, fds) = match channel.recv::<ToExecutor>() {
+        Ok(Some(first)) => first,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("from the broker: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if std::env::var_os(BACKEND_VARIABLE).is_some_and(|name| name == "null") {
+        return serve(Null::new(1), &channel, sink, hello, fds);
+    }
+    match OpenCl::open() {
+        Ok(backend) => serve(backend, &channel, sink, hello, fds),
+        Err(error) => {
+            log::error!("{error}");
+            sink.send(ToBroker::NoDevice { reason: error.to_string() });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve<B: Backend>(
+    backend: B,
+    channel: &Channel,
+    sink: Arc<ChannelSink>,
+    hello: ToExecutor,
+    fds: Vec<OwnedFd>,
+) -> ExitCode {
+    let devices = backend.devices().iter().map(|device| device.name.clone()).collect();
+    sink.send(ToBroker::Ready { devices });
+    let mut executor = Executor::new(Arc::new(backend), sink);
+    let mut next = Ok(Some((hello, fds)));
+    loop {
+        match next {
+            Ok(Some((message, fds))) => {
+                if let Err(error) = executor.handle(message, fds) {
+                    log::error!("from the broker: {error}");
+                    return ExitCode::FAILURE;
+                }
+            }
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(error) => {
+                log::error!("from the broker: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+        next = channel.recv();
+    }
 }

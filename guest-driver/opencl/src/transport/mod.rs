@@ -7,7 +7,14 @@
 //! A transport offers three things: shared regions, control submissions, and sleeping until the host did
 //! something. All else goes through the ring in shared memory and is the same behind every door.
 
+#[cfg(test)]
+mod device_tests;
+mod direct;
+mod drm;
+
+use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +81,150 @@ pub enum TransportError {
 
 /// Opens the device: `PARAGPU_TRANSPORT` (`drm` or `direct`) decides; without it, `direct` if
 /// `PARAGPU_SOCKET` names a socket, else `drm`.
+///
+/// Other variables: `PARAGPU_DISABLE` (set to anything but nothing or `0`) shuts both doors;
+/// `PARAGPU_RENDER_NODE` names the one render node to use; `PARAGPU_MEMORY_MIB` sets how much memory a direct
+/// connection can share with the host.
 pub fn open() -> Result<Arc<dyn Transport>, TransportError> {
-    Err(TransportError::NoDevice("not built yet".into()))
+    match choose(|name| std::env::var_os(name).filter(|value| !value.is_empty()))? {
+        Door::Drm { node } => Ok(Arc::new(drm::Drm::open(node.as_deref())?)),
+        Door::Direct { socket, options } => Ok(Arc::new(direct::Direct::open(&socket, &options)?)),
+    }
+}
+
+/// Which door, and its settings.
+#[derive(Debug)]
+enum Door {
+    Drm { node: Option<PathBuf> },
+    Direct { socket: PathBuf, options: direct::Options },
+}
+
+/// The process that opened a connection. A child made by `fork` inherits the mapping, the descriptors and every
+/// lock as it was at that moment; whatever it did with them it would do to its parent.
+#[derive(Debug)]
+struct Opener(rustix::process::Pid);
+
+impl Opener {
+    fn this_process() -> Opener {
+        Opener(rustix::process::getpid())
+    }
+
+    fn is_this_process(&self) -> bool {
+        self.0 == rustix::process::getpid()
+    }
+
+    fn check(&self) -> Result<(), TransportError> {
+        if self.is_this_process() {
+            return Ok(());
+        }
+        Err(TransportError::Unusable(
+            "this connection belongs to the parent process; after a fork, the child must open its own".into(),
+        ))
+    }
+}
+
+/// Reads the environment.
+fn choose(variable: impl Fn(&str) -> Option<OsString>) -> Result<Door, TransportError> {
+    if variable("PARAGPU_DISABLE").is_some_and(|value| value != "0") {
+        return Err(TransportError::NoDevice("PARAGPU_DISABLE is set".into()));
+    }
+    let socket = variable("PARAGPU_SOCKET").map(PathBuf::from);
+    let wanted = variable("PARAGPU_TRANSPORT");
+    let direct = match wanted.as_deref().map(|wanted| wanted.to_str()) {
+        None => socket.is_some(),
+        Some(Some("direct")) => true,
+        Some(Some("drm")) => false,
+        Some(_) => {
+            let wanted = wanted.unwrap_or_default();
+            return Err(TransportError::Unusable(format!(
+                "PARAGPU_TRANSPORT is {}; it can be drm or direct",
+                wanted.display()
+            )));
+        }
+    };
+    if !direct {
+        return Ok(Door::Drm { node: variable("PARAGPU_RENDER_NODE").map(PathBuf::from) });
+    }
+    let socket = socket.ok_or_else(|| {
+        TransportError::NoDevice(
+            "PARAGPU_TRANSPORT is direct, but PARAGPU_SOCKET does not name paragpud's socket".into(),
+        )
+    })?;
+    let mut options = direct::Options::default();
+    if let Some(mib) = variable("PARAGPU_MEMORY_MIB") {
+        let bytes =
+            mib.to_str().and_then(|mib| mib.parse::<u64>().ok()).and_then(|mib| mib.checked_mul(1 << 20));
+        options.memory_bytes = bytes.ok_or_else(|| {
+            TransportError::Unusable(format!("PARAGPU_MEMORY_MIB is {}, not a number of MiB", mib.display()))
+        })?;
+    }
+    Ok(Door::Direct { socket, options })
+}
+
+/// A region's size in whole pages, if the protocol has room for it.
+fn region_bytes(bytes: u64, page: u64, most: u64) -> Result<u32, TransportError> {
+    bytes
+        .max(1)
+        .checked_next_multiple_of(page)
+        .filter(|&rounded| rounded <= most)
+        .and_then(|rounded| u32::try_from(rounded).ok())
+        .ok_or_else(|| {
+            TransportError::Unusable(format!("a region of {bytes} bytes is too large; the most is {most}"))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use paragpu_protocol::limits::MAX_REGION_BYTES;
+
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> Result<Door, TransportError> {
+        choose(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+    }
+
+    #[test]
+    fn the_environment_chooses_the_door() {
+        assert!(matches!(with(&[]), Ok(Door::Drm { node: None })));
+        let door = with(&[("PARAGPU_SOCKET", "/s"), ("PARAGPU_MEMORY_MIB", "64")]).unwrap();
+        let Door::Direct { socket, options } = door else { panic!("{door:?}") };
+        assert_eq!((socket, options.memory_bytes), ("/s".into(), 64 << 20));
+        let door = with(&[("PARAGPU_SOCKET", "/s"), ("PARAGPU_TRANSPORT", "drm")]);
+        assert!(matches!(door, Ok(Door::Drm { .. })));
+        let door = with(&[("PARAGPU_RENDER_NODE", "/n")]);
+        assert!(matches!(door, Ok(Door::Drm { node: Some(_) })));
+        assert!(matches!(with(&[("PARAGPU_DISABLE", "0")]), Ok(Door::Drm { .. })));
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        for (variables, part) in [
+            (&[("PARAGPU_DISABLE", "1"), ("PARAGPU_SOCKET", "/s")][..], "PARAGPU_DISABLE is set"),
+            (&[("PARAGPU_TRANSPORT", "tcp")], "drm or direct"),
+            (&[("PARAGPU_TRANSPORT", "direct")], "PARAGPU_SOCKET"),
+            (&[("PARAGPU_SOCKET", "/s"), ("PARAGPU_MEMORY_MIB", "much")], "not a number of MiB"),
+        ] {
+            let error = with(variables).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_its_openers_alone() {
+        assert!(Opener::this_process().check().is_ok());
+        let parent = rustix::process::getppid().expect("tests have a parent");
+        assert!(Opener(parent).check().is_err());
+    }
+
+    #[test]
+    fn region_sizes_are_whole_pages_within_32_bits() {
+        assert_eq!(region_bytes(0, 4096, MAX_REGION_BYTES).unwrap(), 4096);
+        assert_eq!(region_bytes(4097, 4096, MAX_REGION_BYTES).unwrap(), 8192);
+        assert_eq!(
+            u64::from(region_bytes(MAX_REGION_BYTES, 4096, MAX_REGION_BYTES).unwrap()),
+            MAX_REGION_BYTES
+        );
+        assert!(region_bytes(MAX_REGION_BYTES + 1, 4096, u64::MAX).is_err());
+        assert!(region_bytes(u64::MAX, 4096, MAX_REGION_BYTES).is_err());
+    }
 }

@@ -1,0 +1,259 @@
+//! Kernels and launches.
+
+use std::ffi::c_void;
+
+use opencl_sys::{CL_COMMAND_NDRANGE_KERNEL, CL_COMMAND_TASK};
+use paragpu_protocol::info::InfoKind;
+use paragpu_protocol::kernel::ArgKind;
+
+use crate::boundary::arguments::EventArgs;
+use crate::boundary::object::{Handle, Object, RawHandle};
+use crate::boundary::pointer::{Bytes, In, Out};
+use crate::core::buffer::Buffer;
+use crate::core::device::Device;
+use crate::core::error::{ClError, ClResult, refuse_if};
+use crate::core::info::Info;
+use crate::core::kernel::{Kernel, Range};
+use crate::core::program::Program;
+use crate::core::queue::{Queue, Request};
+
+/// Longest name that is asked for; the protocol carries no longer one, and no compiler takes one.
+const MAX_NAME_BYTES: usize = 4096;
+
+/// `clCreateKernel`.
+pub(super) fn create(program: Handle<Program>, kernel_name: Bytes) -> ClResult<RawHandle> {
+    let program = program.get()?;
+    // CL_INVALID_VALUE if kernel_name is NULL.
+    let name = kernel_name.string(0).ok_or(ClError::INVALID_VALUE)?;
+    // CL_INVALID_KERNEL_NAME if kernel_name is not found in program. The host knows.
+    let name = String::from_utf8(name).or(Err(ClError::INVALID_KERNEL_NAME))?;
+    refuse_if(name.is_empty() || name.len() > MAX_NAME_BYTES, ClError::INVALID_KERNEL_NAME)?;
+    Ok(Kernel::new(program, &name)?.hand_out())
+}
+
+/// `clCreateKernelsInProgram`.
+pub(super) fn create_all(
+    program: Handle<Program>,
+    num_kernels: u32,
+    kernels: Out<*mut c_void>,
+    num_kernels_ret: Out<u32>,
+) -> ClResult<()> {
+    let program = program.get()?;
+    let names = program.kernel_names()?;
+    if !kernels.is_null() {
+        // CL_INVALID_VALUE if kernels is not NULL and num_kernels is less than the number of kernels in program.
+        refuse_if((num_kernels as usize) < names.len(), ClError::INVALID_VALUE)?;
+        let all = names.iter().map(|name| Kernel::new(program, name)).collect::<ClResult<Vec<_>>>()?;
+        kernels.fill_handles(&all.into_iter().map(Object::hand_out).collect::<Vec<_>>());
+    }
+    num_kernels_ret.set(names.len() as u32);
+    Ok(())
+}
+
+/// `clCloneKernel`.
+pub(super) fn duplicate(source_kernel: Handle<Kernel>) -> ClResult<RawHandle> {
+    Ok(source_kernel.get()?.duplicate()?.hand_out())
+}
+
+/// `clRetainKernel`.
+pub(super) fn retain(kernel: Handle<Kernel>) -> ClResult<()> {
+    kernel.get().map(Object::retain)
+}
+
+/// `clReleaseKernel`.
+pub(super) fn release(kernel: Handle<Kernel>) -> ClResult<()> {
+    kernel.get()?.release()
+}
+
+/// `clSetKernelArg`.
+pub(super) fn set_arg(
+    kernel: Handle<Kernel>,
+    arg_index: u32,
+    arg_size: usize,
+    arg_value: Bytes,
+) -> ClResult<()> {
+    let kernel = kernel.get()?;
+    match kernel.arg_kind(arg_index)? {
+        ArgKind::Value => {
+            // CL_INVALID_ARG_SIZE if arg_size is zero. CL_INVALID_ARG_VALUE if arg_value specified is not a valid value.
+            refuse_if(arg_size == 0, ClError::INVALID_ARG_SIZE)?;
+            let value = arg_value.get(arg_size).ok_or(ClError::INVALID_ARG_VALUE)?;
+            kernel.set_value(arg_index, value)
+        }
+        ArgKind::Buffer => {
+            // CL_INVALID_ARG_SIZE if the argument is a memory object and arg_size != sizeof(cl_mem).
+            refuse_if(arg_size != size_of::<*mut c_void>(), ClError::INVALID_ARG_SIZE)?;
+            // CL_INVALID_MEM_OBJECT for an argument declared to be a memory object when the specified arg_value is not
+            // a valid memory object.
+            let buffer = arg_value.as_object::<Buffer>()?;
+            let is_own = |buffer: &Object<Buffer>| buffer.context().handle() == kernel.context().handle();
+            refuse_if(!buffer.as_deref().is_none_or(is_own), ClError::INVALID_MEM_OBJECT)?;
+            kernel.set_buffer(arg_index, buffer.as_ref())
+        }
+        ArgKind::Local => {
+            // CL_INVALID_ARG_VALUE if the argument is declared with the local qualifier and arg_value is not NULL;
+            // CL_INVALID_ARG_SIZE if arg_size is zero then.
+            refuse_if(!arg_value.is_null(), ClError::INVALID_ARG_VALUE)?;
+            refuse_if(arg_size == 0, ClError::INVALID_ARG_SIZE)?;
+            kernel.set_local(arg_index, arg_size)
+        }
+        // CL_INVALID_SAMPLER for an argument declared to be of type sampler_t when the specified arg_value is not a valid
+        // sampler object. There are none.
+        ArgKind::Sampler => Err(ClError::INVALID_SAMPLER),
+        // Likewise for images; and nothing else can be passed.
+        ArgKind::Image => Err(ClError::INVALID_MEM_OBJECT),
+        ArgKind::Other => Err(ClError::INVALID_ARG_VALUE),
+    }
+}
+
+/// `clGetKernelInfo`.
+pub(super) fn info(kernel: Handle<Kernel>, param_name: u32) -> ClResult<Info> {
+    kernel.get()?.info(param_name)
+}
+
+/// `clGetKernelArgInfo`.
+pub(super) fn arg_info(kernel: Handle<Kernel>, arg_index: u32, param_name: u32) -> ClResult<Info> {
+    let kernel = kernel.get()?;
+    // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index.
+    kernel.arg_kind(arg_index)?;
+    Ok(kernel.ask(InfoKind::KernelArg, param_name, arg_index, &[])?.into())
+}
+
+/// The device that a question about a kernel is for.
+fn device_for<'a>(kernel: &'a Kernel, device: &'a Handle<Device>) -> ClResult<&'a Object<Device>> {
+    // CL_INVALID_DEVICE if device is not in the list of devices associated with kernel or if device is NULL but there is
+    // more than one device associated with kernel.
+    match kernel.context().devices() {
+        [only] if device.is_null() => Ok(only),
+        _ => {
+            let device = device.get()?;
+            refuse_if(!kernel.context().has_device(device), ClError::INVALID_DEVICE)?;
+            Ok(device)
+        }
+    }
+}
+
+/// `clGetKernelWorkGroupInfo`.
+pub(super) fn work_group_info(
+    kernel: Handle<Kernel>,
+    device: Handle<Device>,
+    param_name: u32,
+) -> ClResult<Info> {
+    let kernel = kernel.get()?;
+    let device = device_for(kernel, &device)?;
+    Ok(kernel.ask(InfoKind::KernelWorkGroup, param_name, device.index(), &[])?.into())
+}
+
+/// `clGetKernelSubGroupInfo`.
+pub(super) fn sub_group_info(
+    kernel: Handle<Kernel>,
+    device: Handle<Device>,
+    param_name: u32,
+    input_value_size: usize,
+    input_value: Bytes,
+) -> ClResult<Info> {
+    /// Three sizes are the longest input.
+    const MAX_INPUT_BYTES: usize = 3 * size_of::<usize>();
+    let kernel = kernel.get()?;
+    let device = device_for(kernel, &device)?;
+    // CL_INVALID_VALUE if the size in bytes specified by input_value_size is not valid for param_name.
+    refuse_if(input_value_size > MAX_INPUT_BYTES, ClError::INVALID_VALUE)?;
+    let input = input_value.get(input_value_size).unwrap_or_default();
+    Ok(kernel.ask(InfoKind::KernelSubGroup, param_name, device.index(), input)?.into())
+}
+
+/// Up to three sizes; `rest` fills the dimensions that are not used.
+fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
+    let values = values.values(dims as usize)?;
+    Some([0, 1, 2].map(|dim| values.get(dim).copied().unwrap_or(rest)))
+}
+
+/// Checks the work-group size that the application wants.
+fn check_local(kernel: &Kernel, device: &Device, range: &Range) -> ClResult<()> {
+    let limits = kernel.limits(device)?;
+    let is_required = limits.required != [0; 3];
+    let Some(local) = range.local else {
+        // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
+        // OpenCL 2.1. Since then the host may choose, and it knows the required size.
+        return Ok(());
+    };
+    let local64 = local.map(|size| size as u64);
+    // CL_INVALID_WORK_GROUP_SIZE if local_work_size is specified and does not match the required work-group size for
+    // kernel in the program source.
+    refuse_if(is_required && local64 != limits.required, ClError::INVALID_WORK_GROUP_SIZE)?;
+    // CL_INVALID_WORK_ITEM_SIZE if the number of work-items specified in any of local_work_size[0], …
+    // local_work_size[work_dim - 1] is greater than the corresponding values specified by CL_DEVICE_MAX_WORK_ITEM_SIZES.
+    let most = device.max_work_item_sizes();
+    refuse_if((0..3).any(|dim| local64[dim] > most[dim]), ClError::INVALID_WORK_ITEM_SIZE)?;
+    // CL_INVALID_WORK_GROUP_SIZE if the total number of work-items in the work-group is greater than
+    // CL_KERNEL_WORK_GROUP_SIZE, or if any size is 0.
+    let total = local64.iter().try_fold(1u64, |product, size| product.checked_mul(*size)).unwrap_or(u64::MAX);
+    let most = limits.work_group_size.min(device.max_work_group_size());
+    refuse_if(total == 0 || total > most, ClError::INVALID_WORK_GROUP_SIZE)?;
+    // CL_INVALID_WORK_GROUP_SIZE if the program was compiled with -cl-uniform-work-group-size, or the device has no
+    // non-uniform work-groups, and the number of work-items specified by global_work_size is not evenly divisible by the
+    // size of work-group. How it was compiled, the host knows.
+    let is_even = (0..3).all(|dim| range.global[dim].is_multiple_of(local[dim]));
+    refuse_if(!is_even && !device.has_non_uniform_work_groups(), ClError::INVALID_WORK_GROUP_SIZE)
+}
+
+/// Checks that every launch makes.
+fn check_launch(queue: &Object<Queue>, kernel: &Object<Kernel>) -> ClResult<()> {
+    // CL_INVALID_CONTEXT if context associated with command_queue and kernel are not the same.
+    refuse_if(queue.context().handle() != kernel.context().handle(), ClError::INVALID_CONTEXT)?;
+    // CL_INVALID_KERNEL_ARGS if the kernel argument values have not been specified.
+    refuse_if(!kernel.has_all_args(), ClError::INVALID_KERNEL_ARGS)
+}
+
+/// `clEnqueueNDRangeKernel`.
+pub(super) fn enqueue_nd_range(
+    queue: Handle<Queue>,
+    kernel: Handle<Kernel>,
+    work_dim: u32,
+    global_work_offset: In<usize>,
+    global_work_size: In<usize>,
+    local_work_size: In<usize>,
+    events: EventArgs,
+) -> ClResult<()> {
+    let (queue, kernel) = (queue.get()?, kernel.get()?);
+    check_launch(queue, kernel)?;
+    // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
+    refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
+    let global = sizes(global_work_size, work_dim, 1);
+    let range = Range {
+        dims: work_dim,
+        offset: sizes(global_work_offset, work_dim, 0).unwrap_or_default(),
+        global: global.unwrap_or_default(),
+        local: sizes(local_work_size, work_dim, 1),
+    };
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(CL_COMMAND_NDRANGE_KERNEL, &wait, events.wants_event());
+    if range.global.contains(&0) {
+        // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in it are 0 — before
+        // OpenCL 2.1. Since then the command "will trivially succeed after its event dependencies are satisfied".
+        refuse_if(!queue.device().allows_empty_range(), ClError::INVALID_GLOBAL_WORK_SIZE)?;
+        events.give(queue.enqueue_nothing(&request)?.event);
+        return Ok(());
+    }
+    // CL_INVALID_GLOBAL_OFFSET if the value specified in global_work_size + the corresponding values in
+    // global_work_offset for any dimensions is greater than the maximum value representable by size_t on the device.
+    let overflows = (0..3).any(|dim| range.global[dim].checked_add(range.offset[dim]).is_none());
+    refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
+    if range.local.is_some() {
+        check_local(kernel, queue.device(), &range)?;
+    }
+    events.give(kernel.enqueue(queue, &request, range)?);
+    Ok(())
+}
+
+/// `clEnqueueTask`: one work-item.
+pub(super) fn enqueue_task(queue: Handle<Queue>, kernel: Handle<Kernel>, events: EventArgs) -> ClResult<()> {
+    let (queue, kernel) = (queue.get()?, kernel.get()?);
+    check_launch(queue, kernel)?;
+    let wait = events.wait_list(queue.context())?;
+    let range = Range { dims: 1, offset: [0; 3], global: [1; 3], local: Some([1; 3]) };
+    check_local(kernel, queue.device(), &range)?;
+    let request = Request::new(CL_COMMAND_TASK, &wait, events.wants_event());
+    events.give(kernel.enqueue(queue, &request, range)?);
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! The OpenCL API: one function per entry point, in the files named after the objects.
+//!
+//! Each function gets its arguments wrapped by [`boundary`](crate::boundary) and returns a `ClResult`; the C functions
+//! around them are made in [`entries`]. Above each error stands the condition, in the specification's words.
+
+pub(crate) mod dispatch;
+
+mod buffer;
+mod context;
+mod device;
+mod entries;
+mod event;
+mod exports;
+mod kernel;
+mod platform;
+mod program;
+mod queue;
+mod transfer;
+mod unsupported;

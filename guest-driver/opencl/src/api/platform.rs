@@ -1,0 +1,53 @@
+//! Platforms, and how the loader finds them.
+
+use std::ffi::c_void;
+
+use crate::api::{entries, exports};
+use crate::boundary::arguments;
+use crate::boundary::object::Handle;
+use crate::boundary::pointer::{Bytes, Out};
+use crate::core::error::{ClError, ClResult};
+use crate::core::info::Info;
+use crate::core::platform::{self, Platform};
+
+/// Set to make the driver say that there is no device.
+const DISABLE: &str = "PARAGPU_DISABLE";
+
+/// `clGetPlatformIDs` and `clIcdGetPlatformIDsKHR`.
+pub(super) fn ids(num_entries: u32, platforms: Out<*mut c_void>, num_platforms: Out<u32>) -> ClResult<()> {
+    // CL_PLATFORM_NOT_FOUND_KHR if zero platforms are available. Why there is none, `PARAGPU_DEBUG` tells.
+    if std::env::var_os(DISABLE).is_some() {
+        crate::debug::debug!("{DISABLE} is set");
+        return Err(ClError::PLATFORM_NOT_FOUND);
+    }
+    let found = platform::found().or(Err(ClError::PLATFORM_NOT_FOUND))?;
+    arguments::give_list(&[found.platform.handle()], num_entries, platforms, num_platforms)
+}
+
+/// `clGetPlatformInfo`. "platform refers to the platform ID returned by clGetPlatformIDs or can be NULL. If platform is
+/// NULL, the behavior is implementation-defined": NULL is this platform.
+pub(super) fn info(platform: Handle<Platform>, param_name: u32) -> ClResult<Info> {
+    arguments::optional(&platform)?;
+    Platform::info(param_name)
+}
+
+/// `clUnloadPlatformCompiler`: a hint, and there is nothing to unload.
+pub(super) fn unload_compiler(platform: Handle<Platform>) -> ClResult<()> {
+    platform.get().map(|_| ())
+}
+
+/// `clGetExtensionFunctionAddress`: NULL for what there is not.
+pub(super) fn function_address(name: Bytes) -> Option<*mut c_void> {
+    let name = name.string(0)?;
+    match name.as_slice() {
+        b"clIcdGetPlatformIDsKHR" => Some(exports::clIcdGetPlatformIDsKHR as *mut c_void),
+        b"clGetKernelSubGroupInfoKHR" => Some(entries::clGetKernelSubGroupInfo as *mut c_void),
+        _ => None,
+    }
+}
+
+/// `clGetExtensionFunctionAddressForPlatform`.
+pub(super) fn function_address_for_platform(platform: Handle<Platform>, name: Bytes) -> Option<*mut c_void> {
+    platform.get().ok()?;
+    function_address(name)
+}

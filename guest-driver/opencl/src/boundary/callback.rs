@@ -1,0 +1,73 @@
+//! Functions of the application that this driver calls.
+
+use std::ffi::{c_char, c_void};
+
+use crate::boundary::object::RawHandle;
+
+/// A context's error callback.
+pub(crate) type NotifyFn = unsafe extern "C" fn(*const c_char, *const c_void, usize, *mut c_void);
+/// A callback with an object: builds, destructors.
+pub(crate) type HandleFn = unsafe extern "C" fn(*mut c_void, *mut c_void);
+/// An event callback.
+pub(crate) type EventFn = unsafe extern "C" fn(*mut c_void, i32, *mut c_void);
+
+/// A native kernel; never called.
+pub(crate) type NativeFn = unsafe extern "C" fn(*mut c_void);
+/// What frees shared virtual memory; never called.
+pub(crate) type SvmFreeFn = unsafe extern "C" fn(*mut c_void, u32, *mut *mut c_void, *mut c_void);
+
+/// The application's own argument of a callback: passed on, never looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UserData(pub(super) *mut c_void);
+
+impl UserData {
+    /// True if it is NULL.
+    pub(crate) fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+}
+
+/// A function and its argument.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Callback<F> {
+    function: F,
+    user_data: UserData,
+}
+
+// SAFETY: OpenCL callbacks are called asynchronously, from whatever thread: "it is the application's responsibility to
+// ensure that the callback function is thread-safe".
+unsafe impl<F> Send for Callback<F> {}
+// SAFETY: as above.
+unsafe impl<F> Sync for Callback<F> {}
+
+impl<F> Callback<F> {
+    /// A callback, unless there is no function.
+    pub(crate) fn new(function: Option<F>, user_data: UserData) -> Option<Callback<F>> {
+        function.map(|function| Callback { function, user_data })
+    }
+}
+
+impl Callback<HandleFn> {
+    /// Calls it. No lock may be held: it may call OpenCL.
+    pub(crate) fn call(&self, object: RawHandle) {
+        // SAFETY: the application passed this function for this purpose, with this argument.
+        unsafe { (self.function)(object.0, self.user_data.0) }
+    }
+}
+
+impl Callback<EventFn> {
+    /// Calls it. No lock may be held: it may call OpenCL.
+    pub(crate) fn call(&self, event: RawHandle, status: i32) {
+        // SAFETY: the application passed this function for this purpose, with this argument.
+        unsafe { (self.function)(event.0, status, self.user_data.0) }
+    }
+}
+
+impl Callback<NotifyFn> {
+    /// Tells the application of an error in a context.
+    pub(crate) fn call(&self, message: &std::ffi::CStr) {
+        // SAFETY: the application passed this function for this purpose, with this argument; private_info may be
+        // NULL with a size of 0.
+        unsafe { (self.function)(message.as_ptr(), std::ptr::null(), 0, self.user_data.0) }
+    }
+}

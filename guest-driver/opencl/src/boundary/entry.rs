@@ -1,0 +1,158 @@
+//! From an ordinary Rust function to a C entry point.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use opencl_sys::{CL_SUCCESS, cl_int};
+
+use crate::boundary::object::RawHandle;
+use crate::boundary::pointer::{AppMemory, Out};
+use crate::core::error::{ClError, ClResult};
+
+/// Runs an entry point's body. A panic is a bug in this driver; it ends the call, not the application.
+fn run<T>(body: impl FnOnce() -> ClResult<T>) -> ClResult<T> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(ClError::OUT_OF_HOST_MEMORY))
+}
+
+/// For entry points that return a status.
+pub(crate) fn status(body: impl FnOnce() -> ClResult<()>) -> cl_int {
+    match run(body) {
+        Ok(()) => CL_SUCCESS,
+        Err(ClError(code)) => code,
+    }
+}
+
+/// For entry points that return a pointer, and the status through `errcode_ret`.
+pub(crate) fn pointer<T: Pointer>(
+    errcode_ret: Out<cl_int>,
+    body: impl FnOnce() -> ClResult<T>,
+) -> *mut c_void {
+    match run(body) {
+        Ok(value) => {
+            errcode_ret.set(CL_SUCCESS);
+            value.into_pointer()
+        }
+        Err(ClError(code)) => {
+            errcode_ret.set(code);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// For entry points that return a pointer and nothing else.
+pub(crate) fn pointer_or_null(body: impl FnOnce() -> Option<*mut c_void>) -> *mut c_void {
+    run(|| Ok(body())).ok().flatten().unwrap_or(std::ptr::null_mut())
+}
+
+/// What such entry points return.
+pub(crate) trait Pointer {
+    /// As C sees it.
+    fn into_pointer(self) -> *mut c_void;
+}
+
+impl Pointer for RawHandle {
+    fn into_pointer(self) -> *mut c_void {
+        self.0
+    }
+}
+
+impl Pointer for AppMemory {
+    fn into_pointer(self) -> *mut c_void {
+        self.as_pointer()
+    }
+}
+
+/// Makes C entry points of Rust functions. The first word says what is added to the arguments that are written out:
+///
+/// | word | added | the function returns |
+/// |---|---|---|
+/// | `status` | | `ClResult<()>` |
+/// | `create` | `errcode_ret` | `ClResult<RawHandle>` |
+/// | `query` | `param_value_size`, `param_value`, `param_value_size_ret` | `ClResult<Info>` |
+/// | `enqueue` | wait list and `event` | `ClResult<()>` |
+/// | `map` | wait list, `event` and `errcode_ret` | `ClResult<AppMemory>` |
+macro_rules! entries {
+    ($($kind:ident $name:ident ($($arg:ident: $type:ty),* $(,)?) => $path:path;)*) => {
+        $( $crate::boundary::entry::entry!{ $kind $name ($($arg: $type),*) => $path } )*
+    };
+}
+
+macro_rules! entry {
+    (status $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name($($arg: $type),*) -> cl_int {
+            $crate::boundary::entry::status(|| {
+                // SAFETY: the application keeps what the specification demands of its arguments.
+                unsafe { $path($( Argument::from_c($arg) ),*) }
+            })
+        }
+    };
+    (create $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name($($arg: $type,)* errcode_ret: *mut cl_int) -> *mut c_void {
+            // SAFETY: the application keeps what the specification demands of its arguments.
+            let errcode_ret = unsafe { Argument::from_c(errcode_ret) };
+            $crate::boundary::entry::pointer(errcode_ret, || {
+                // SAFETY: as above.
+                unsafe { $path($( Argument::from_c($arg) ),*) }
+            })
+        }
+    };
+    (query $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name(
+            $($arg: $type,)*
+            param_value_size: usize,
+            param_value: *mut c_void,
+            param_value_size_ret: *mut usize,
+        ) -> cl_int {
+            $crate::boundary::entry::status(|| {
+                // SAFETY: the application keeps what the specification demands of its arguments.
+                let (info, answer) = unsafe {
+                    (
+                        $path($( Argument::from_c($arg) ),*)?,
+                        Answer::new(param_value_size, param_value, param_value_size_ret),
+                    )
+                };
+                answer.give(&info)
+            })
+        }
+    };
+    (enqueue $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name(
+            $($arg: $type,)*
+            num_events_in_wait_list: cl_uint,
+            event_wait_list: *const *mut c_void,
+            event: *mut *mut c_void,
+        ) -> cl_int {
+            $crate::boundary::entry::status(|| {
+                // SAFETY: the application keeps what the specification demands of its arguments.
+                unsafe {
+                    $path(
+                        $( Argument::from_c($arg), )*
+                        EventArgs::new(num_events_in_wait_list, event_wait_list, event),
+                    )
+                }
+            })
+        }
+    };
+    (map $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name(
+            $($arg: $type,)*
+            num_events_in_wait_list: cl_uint,
+            event_wait_list: *const *mut c_void,
+            event: *mut *mut c_void,
+            errcode_ret: *mut cl_int,
+        ) -> *mut c_void {
+            // SAFETY: the application keeps what the specification demands of its arguments.
+            let errcode_ret = unsafe { Argument::from_c(errcode_ret) };
+            $crate::boundary::entry::pointer(errcode_ret, || {
+                // SAFETY: as above.
+                unsafe {
+                    $path(
+                        $( Argument::from_c($arg), )*
+                        EventArgs::new(num_events_in_wait_list, event_wait_list, event),
+                    )
+                }
+            })
+        }
+    };
+}
+pub(crate) use {entries, entry};

@@ -1,0 +1,288 @@
+//! Pointers of the application, wrapped by what the specification says is done with them.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Arc;
+
+use opencl_sys::cl_buffer_region;
+
+use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn, UserData};
+use crate::boundary::object::{self, Kind, Object, RawHandle};
+use crate::core::error::ClResult;
+
+/// What an entry point's argument becomes.
+pub(crate) trait Argument<C> {
+    /// Wraps the raw argument.
+    ///
+    /// # Safety
+    /// The argument keeps what the OpenCL specification demands of it: a pointer is NULL, or valid during the call
+    /// (for non-blocking transfers: until the command is complete) for the elements that the specification says
+    /// are read or written through it; a handle is NULL or a live object.
+    unsafe fn from_c(raw: C) -> Self;
+}
+
+macro_rules! plain_arguments {
+    ($($type:ty),*) => {
+        $(impl Argument<$type> for $type {
+            unsafe fn from_c(raw: $type) -> $type {
+                raw
+            }
+        })*
+    };
+}
+
+plain_arguments!(
+    i32,
+    u32,
+    u64,
+    usize,
+    Option<NotifyFn>,
+    Option<HandleFn>,
+    Option<EventFn>,
+    Option<NativeFn>,
+    Option<SvmFreeFn>
+);
+
+impl Argument<*mut c_void> for UserData {
+    unsafe fn from_c(raw: *mut c_void) -> UserData {
+        UserData(raw)
+    }
+}
+
+/// Elements that are read during the call.
+#[derive(Clone, Copy)]
+pub(crate) struct In<T>(*const T);
+
+impl<T> Argument<*const T> for In<T> {
+    unsafe fn from_c(raw: *const T) -> In<T> {
+        In(raw)
+    }
+}
+
+impl<T> Argument<*mut T> for In<T> {
+    unsafe fn from_c(raw: *mut T) -> In<T> {
+        In(raw)
+    }
+}
+
+impl Argument<*const c_void> for In<cl_buffer_region> {
+    unsafe fn from_c(raw: *const c_void) -> In<cl_buffer_region> {
+        In(raw.cast())
+    }
+}
+
+impl<T: Copy> In<T> {
+    /// True if the pointer is NULL.
+    pub(crate) fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The first element; nothing for NULL.
+    pub(crate) fn value(&self) -> Option<T> {
+        // SAFETY: `from_c` was promised that what is not NULL points to what is read through it. The application's
+        // idea of alignment may be C's cast of a byte pointer, hence unaligned.
+        (!self.is_null()).then(|| unsafe { self.0.read_unaligned() })
+    }
+
+    /// The first `count` elements; nothing for NULL.
+    pub(crate) fn values(&self, count: usize) -> Option<Vec<T>> {
+        // SAFETY: as for `value`; `count` is the length that the application passed for this array.
+        (!self.is_null())
+            .then(|| (0..count).map(|index| unsafe { self.0.add(index).read_unaligned() }).collect())
+    }
+}
+
+impl<T: Copy + PartialEq + Default> In<T> {
+    /// Names and values, up to the name 0; nothing for NULL. A value may be 0.
+    pub(crate) fn properties(&self) -> Option<Vec<T>> {
+        if self.is_null() {
+            return None;
+        }
+        let mut list = Vec::new();
+        loop {
+            // SAFETY: as for `value`; the list ends with the name 0, and all before it belongs to it.
+            let value = unsafe { self.0.add(list.len()).read_unaligned() };
+            if list.len().is_multiple_of(2) && value == T::default() {
+                return Some(list);
+            }
+            list.push(value);
+        }
+    }
+}
+
+impl In<*mut c_void> {
+    /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
+    pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
+        let handles = self.values(count)?;
+        // SAFETY: `from_c` was promised an array of handles that are NULL or live.
+        let objects =
+            handles.into_iter().map(|raw| unsafe { object::object::<T>(RawHandle(raw)) }.map(Object::arc));
+        Some(objects.collect())
+    }
+}
+
+impl In<*const c_char> {
+    /// `count` strings, each as long as `lengths` says, or up to its NUL if that is 0 or absent. `None` if the
+    /// array or a string is NULL.
+    pub(crate) fn strings(&self, count: usize, lengths: In<usize>) -> Option<Vec<Vec<u8>>> {
+        let pointers = self.values(count)?;
+        let lengths = lengths.values(count).unwrap_or_else(|| vec![0; count]);
+        pointers.into_iter().zip(lengths).map(|(string, len)| Bytes(string.cast()).string(len)).collect()
+    }
+}
+
+/// Bytes that are read during the call.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes(*const u8);
+
+impl Argument<*const c_void> for Bytes {
+    unsafe fn from_c(raw: *const c_void) -> Bytes {
+        Bytes(raw.cast())
+    }
+}
+
+impl Argument<*const c_char> for Bytes {
+    unsafe fn from_c(raw: *const c_char) -> Bytes {
+        Bytes(raw.cast())
+    }
+}
+
+impl Bytes {
+    /// True if the pointer is NULL.
+    pub(crate) fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The first `len` bytes; nothing for NULL.
+    pub(crate) fn get(&self, len: usize) -> Option<&[u8]> {
+        // SAFETY: `from_c` was promised that these bytes are readable during the call; `len` is the length that the
+        // application passed along.
+        (!self.is_null()).then(|| unsafe { std::slice::from_raw_parts(self.0, len) })
+    }
+
+    /// A string of `len` bytes, or up to its NUL if `len` is 0; nothing for NULL.
+    pub(crate) fn string(&self, len: usize) -> Option<Vec<u8>> {
+        if self.is_null() {
+            return None;
+        }
+        if len > 0 {
+            return self.get(len).map(<[u8]>::to_vec);
+        }
+        // SAFETY: without a length the string ends with a NUL, as `from_c` was promised.
+        Some(unsafe { CStr::from_ptr(self.0.cast()) }.to_bytes().to_vec())
+    }
+
+    /// The value as a handle: a kernel argument that is an object. NULL, or a pointer to NULL, is no object.
+    pub(crate) fn as_object<T: Kind>(&self) -> ClResult<Option<Arc<Object<T>>>> {
+        let handle = In(self.0.cast::<*mut c_void>());
+        match handle.value() {
+            None => Ok(None),
+            Some(raw) if raw.is_null() => Ok(None),
+            // SAFETY: `from_c` was promised that an argument that is an object is given by a live handle.
+            Some(raw) => unsafe { object::object::<T>(RawHandle(raw)) }.map(|object| Some(object.arc())),
+        }
+    }
+}
+
+/// Where one or more elements are written, unless NULL.
+#[derive(Clone, Copy)]
+pub(crate) struct Out<T>(*mut T);
+
+impl<T> Argument<*mut T> for Out<T> {
+    unsafe fn from_c(raw: *mut T) -> Out<T> {
+        Out(raw)
+    }
+}
+
+impl<T: Copy> Out<T> {
+    /// True if the pointer is NULL.
+    pub(crate) fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// Writes the value, if the application wants it.
+    pub(crate) fn set(&self, value: T) {
+        self.fill(&[value]);
+    }
+
+    /// Writes the values, of which there are not more than the application has room for.
+    pub(crate) fn fill(&self, values: &[T]) {
+        if !self.is_null() {
+            for (index, value) in values.iter().enumerate() {
+                // SAFETY: `from_c` was promised room for what the specification says is written.
+                unsafe { self.0.add(index).write_unaligned(*value) }
+            }
+        }
+    }
+}
+
+impl Out<*mut c_void> {
+    /// Writes handles, of which there are not more than the application has room for.
+    pub(crate) fn fill_handles(&self, handles: &[RawHandle]) {
+        let raw: Vec<_> = handles.iter().map(|handle| handle.0).collect();
+        self.fill(&raw);
+    }
+}
+
+/// Memory of the application that commands read or write: until they are complete, not only during the call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AppMemory(*mut u8);
+
+// SAFETY: an address. That its bytes may be accessed from whatever thread completes the command is what an
+// application agrees to when it enqueues a non-blocking command.
+unsafe impl Send for AppMemory {}
+// SAFETY: as above.
+unsafe impl Sync for AppMemory {}
+
+impl Argument<*mut c_void> for AppMemory {
+    unsafe fn from_c(raw: *mut c_void) -> AppMemory {
+        AppMemory(raw.cast())
+    }
+}
+
+impl Argument<*const c_void> for AppMemory {
+    unsafe fn from_c(raw: *const c_void) -> AppMemory {
+        AppMemory(raw.cast_mut().cast())
+    }
+}
+
+impl AppMemory {
+    /// The memory at this address of staging memory, which stays mapped while the mapping that it is for exists.
+    pub(crate) fn at(address: *mut u8) -> AppMemory {
+        AppMemory(address)
+    }
+
+    /// True if the pointer is NULL.
+    pub(crate) fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The address as a number.
+    pub(crate) fn address(&self) -> usize {
+        self.0 as usize
+    }
+
+    /// The memory that starts `bytes` further on.
+    pub(crate) fn offset(&self, bytes: usize) -> AppMemory {
+        AppMemory(self.0.wrapping_add(bytes))
+    }
+
+    /// The pointer for the application.
+    pub(crate) fn as_pointer(&self) -> *mut c_void {
+        self.0.cast()
+    }
+
+    /// `len` bytes to be read from.
+    pub(crate) fn bytes(&self, len: usize) -> &[u8] {
+        // SAFETY: `from_c` was promised memory that is valid for the bytes that the command reads, until it is
+        // complete; what is read is within what the application named, and not NULL (checked by the entry points).
+        unsafe { std::slice::from_raw_parts(self.0, len) }
+    }
+
+    /// `len` bytes to be written to.
+    #[expect(clippy::mut_from_ref, reason = "the memory is the application's, not ours")]
+    pub(crate) fn bytes_mut(&self, len: usize) -> &mut [u8] {
+        // SAFETY: as for `bytes`, for writing; an application that lets two commands write to the same bytes at once
+        // breaks its own promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0, len) }
+    }
+}

@@ -1,0 +1,141 @@
+//! Contexts.
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use opencl_sys::{
+    CL_CONTEXT_DEVICES, CL_CONTEXT_NUM_DEVICES, CL_CONTEXT_PROPERTIES, CL_CONTEXT_REFERENCE_COUNT,
+};
+use paragpu_protocol::command::CreateContext;
+use paragpu_protocol::types::{Create, SlotRef};
+
+use crate::boundary::callback::{Callback, HandleFn, NotifyFn};
+use crate::boundary::object::{Kind, Object, RawHandle};
+use crate::core::connection::Connection;
+use crate::core::device::{self, Device};
+use crate::core::error::{ClError, ClResult};
+use crate::core::info::Info;
+use crate::core::lock;
+use crate::core::notifier::Notifier;
+
+/// Told to the application's callback when the host has given up the context.
+const LOST: &CStr = c"paragpu: the host lost this context; a new one will work";
+
+/// A context: devices, and what is shared between them.
+#[derive(Debug)]
+pub(crate) struct Context {
+    connection: Arc<Connection>,
+    id: u32,
+    devices: Vec<Arc<Object<Device>>>,
+    properties: Vec<isize>,
+    notify: Option<Callback<NotifyFn>>,
+    is_lost_told: AtomicBool,
+    destructors: Mutex<Vec<Callback<HandleFn>>>,
+    notifier: Notifier,
+}
+
+impl Kind for Context {
+    const TAG: u32 = u32::from_le_bytes(*b"cont");
+    const INVALID: ClError = ClError::INVALID_CONTEXT;
+
+    fn last_words(&mut self, handle: RawHandle) {
+        self.notifier.stop();
+        call_destructors(&self.destructors, handle);
+    }
+}
+
+/// Calls destructor callbacks: "in the reverse order in which they were registered".
+pub(crate) fn call_destructors(destructors: &Mutex<Vec<Callback<HandleFn>>>, handle: RawHandle) {
+    let callbacks = std::mem::take(&mut *lock(destructors));
+    callbacks.iter().rev().for_each(|callback| callback.call(handle));
+}
+
+/// What creates an object whose outcome nobody waits for.
+pub(crate) fn create(id: u32, parent: u32) -> Create {
+    Create { id: id.into(), parent: parent.into(), reply: SlotRef::NONE }
+}
+
+impl Context {
+    /// Creates a context on devices without duplicates.
+    pub(crate) fn new(
+        devices: Vec<Arc<Object<Device>>>,
+        properties: Vec<isize>,
+        notify: Option<Callback<NotifyFn>>,
+    ) -> ClResult<Arc<Object<Context>>> {
+        let connection = Connection::current()?;
+        let id = connection.new_id();
+        let indices: Vec<u8> = devices.iter().flat_map(|device| device.index().to_le_bytes()).collect();
+        connection.send(&CreateContext { create: create(id, 0) }, &[], &indices)?;
+        Ok(Object::new(Context {
+            notifier: Notifier::new(connection.clone()),
+            connection,
+            id,
+            devices,
+            properties,
+            notify,
+            is_lost_told: AtomicBool::new(false),
+            destructors: Mutex::default(),
+        }))
+    }
+
+    /// The connection that the context lives in.
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// What the host calls the context.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its devices.
+    pub(crate) fn devices(&self) -> &[Arc<Object<Device>>] {
+        &self.devices
+    }
+
+    /// True if the device is one of the context's.
+    pub(crate) fn has_device(&self, device: &Object<Device>) -> bool {
+        self.devices.iter().any(|own| own.handle() == device.handle())
+    }
+
+    /// Who calls the callbacks of this context's events.
+    pub(crate) fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
+    /// Tells the application, once, that the context is lost.
+    pub(crate) fn tell_if_lost(&self) {
+        if self.connection.is_lost()
+            && !self.is_lost_told.swap(true, Ordering::Relaxed)
+            && let Some(notify) = &self.notify
+        {
+            notify.call(LOST);
+        }
+    }
+
+    /// `clSetContextDestructorCallback`.
+    pub(crate) fn on_destruction(&self, callback: Callback<HandleFn>) {
+        lock(&self.destructors).push(callback);
+    }
+}
+
+impl Object<Context> {
+    /// `clGetContextInfo`.
+    pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
+        Ok(match param {
+            CL_CONTEXT_REFERENCE_COUNT => Info::value(self.reference_count()),
+            CL_CONTEXT_NUM_DEVICES => Info::value(self.devices.len() as u32),
+            CL_CONTEXT_DEVICES => Info::handles(device::handles(&self.devices).into_iter()),
+            CL_CONTEXT_PROPERTIES => Info::list(&self.properties),
+            // CL_INVALID_VALUE if param_name is not one of the supported values.
+            _ => return Err(ClError::INVALID_VALUE),
+        })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.connection.release(self.id);
+    }
+}

@@ -1,0 +1,331 @@
+//! Kernels and their arguments.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use opencl_sys::{
+    CL_KERNEL_ATTRIBUTES, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, CL_KERNEL_CONTEXT, CL_KERNEL_FUNCTION_NAME,
+    CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM, CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
+};
+use paragpu_protocol::command::{
+    CreateKernel, EnqueueKernel, Release, SetArgLocal, SetArgObject, SetArgValue,
+};
+use paragpu_protocol::info::InfoKind;
+use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
+use paragpu_protocol::types::{Create, SlotRef};
+use zerocopy::FromBytes;
+
+use crate::boundary::object::{Kind, Object};
+use crate::core::buffer::Buffer;
+use crate::core::connection::Connection;
+use crate::core::context::{self, Context};
+use crate::core::device::Device;
+use crate::core::error::{ClError, ClResult};
+use crate::core::event::Event;
+use crate::core::info::{self, Info};
+use crate::core::lock;
+use crate::core::program::{KernelShare, Program};
+use crate::core::query::Question;
+use crate::core::queue::{Payload, Queue, Request};
+use crate::core::rect::dim3;
+
+/// Room for the description of a kernel at first.
+const FEW_ARGS_BYTES: usize = 4096;
+
+/// A kernel.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    id: u32,
+    name: String,
+    kinds: Vec<Option<ArgKind>>,
+    state: Mutex<State>,
+    limits: Mutex<HashMap<u32, Limits>>,
+    // Last: the kernel is released before the program it belongs to.
+    share: KernelShare,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Size of each value in bytes; 0 while it is not known.
+    sizes: Vec<usize>,
+    values: Vec<Option<Value>>,
+    missing: usize,
+}
+
+/// What an argument is set to: for telling whether all are, for leaving out what changes nothing, and for clones.
+#[derive(Clone, Debug)]
+enum Value {
+    Bytes(Box<[u8]>),
+    Object(Option<Weak<Object<Buffer>>>),
+    Local(usize),
+}
+
+impl Value {
+    fn is_same(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Bytes(a), Value::Bytes(b)) => a == b,
+            // Weak references keep the address from being used again, so equal ones are the same buffer.
+            (Value::Object(Some(a)), Value::Object(Some(b))) => Weak::ptr_eq(a, b),
+            (Value::Object(None), Value::Object(None)) => true,
+            (Value::Local(a), Value::Local(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// What limits the work-group size of a kernel on a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// `CL_KERNEL_WORK_GROUP_SIZE`.
+    pub(crate) work_group_size: u64,
+    /// `CL_KERNEL_COMPILE_WORK_GROUP_SIZE`: `reqd_work_group_size`, or zeros.
+    pub(crate) required: [u64; 3],
+}
+
+/// The index space of a launch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) dims: u32,
+    pub(crate) offset: [usize; 3],
+    pub(crate) global: [usize; 3],
+    /// Nothing if the host may choose.
+    pub(crate) local: Option<[usize; 3]>,
+}
+
+impl Kind for Kernel {
+    const TAG: u32 = u32::from_le_bytes(*b"kern");
+    const INVALID: ClError = ClError::INVALID_KERNEL;
+}
+
+impl Kernel {
+    /// `clCreateKernel`: waits for the host, which alone knows the names and the arguments.
+    pub(crate) fn new(program: &Object<Program>, name: &str) -> ClResult<Arc<Object<Kernel>>> {
+        program.when_built(|| {
+            let connection = program.context().connection();
+            let id = connection.new_id();
+            let args = create(connection, id, program.id(), name).inspect_err(|_| connection.release(id))?;
+            Ok(Object::new(Kernel {
+                id,
+                name: name.to_owned(),
+                kinds: args.iter().map(|arg| ArgKind::from_wire(arg.kind)).collect(),
+                state: Mutex::new(State {
+                    sizes: args.iter().map(|arg| arg.size.get() as usize).collect(),
+                    values: vec![None; args.len()],
+                    missing: args.len(),
+                }),
+                limits: Mutex::default(),
+                share: program.share(),
+            }))
+        })
+    }
+
+    /// The kernel's program.
+    pub(crate) fn program(&self) -> &Arc<Object<Program>> {
+        self.share.program()
+    }
+
+    /// The kernel's context.
+    pub(crate) fn context(&self) -> &Arc<Object<Context>> {
+        self.program().context()
+    }
+
+    fn connection(&self) -> &Connection {
+        self.context().connection()
+    }
+
+    /// What may be set as argument `index`.
+    pub(crate) fn arg_kind(&self, index: u32) -> ClResult<ArgKind> {
+        // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index.
+        let kind = self.kinds.get(index as usize).ok_or(ClError::INVALID_ARG_INDEX)?;
+        Ok(kind.unwrap_or(ArgKind::Other))
+    }
+
+    /// True if every argument is set.
+    pub(crate) fn has_all_args(&self) -> bool {
+        lock(&self.state).missing == 0
+    }
+
+    /// Sets an argument unless it has that value already. Kernels are launched in loops that set every argument each
+    /// time, and few of them change.
+    fn set(&self, index: u32, value: Value, send: impl FnOnce(&mut State) -> ClResult<()>) -> ClResult<()> {
+        let mut state = lock(&self.state);
+        if state.values[index as usize].as_ref().is_some_and(|old| old.is_same(&value)) {
+            return Ok(());
+        }
+        send(&mut state)?;
+        if state.values[index as usize].replace(value).is_none() {
+            state.missing -= 1;
+        }
+        Ok(())
+    }
+
+    /// Sets an argument to bytes.
+    pub(crate) fn set_value(&self, index: u32, bytes: &[u8]) -> ClResult<()> {
+        self.set(index, Value::Bytes(bytes.into()), |state| {
+            let size = &mut state.sizes[index as usize];
+            // CL_INVALID_ARG_SIZE if arg_size does not match the size of the data type for an argument that is not a
+            // memory object.
+            let is_known = *size != 0;
+            if (is_known && *size != bytes.len()) || bytes.len() > MAX_INLINE_BYTES as usize {
+                return Err(ClError::INVALID_ARG_SIZE);
+            }
+            let connection = self.connection();
+            let slot = (!is_known).then(|| connection.slot()).transpose()?;
+            let reply = slot.as_ref().map_or(SlotRef::NONE, |slot| slot.to_ref());
+            connection.send(
+                &SetArgValue { kernel: self.id.into(), index: index.into(), reply },
+                &[],
+                bytes,
+            )?;
+            if let Some(slot) = slot {
+                connection.wait(&slot).ok()?;
+                *size = bytes.len();
+            }
+            Ok(())
+        })
+    }
+
+    /// Sets an argument to a buffer, or to a null pointer.
+    pub(crate) fn set_buffer(&self, index: u32, buffer: Option<&Arc<Object<Buffer>>>) -> ClResult<()> {
+        self.set(index, Value::Object(buffer.map(Arc::downgrade)), |_| {
+            let body = SetArgObject {
+                kernel: self.id.into(),
+                index: index.into(),
+                object: buffer.map_or(0, |buffer| buffer.id()).into(),
+                reserved: 0.into(),
+            };
+            self.connection().send(&body, &[], &[])
+        })
+    }
+
+    /// Sets the size of a local memory argument.
+    pub(crate) fn set_local(&self, index: u32, size: usize) -> ClResult<()> {
+        self.set(index, Value::Local(size), |_| {
+            let body =
+                SetArgLocal { kernel: self.id.into(), index: index.into(), size: (size as u64).into() };
+            self.connection().send(&body, &[], &[])
+        })
+    }
+
+    /// `clCloneKernel`: another kernel with the same arguments.
+    pub(crate) fn duplicate(&self) -> ClResult<Arc<Object<Kernel>>> {
+        let clone = Kernel::new(self.program(), &self.name)?;
+        let values = lock(&self.state).values.clone();
+        for (index, value) in (0..).zip(values) {
+            match value {
+                Some(Value::Bytes(bytes)) => clone.set_value(index, &bytes)?,
+                Some(Value::Object(Some(buffer))) => clone.set_buffer(index, buffer.upgrade().as_ref())?,
+                Some(Value::Object(None)) => clone.set_buffer(index, None)?,
+                Some(Value::Local(size)) => clone.set_local(index, size)?,
+                None => {}
+            }
+        }
+        Ok(clone)
+    }
+
+    /// What limits the work-group size; asked for once per kernel and device.
+    pub(crate) fn limits(&self, device: &Device) -> ClResult<Limits> {
+        if let Some(limits) = lock(&self.limits).get(&device.index()) {
+            return Ok(*limits);
+        }
+        let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, device.index(), &[]);
+        let limits = Limits {
+            work_group_size: info::number(&ask(CL_KERNEL_WORK_GROUP_SIZE)?).unwrap_or(u64::MAX),
+            required: info::number(&ask(CL_KERNEL_COMPILE_WORK_GROUP_SIZE)?).unwrap_or_default(),
+        };
+        lock(&self.limits).insert(device.index(), limits);
+        Ok(limits)
+    }
+
+    /// Asks the host about the kernel.
+    pub(crate) fn ask(&self, kind: InfoKind, param: u32, index: u32, input: &[u8]) -> ClResult<Vec<u8>> {
+        Question { kind, object: self.id, param, index }.ask_with(self.connection(), input)
+    }
+
+    /// Posts a launch whose range has been checked.
+    pub(crate) fn enqueue(
+        &self,
+        queue: &Object<Queue>,
+        request: &Request<'_>,
+        range: Range,
+    ) -> ClResult<Option<Arc<Object<Event>>>> {
+        let posted = queue.enqueue(request, Payload::None, &[], |enqueue| EnqueueKernel {
+            enqueue,
+            kernel: self.id.into(),
+            dims: range.dims.into(),
+            offset: dim3(range.offset),
+            global: dim3(range.global),
+            local: dim3(range.local.unwrap_or([0; 3])),
+        })?;
+        Ok(posted.event)
+    }
+}
+
+impl Object<Kernel> {
+    /// `clGetKernelInfo`.
+    pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
+        Ok(match param {
+            CL_KERNEL_FUNCTION_NAME => Info::text(&self.name),
+            CL_KERNEL_NUM_ARGS => Info::value(self.kinds.len() as u32),
+            CL_KERNEL_REFERENCE_COUNT => Info::value(self.reference_count()),
+            CL_KERNEL_CONTEXT => Info::handle(self.context().handle()),
+            CL_KERNEL_PROGRAM => Info::handle(self.program().handle()),
+            CL_KERNEL_ATTRIBUTES => self.ask(InfoKind::Kernel, param, 0, &[])?.into(),
+            // CL_INVALID_VALUE if param_name is not one of the supported values.
+            _ => return Err(ClError::INVALID_VALUE),
+        })
+    }
+}
+
+/// Creates a kernel on the host and returns its arguments.
+fn create(connection: &Connection, id: u32, program: u32, name: &str) -> ClResult<Vec<ArgInfo>> {
+    let mut room = FEW_ARGS_BYTES;
+    loop {
+        let info = connection.staging(room)?;
+        let slot = connection.slot()?;
+        let create = Create { reply: slot.to_ref(), ..context::create(id, program) };
+        connection.send(&CreateKernel { create, info: info.span() }, &[], name.as_bytes())?;
+        let len = connection.wait(&slot).ok()?.len as usize;
+        if len <= room {
+            let mut bytes = vec![0; len];
+            info.read(0, &mut bytes);
+            return parse_info(&bytes).ok_or(ClError::OUT_OF_RESOURCES);
+        }
+        room = size_of::<KernelInfo>() + size_of::<ArgInfo>() * MAX_KERNEL_ARGS as usize;
+        if len > room {
+            return Err(ClError::OUT_OF_RESOURCES);
+        }
+        // It exists already; it is made again, described in full.
+        connection.send(&Release { id: id.into(), reserved: 0.into() }, &[], &[])?;
+    }
+}
+
+/// The arguments, from the answer to `CreateKernel`.
+fn parse_info(bytes: &[u8]) -> Option<Vec<ArgInfo>> {
+    let (info, rest) = KernelInfo::read_from_prefix(bytes).ok()?;
+    let count = info.num_args.get().min(MAX_KERNEL_ARGS) as usize;
+    let (args, _) = <[ArgInfo]>::ref_from_prefix_with_elems(rest, count).ok()?;
+    Some(args.to_vec())
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.connection().release(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn kernel_descriptions_that_are_cut_off_are_refused() {
+        let info = KernelInfo { num_args: 2.into(), ..KernelInfo::default() };
+        let arg = ArgInfo { kind: ArgKind::Value as u8, size: 4.into(), ..ArgInfo::default() };
+        let bytes = [info.as_bytes(), arg.as_bytes(), arg.as_bytes()].concat();
+        assert_eq!(parse_info(&bytes).map(|args| args.len()), Some(2));
+        assert_eq!(parse_info(&bytes[..bytes.len() - 1]).map(|args| args.len()), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! Staging: shared memory through which data goes to the host and comes back.
+//!
+//! Blocks come in sizes of a few steps per power of two, and freed ones are kept for the next transfer of about
+//! that size: making a region costs the guest kernel a page allocation per 4 KiB, and the host a mapping per
+//! extent. Small blocks share a region.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use paragpu_protocol::types::Span;
+
+use crate::core::error::{ClError, ClResult};
+use crate::sys::shared::Shared;
+use crate::transport::Transport;
+
+/// Smallest block in bytes.
+const MIN_BLOCK: usize = 4 * 1024;
+/// Blocks up to this many bytes are cut from a shared region of [`SLAB_BYTES`].
+const MAX_SLAB_BLOCK: usize = 256 * 1024;
+const SLAB_BYTES: usize = 2 * 1024 * 1024;
+/// Free memory beyond this many bytes is given back to the system.
+const MAX_CACHED_BYTES: usize = 512 * 1024 * 1024;
+
+/// Shared memory of a transfer, given back to the pool when dropped. Must live until the transfer is complete:
+/// see `Connection::retire`.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    // Taken only in `drop`.
+    block: Option<Block>,
+    len: usize,
+    pool: Arc<StagingPool>,
+}
+
+#[derive(Debug)]
+struct Block {
+    shared: Arc<Shared>,
+    offset: usize,
+    size: usize,
+}
+
+impl Staging {
+    fn block(&self) -> &Block {
+        self.block.as_ref().expect("only drop takes the block")
+    }
+
+    /// How commands name the memory.
+    pub(crate) fn span(&self) -> Span {
+        Span::new(self.block().shared.id(), self.block().offset as u64, self.len as u64)
+    }
+
+    /// Address of the first byte; all `len` bytes stay mapped while `self` lives.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.block().shared.address(self.block().offset, self.len)
+    }
+
+    /// Copies `from` to `offset`.
+    pub(crate) fn write(&mut self, offset: usize, from: &[u8]) {
+        assert!(offset + from.len() <= self.len);
+        self.block().shared.write(self.block().offset + offset, from);
+    }
+
+    /// Copies the bytes at `offset` to `to`.
+    pub(crate) fn read(&self, offset: usize, to: &mut [u8]) {
+        assert!(offset + to.len() <= self.len);
+        self.block().shared.read(self.block().offset + offset, to);
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.pool.give_back(block);
+        }
+    }
+}
+
+/// All staging memory of a connection.
+#[derive(Debug)]
+pub(crate) struct StagingPool {
+    state: Mutex<State>,
+    transport: Arc<dyn Transport>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    free: BTreeMap<usize, Vec<Block>>,
+    /// Bytes in `free` that are regions of their own.
+    cached: usize,
+}
+
+/// The block size for `len` bytes: a multiple of an eighth of the power of two below, so that at most an eighth
+/// is wasted; a power of two for what shares a region.
+fn block_size(len: usize) -> Option<usize> {
+    let len = len.max(MIN_BLOCK);
+    if len <= MAX_SLAB_BLOCK {
+        return Some(len.next_power_of_two());
+    }
+    let step = (len.checked_next_power_of_two()? / 16).max(MIN_BLOCK);
+    len.checked_next_multiple_of(step)
+}
+
+impl StagingPool {
+    pub(crate) fn new(transport: Arc<dyn Transport>) -> StagingPool {
+        StagingPool { state: Mutex::default(), transport }
+    }
+
+    /// Memory of `len` bytes, with old contents.
+    pub(crate) fn take(self: &Arc<Self>, len: usize) -> ClResult<Staging> {
+        let size = block_size(len).ok_or(ClError::OUT_OF_RESOURCES)?;
+        let block = match self.take_free(size) {
+            Some(block) => block,
+            None => self.make(size)?,
+        };
+        Ok(Staging { block: Some(block), len, pool: self.clone() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_free(&self, size: usize) -> Option<Block> {
+        let mut state = self.lock();
+        let block = state.free.get_mut(&size)?.pop()?;
+        if size > MAX_SLAB_BLOCK {
+            state.cached -= size;
+        }
+        Some(block)
+    }
+
+    fn make(&self, size: usize) -> ClResult<Block> {
+        let is_slab = size <= MAX_SLAB_BLOCK;
+        let bytes = if is_slab { SLAB_BYTES } else { size };
+        let region = self
+            .transport
+            .create_region(bytes as u64)
+            .or_else(|error| {
+                // Free memory of other sizes may be what is missing.
+                let freed = std::mem::take(&mut *self.lock());
+                if freed.cached == 0 {
+                    self.lock().free = freed.free;
+                    return Err(error);
+                }
+                let slabs = freed.free.into_iter().filter(|(size, _)| *size <= MAX_SLAB_BLOCK).collect();
+                self.lock().free = slabs;
+                self.transport.create_region(bytes as u64)
+            })
+            .map_err(|error| {
+                crate::debug::debug!("no staging memory of {bytes} bytes: {error}");
+                ClError::OUT_OF_RESOURCES
+            })?;
+        let shared = Arc::new(Shared::new(region));
+        if is_slab {
+            let rest = (size..bytes).step_by(size);
+            let rest = rest.map(|offset| Block { shared: shared.clone(), offset, size });
+            self.lock().free.entry(size).or_default().extend(rest);
+        }
+        Ok(Block { shared, offset: 0, size })
+    }
+
+    fn give_back(&self, block: Block) {
+        let mut state = self.lock();
+        if block.size > MAX_SLAB_BLOCK {
+            if state.cached + block.size > MAX_CACHED_BYTES {
+                return;
+            }
+            state.cached += block.size;
+        }
+        state.free.entry(block.size).or_default().push(block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_SLAB_BLOCK, block_size};
+
+    #[test]
+    fn blocks_are_large_enough_and_waste_at_most_an_eighth() {
+        for len in [0, 1, 4096, 4097, 200_000, 300_000, 1 << 20, (1 << 20) + 1, 128 << 20, 200_000_001] {
+            let size = block_size(len).unwrap();
+            assert!(size >= len && size.is_multiple_of(4096), "{len} -> {size}");
+            if len > MAX_SLAB_BLOCK {
+                assert!(size - len <= len / 8 + 4096, "{len} -> {size}");
+            }
+        }
+        assert_eq!(block_size(usize::MAX), None);
+    }
+}

@@ -1,0 +1,233 @@
+//! Transfers between buffers and the application's memory, and between buffers. The ranges have been checked.
+
+use std::sync::Arc;
+
+use paragpu_protocol::command::{
+    CopyBuffer, CopyBufferRect, FillBuffer, ReadBuffer, ReadBufferRect, WriteBuffer, WriteBufferRect,
+};
+use paragpu_protocol::types::Span;
+
+use crate::boundary::object::Object;
+use crate::boundary::pointer::AppMemory;
+use crate::core::buffer::Buffer;
+use crate::core::copies::Destination;
+use crate::core::error::ClResult;
+use crate::core::event::Event;
+use crate::core::queue::{Payload, Queue, Request};
+use crate::core::rect::{Rect, dim3};
+
+/// Writes up to this size travel in the command itself.
+const INLINE_BYTES: usize = 4 * 1024;
+/// Longest transfer that takes one piece of staging memory; beyond it, blocking transfers go piece by piece.
+const WHOLE_BYTES: usize = 256 << 20;
+/// Size of these pieces.
+const PIECE_BYTES: usize = 16 << 20;
+
+/// What an enqueue function gives back.
+type Enqueued = ClResult<Option<Arc<Object<Event>>>>;
+
+/// A range of a buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part<'a> {
+    pub(crate) buffer: &'a Object<Buffer>,
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+impl<'a> Part<'a> {
+    /// The part in pieces, each with its distance from the start.
+    fn pieces(self) -> impl Iterator<Item = (usize, Part<'a>)> {
+        (0..self.len).step_by(PIECE_BYTES).map(move |at| {
+            (at, Part { offset: self.offset + at, len: PIECE_BYTES.min(self.len - at), ..self })
+        })
+    }
+}
+
+/// Runs `transfer` for each piece, one after the other; the last one carries the event.
+fn by_pieces(
+    part: Part<'_>,
+    request: &Request<'_>,
+    transfer: impl Fn(&Request<'_>, Part<'_>, usize) -> Enqueued,
+) -> Enqueued {
+    let mut event = None;
+    for (at, piece) in part.pieces() {
+        let is_last = at + piece.len == part.len;
+        let request = Request {
+            wait: if at == 0 { request.wait } else { &[] },
+            wants_event: request.wants_event && is_last,
+            is_blocking: true,
+            ..*request
+        };
+        event = transfer(&request, piece, at)?;
+    }
+    Ok(event)
+}
+
+/// True if the transfer shall go by pieces because it is long, and blocks anyway. A long one for which there is no
+/// memory goes by pieces too: blocking is better than failing.
+fn goes_by_pieces(request: &Request<'_>, len: usize) -> bool {
+    len > WHOLE_BYTES && request.is_blocking
+}
+
+/// `clEnqueueReadBuffer`.
+pub(crate) fn read(
+    queue: &Object<Queue>,
+    request: &Request<'_>,
+    part: Part<'_>,
+    memory: AppMemory,
+) -> Enqueued {
+    if goes_by_pieces(request, part.len) {
+        return by_pieces(part, request, |request, piece, at| read(queue, request, piece, memory.offset(at)));
+    }
+    let staging = match queue.connection().staging(part.len) {
+        Err(_) if part.len > PIECE_BYTES => {
+            return by_pieces(part, request, |request, piece, at| {
+                read(queue, request, piece, memory.offset(at))
+            });
+        }
+        staging => staging?,
+    };
+    let dst = staging.span();
+    let payload = Payload::Sink(staging, Destination::Linear(memory, part.len));
+    let posted = queue.enqueue(request, payload, &[], |enqueue| ReadBuffer {
+        enqueue,
+        buffer: part.buffer.id().into(),
+        reserved: 0.into(),
+        offset: (part.offset as u64).into(),
+        dst,
+    })?;
+    Ok(posted.event)
+}
+
+/// `clEnqueueWriteBuffer`.
+pub(crate) fn write(
+    queue: &Object<Queue>,
+    request: &Request<'_>,
+    part: Part<'_>,
+    memory: AppMemory,
+) -> Enqueued {
+    if goes_by_pieces(request, part.len) {
+        return by_pieces(part, request, |request, piece, at| {
+            write(queue, request, piece, memory.offset(at))
+        });
+    }
+    let body = |src| {
+        move |enqueue| WriteBuffer {
+            enqueue,
+            buffer: part.buffer.id().into(),
+            reserved: 0.into(),
+            offset: (part.offset as u64).into(),
+            src,
+        }
+    };
+    let bytes = memory.bytes(part.len);
+    if part.len <= INLINE_BYTES {
+        return Ok(queue.enqueue(request, Payload::None, bytes, body(Span::NONE))?.event);
+    }
+    let mut staging = match queue.connection().staging(part.len) {
+        Err(_) if part.len > PIECE_BYTES => {
+            return by_pieces(part, request, |request, piece, at| {
+                write(queue, request, piece, memory.offset(at))
+            });
+        }
+        staging => staging?,
+    };
+    staging.write(0, bytes);
+    let src = staging.span();
+    Ok(queue.enqueue(request, Payload::Source(staging), &[], body(src))?.event)
+}
+
+/// `clEnqueueReadBufferRect`.
+pub(crate) fn read_rect(
+    queue: &Object<Queue>,
+    request: &Request<'_>,
+    (buffer, rect): (&Object<Buffer>, Rect),
+    (memory, layout): (AppMemory, Rect),
+) -> Enqueued {
+    let staging = queue.connection().staging(rect.len())?;
+    let dst = staging.span();
+    let payload = Payload::Sink(staging, Destination::Rect(memory, layout));
+    let posted = queue.enqueue(request, payload, &[], |enqueue| ReadBufferRect {
+        enqueue,
+        buffer: buffer.id().into(),
+        reserved: 0.into(),
+        origin: dim3(rect.origin),
+        extent: dim3(rect.region),
+        row_pitch: (rect.row_pitch as u64).into(),
+        slice_pitch: (rect.slice_pitch as u64).into(),
+        dst,
+    })?;
+    Ok(posted.event)
+}
+
+/// `clEnqueueWriteBufferRect`.
+pub(crate) fn write_rect(
+    queue: &Object<Queue>,
+    request: &Request<'_>,
+    (buffer, rect): (&Object<Buffer>, Rect),
+    (memory, layout): (AppMemory, Rect),
+) -> Enqueued {
+    let mut staging = queue.connection().staging(rect.len())?;
+    for (to, from) in layout.rows().enumerate() {
+        staging.write(to * layout.row_len(), memory.offset(from).bytes(layout.row_len()));
+    }
+    let src = staging.span();
+    let posted = queue.enqueue(request, Payload::Source(staging), &[], |enqueue| WriteBufferRect {
+        enqueue,
+        buffer: buffer.id().into(),
+        reserved: 0.into(),
+        origin: dim3(rect.origin),
+        extent: dim3(rect.region),
+        row_pitch: (rect.row_pitch as u64).into(),
+        slice_pitch: (rect.slice_pitch as u64).into(),
+        src,
+    })?;
+    Ok(posted.event)
+}
+
+/// `clEnqueueCopyBuffer`.
+pub(crate) fn copy(queue: &Object<Queue>, request: &Request<'_>, from: Part<'_>, to: Part<'_>) -> Enqueued {
+    let posted = queue.enqueue(request, Payload::None, &[], |enqueue| CopyBuffer {
+        enqueue,
+        src: from.buffer.id().into(),
+        dst: to.buffer.id().into(),
+        src_offset: (from.offset as u64).into(),
+        dst_offset: (to.offset as u64).into(),
+        size: (from.len as u64).into(),
+    })?;
+    Ok(posted.event)
+}
+
+/// `clEnqueueCopyBufferRect`.
+pub(crate) fn copy_rect(
+    queue: &Object<Queue>,
+    request: &Request<'_>,
+    (src, from): (&Object<Buffer>, Rect),
+    (dst, to): (&Object<Buffer>, Rect),
+) -> Enqueued {
+    let posted = queue.enqueue(request, Payload::None, &[], |enqueue| CopyBufferRect {
+        enqueue,
+        src: src.id().into(),
+        dst: dst.id().into(),
+        src_origin: dim3(from.origin),
+        dst_origin: dim3(to.origin),
+        extent: dim3(from.region),
+        src_row_pitch: (from.row_pitch as u64).into(),
+        src_slice_pitch: (from.slice_pitch as u64).into(),
+        dst_row_pitch: (to.row_pitch as u64).into(),
+        dst_slice_pitch: (to.slice_pitch as u64).into(),
+    })?;
+    Ok(posted.event)
+}
+
+/// `clEnqueueFillBuffer`.
+pub(crate) fn fill(queue: &Object<Queue>, request: &Request<'_>, part: Part<'_>, pattern: &[u8]) -> Enqueued {
+    let posted = queue.enqueue(request, Payload::None, pattern, |enqueue| FillBuffer {
+        enqueue,
+        buffer: part.buffer.id().into(),
+        reserved: 0.into(),
+        offset: (part.offset as u64).into(),
+        size: (part.len as u64).into(),
+    })?;
+    Ok(posted.event)
+}

@@ -1,0 +1,174 @@
+//! Shared mappings: memory that the host reads and writes while we do.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A file's pages, mapped readable and writable and shared with whoever else maps them, until dropped.
+pub(crate) struct Mapping {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is an address range of the process, not of a thread. Nothing in this type reads or writes
+// through `ptr` except the atomics that `Words` hands out.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes from `offset` of `file`. Address space is not charged before pages are touched, so
+    /// that a large sparse file costs nothing.
+    pub(crate) fn shared(file: impl AsFd, offset: u64, len: usize) -> std::io::Result<Mapping> {
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: with a null hint and without MAP_FIXED the kernel chooses a range that nothing else of this
+        // process uses, so no existing reference can point into the new mapping.
+        let ptr = unsafe {
+            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)?
+        };
+        // mmap never succeeds with address 0 here: the kernel keeps the first pages unmapped.
+        let ptr = NonNull::new(ptr.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Ok(Mapping { ptr, len })
+    }
+
+    /// First byte.
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where `range` lies in this process; `None` if it is not inside the mapping.
+    pub(crate) fn ptr_at(&self, range: Range<usize>) -> Option<NonNull<u8>> {
+        if range.start > range.end || range.end > self.len {
+            return None;
+        }
+        // SAFETY: `start <= len`, so the result is inside the mapping or one past its end, and a mapping is
+        // never longer than isize::MAX.
+        Some(unsafe { self.ptr.add(range.start) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is the one that mmap returned. It is unmapped once, here, and `Words` keeps the
+        // mapping alive, so no reference into it is left. Raw pointers from `ptr` and `ptr_at` are their
+        // users' promise: a `Region` says that its memory is valid only while its owner lives.
+        let unmapped = unsafe { munmap(self.ptr.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok(), "unmapping a whole mapping cannot fail: {unmapped:?}");
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapping({:p}, {} bytes)", self.ptr, self.len)
+    }
+}
+
+/// Types that may lie in memory that another process writes at any time.
+///
+/// # Safety
+///
+/// Every bit pattern must be a valid value, and every byte must be inside an atomic, so that a shared reference
+/// allows changes from outside.
+pub(crate) unsafe trait Shareable {}
+
+// SAFETY: atomics of plain integers.
+unsafe impl Shareable for AtomicU8 {}
+// SAFETY: as above.
+unsafe impl Shareable for AtomicU16 {}
+// SAFETY: as above.
+unsafe impl Shareable for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Shareable for AtomicU64 {}
+
+/// A slice of atomics inside a mapping, which it keeps alive.
+pub(crate) struct Words<A> {
+    mapping: Arc<Mapping>,
+    offset: usize,
+    count: usize,
+    of: PhantomData<A>,
+}
+
+impl<A: Shareable> Words<A> {
+    /// `count` words from byte `offset`; `None` if they are not inside the mapping or not aligned.
+    pub(crate) fn new(mapping: &Arc<Mapping>, offset: usize, count: usize) -> Option<Words<A>> {
+        let end = count.checked_mul(size_of::<A>())?.checked_add(offset)?;
+        let first = mapping.ptr_at(offset..end)?;
+        if !first.cast::<A>().is_aligned() {
+            return None;
+        }
+        Some(Words { mapping: Arc::clone(mapping), offset, count, of: PhantomData })
+    }
+}
+
+impl<A: Shareable> Deref for Words<A> {
+    type Target = [A];
+
+    fn deref(&self) -> &[A] {
+        // SAFETY: `new` checked that `count` aligned words from `offset` are inside the mapping, which `mapping`
+        // keeps mapped at least as long as the borrow. The memory is initialised (file pages), any bytes are
+        // valid for `A` and it may change under a shared reference: both are what `Shareable` promises. No
+        // `&mut` to these bytes exists, as nothing here makes one.
+        unsafe { std::slice::from_raw_parts(self.mapping.ptr.add(self.offset).cast().as_ptr(), self.count) }
+    }
+}
+
+impl<A> fmt::Debug for Words<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Words({} at {})", self.count, self.offset)
+    }
+}
+
+/// A region's bytes.
+#[cfg(test)]
+pub(crate) fn bytes_of(region: &crate::transport::Region) -> &[AtomicU8] {
+    // SAFETY: a region's `len` bytes from `ptr` are mapped while its owner lives, which the borrow ensures, and
+    // tests reach them only through this function.
+    unsafe { std::slice::from_raw_parts(region.ptr.cast().as_ptr(), region.len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    fn two_pages() -> Arc<Mapping> {
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 8192).unwrap();
+        Arc::new(Mapping::shared(&file, 0, 8192).unwrap())
+    }
+
+    #[test]
+    fn words_outlive_the_handle_they_were_made_from() {
+        let mapping = two_pages();
+        let words = Words::<AtomicU32>::new(&mapping, 4096, 1024).unwrap();
+        drop(mapping);
+        words[1023].store(7, Relaxed);
+        assert_eq!(words.iter().map(|word| word.load(Relaxed)).sum::<u32>(), 7);
+    }
+
+    #[test]
+    fn nothing_outside_the_mapping_or_unaligned_is_handed_out() {
+        let mapping = two_pages();
+        assert!(Words::<AtomicU32>::new(&mapping, 4096, 1025).is_none());
+        assert!(Words::<AtomicU64>::new(&mapping, 4, 1).is_none());
+        assert!(Words::<AtomicU64>::new(&mapping, 8, usize::MAX).is_none());
+        assert!(Words::<AtomicU8>::new(&mapping, usize::MAX, 1).is_none());
+        assert!(mapping.ptr_at(8192..8193).is_none());
+        assert_eq!(mapping.ptr_at(0..8192), Some(mapping.ptr()));
+        assert_eq!(mapping.len(), 8192);
+    }
+}

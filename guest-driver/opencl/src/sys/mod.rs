@@ -1,0 +1,7 @@
+//! The only `unsafe` besides the C boundary: memory that another process writes too, and the kernel's DRM interface.
+//! Everything here has a safe face; what makes it safe stands beside each `unsafe` block.
+
+pub(crate) mod drm;
+pub(crate) mod event;
+pub(crate) mod mapping;
+pub(crate) mod shared;

@@ -1,0 +1,111 @@
+//! Access to memory that this process shares with the host: the one place where raw shared bytes are touched.
+
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use paragpu_protocol::ring::{HEADER_BYTES, RingMemory, Word};
+use paragpu_protocol::slot::{self, SLOT_BYTES, Slot};
+use zerocopy::FromBytes;
+
+use crate::transport::Region;
+
+/// A shared region, with checked accesses. Offsets come from this driver's own allocators, so one that is out of
+/// range is a bug here and panics (the C boundary turns that into an error code).
+#[derive(Debug)]
+pub(crate) struct Shared {
+    region: Region,
+}
+
+impl Shared {
+    pub(crate) fn new(region: Region) -> Shared {
+        Shared { region }
+    }
+
+    /// What the host calls the region.
+    pub(crate) fn id(&self) -> u32 {
+        self.region.id
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.region.len
+    }
+
+    /// Address of the byte at `offset`, of which `len` follow.
+    pub(crate) fn address(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.region.len),
+            "shared access out of range"
+        );
+        // SAFETY: offset + len is within the mapping, checked above, and the mapping lives as long as `region`.
+        unsafe { self.region.ptr.as_ptr().add(offset) }
+    }
+
+    /// Copies `from` to `offset`.
+    pub(crate) fn write(&self, offset: usize, from: &[u8]) {
+        let to = self.address(offset, from.len());
+        // SAFETY: `to` has room for `from.len()` bytes (checked by `address`), and a shared mapping does not
+        // overlap an ordinary slice. Other writers of these bytes are excluded by their allocation to the caller.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }
+    }
+
+    /// Copies the bytes at `offset` to `to`.
+    pub(crate) fn read(&self, offset: usize, to: &mut [u8]) {
+        let from = self.address(offset, to.len());
+        // SAFETY: as for `write`; what the host writes there was ordered before by the slot's acquire load.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) }
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4));
+        let address = self.address(offset, 4).cast::<u32>();
+        // SAFETY: in range and aligned (regions start on a page), lives as long as `self`, and every access to
+        // this word in this process is atomic.
+        unsafe { AtomicU32::from_ptr(address) }
+    }
+
+    /// Makes the slot at `offset` pending.
+    pub(crate) fn clear_slot(&self, offset: usize) {
+        self.write(offset, &[0; SLOT_BYTES as usize]);
+        self.word(offset + slot::STATE).store(slot::PENDING, Ordering::Release);
+    }
+
+    /// The slot at `offset` if its command is complete.
+    pub(crate) fn read_slot(&self, offset: usize) -> Option<Slot> {
+        if self.word(offset + slot::STATE).load(Ordering::Acquire) != slot::DONE {
+            return None;
+        }
+        let mut bytes = [0; SLOT_BYTES as usize];
+        self.read(offset, &mut bytes);
+        Slot::read_from_bytes(&bytes).ok()
+    }
+}
+
+impl RingMemory for Shared {
+    fn load(&self, word: Word) -> u32 {
+        self.word(word.offset()).load(Ordering::Acquire)
+    }
+
+    fn store(&self, word: Word, value: u32) {
+        self.word(word.offset()).store(value, Ordering::Release);
+    }
+
+    fn swap(&self, word: Word, value: u32) -> u32 {
+        self.word(word.offset()).swap(value, Ordering::SeqCst)
+    }
+
+    fn add(&self, word: Word, value: u32) -> u32 {
+        self.word(word.offset()).fetch_add(value, Ordering::SeqCst)
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn read_data(&self, offset: u32, to: &mut [u8]) {
+        self.read((HEADER_BYTES + offset) as usize, to);
+    }
+
+    fn write_data(&self, offset: u32, from: &[u8]) {
+        self.write((HEADER_BYTES + offset) as usize, from);
+    }
+}

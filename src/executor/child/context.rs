@@ -1,0 +1,201 @@
+//! One guest process: its objects, its regions, and its commands one after the other.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use paragpu_protocol::command::Command;
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::frame::Frame;
+
+use super::backend::{Backend, ClError};
+use super::builds::Builds;
+use super::completion::{Notifier, Reply};
+use super::objects::{EventState, QueueObject, Table};
+use super::record::ObjectRecord;
+use super::recorder::Recorder;
+use super::region::Regions;
+use crate::executor::message::ContextUsage;
+
+/// How often a backend is tended that wants to be.
+pub(crate) const TEND_INTERVAL: Duration = Duration::from_millis(2);
+
+/// An OpenCL program of the guest's. Whoever calls [`execute`](Context::execute) decides about threads; commands
+/// complete on the backend's.
+pub struct Context<B: Backend> {
+    pub(crate) backend: Arc<B>,
+    pub(crate) objects: Table<B>,
+    pub(crate) regions: Arc<Regions>,
+    pub(crate) notifier: Arc<Notifier>,
+    pub(crate) builds: Builds,
+    pub(crate) usage: ContextUsage,
+    /// User events that are open, also those whose id is gone: commands may wait for them.
+    pub(crate) open: Vec<(Arc<EventState>, B::Event)>,
+    pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
+    fault: Option<Fault>,
+    recorder: Option<Recorder>,
+}
+
+impl<B: Backend> Context<B> {
+    /// A context without objects.
+    pub fn new(backend: Arc<B>, regions: Arc<Regions>, builds: Builds) -> Context<B> {
+        Context::with_notifier(backend, regions, builds, Arc::new(Notifier::default()), None)
+    }
+
+    pub(crate) fn with_notifier(
+        backend: Arc<B>,
+        regions: Arc<Regions>,
+        builds: Builds,
+        notifier: Arc<Notifier>,
+        recorder: Option<Recorder>,
+    ) -> Context<B> {
+        Context {
+            backend,
+            objects: Table::new(),
+            regions,
+            notifier,
+            builds,
+            usage: ContextUsage::default(),
+            open: Vec::new(),
+            unflushed: Vec::new(),
+            fault: None,
+            recorder,
+        }
+    }
+
+    /// Runs one frame. A fault fails the context: nothing is run any more.
+    pub fn execute(&mut self, frame: &[u8]) -> Result<(), Fault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(frame);
+        }
+        self.usage.commands += 1;
+        let done = Frame::parse(frame).and_then(|frame| self.dispatch(&Command::parse(&frame)?));
+        if let Err(fault) = done {
+            self.fail(fault);
+        }
+        done
+    }
+
+    /// Fails the context for a mistake that was found elsewhere (in the ring's indices, for example).
+    pub(crate) fn fail(&mut self, fault: Fault) {
+        self.fault = Some(fault);
+        self.notifier.fail(fault);
+    }
+
+    fn dispatch(&mut self, command: &Command<'_>) -> Result<(), Fault> {
+        match *command {
+            Command::Nop(..) => Ok(()),
+            Command::GetInfo(body, tail) => self.get_info(body, tail),
+            Command::CreateContext(body, tail) => self.create_context(body, tail),
+            Command::CreateQueue(body, _) => self.create_queue(body),
+            Command::CreateBuffer(body, _) => self.create_buffer(body),
+            Command::CreateSubBuffer(body, _) => self.create_sub_buffer(body),
+            Command::CreateProgram(body, tail) => self.create_program(body, tail),
+            Command::CreateKernel(body, tail) => self.create_kernel(body, tail),
+            Command::CreateUserEvent(body, _) => self.create_user_event(body),
+            Command::SetUserEvent(body, _) => self.set_user_event(body),
+            Command::Release(body, _) => self.release(body),
+            Command::BuildProgram(body, tail) => self.build_program(body, tail),
+            Command::SetArgValue(body, tail) => self.set_arg_value(body, tail),
+            Command::SetArgObject(body, _) => self.set_arg_object(body),
+            Command::SetArgLocal(body, _) => self.set_arg_local(body),
+            Command::EnqueueKernel(body, tail) => self.enqueue_kernel(body, tail),
+            Command::ReadBuffer(body, tail) => self.read_buffer(body, tail),
+            Command::WriteBuffer(body, tail) => self.write_buffer(body, tail),
+            Command::CopyBuffer(body, tail) => self.copy_buffer(body, tail),
+            Command::FillBuffer(body, tail) => self.fill_buffer(body, tail),
+            Command::ReadBufferRect(body, tail) => self.read_buffer_rect(body, tail),
+            Command::WriteBufferRect(body, tail) => self.write_buffer_rect(body, tail),
+            Command::CopyBufferRect(body, tail) => self.copy_buffer_rect(body, tail),
+            Command::Marker(body, tail) => self.marker(body, tail),
+            Command::Barrier(body, tail) => self.barrier(body, tail),
+            Command::Finish(body, _) => self.finish(body),
+        }
+    }
+
+    pub(crate) fn reply(&self, slot: &paragpu_protocol::types::SlotRef) -> Result<Reply, Fault> {
+        Ok(Reply::new(self.regions.slot(slot)?, &self.notifier))
+    }
+
+    /// Does what the backend's driver leaves undone. True if it is to be called again within [`TEND_INTERVAL`].
+    pub(crate) fn tend(&self) -> bool {
+        self.backend.tend()
+    }
+
+    /// Submits what was enqueued since the last time. Drivers may sit on commands until they are told.
+    pub fn flush(&mut self) {
+        for queue in self.unflushed.drain(..) {
+            queue.unflushed.store(false, Ordering::Relaxed);
+            if let Ok(host) = &queue.host
+                && let Err(error) = self.backend.flush(host)
+            {
+                log::debug!("flush: {error}");
+            }
+        }
+    }
+
+    /// What the context did so far.
+    pub fn usage(&self) -> ContextUsage {
+        self.usage
+    }
+
+    /// The mistake that the context was failed for.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Objects that live: those with an id, and those that others need.
+    pub fn live_objects(&self) -> usize {
+        self.objects.live()
+    }
+
+    /// Everything that the guest can observe of its objects.
+    pub fn records(&self) -> Vec<ObjectRecord> {
+        self.objects.records()
+    }
+
+    /// Ends everything: afterwards nothing touches the context's regions any more. Waits for what runs.
+    pub fn tear_down(&mut self) {
+        self.notifier.close();
+        self.notifier.pause(false);
+        // Commands that wait for a user event would be waited for in vain.
+        for (state, host) in self.open.drain(..) {
+            state.complete(super::backend::Outcome::failed(ClError::WAIT_LIST_FAILED));
+            if let Err(error) = self.backend.set_user_event(&host, ClError::WAIT_LIST_FAILED.code()) {
+                log::warn!("ending a user event: {error}");
+            }
+        }
+        self.flush();
+        self.backend.tend();
+        for queue in self.objects.queues() {
+            if let Ok(host) = &queue.host
+                && let Err(error) = self.backend.finish(host)
+            {
+                log::debug!("finish: {error}");
+            }
+        }
+        while !self.notifier.drained(TEND_INTERVAL) {
+            self.backend.tend();
+        }
+        self.objects.clear();
+    }
+}
+
+impl<B: Backend> Drop for Context<B> {
+    fn drop(&mut self) {
+        self.tear_down();
+    }
+}
+
+impl<B: Backend> fmt::Debug for Context<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("fault", &self.fault)
+            .field("usage", &self.usage)
+            .finish_non_exhaustive()
+    }
+}

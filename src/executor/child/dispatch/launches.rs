@@ -1,0 +1,130 @@
+//! Kernel launches, and the commands that only keep order.
+
+use paragpu_protocol::command::{Barrier, EnqueueKernel, Finish, Marker, Opcode};
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::frame::Tail;
+use paragpu_protocol::types::Enqueue;
+use zerocopy::little_endian::U32;
+
+use super::super::backend::{Backend, ClError, DeviceLimits, Done, NdRange, Order, Outcome, Work};
+use super::super::context::Context;
+use super::super::objects::{KernelObject, KernelState};
+use super::super::record::ArgRecord;
+use super::{require, reserved, sizes};
+
+impl<B: Backend> Context<B> {
+    pub(crate) fn enqueue_kernel(&mut self, body: &EnqueueKernel, tail: Tail<'_>) -> Result<(), Fault> {
+        let kernel = self.objects.kernel(body.kernel.get())?;
+        let range = nd_range(body)?;
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let context = kernel.program.context.clone();
+        let state = kernel.state();
+        let limits = self.backend.devices().get(plan.queue.record.device);
+        let work = ready(&kernel, &state, &range, limits);
+        let work = work.map(|kernel| Work::Launch { kernel, range });
+        if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
+            self.usage.kernels += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn marker(&mut self, body: &Marker, tail: Tail<'_>) -> Result<(), Fault> {
+        self.sync(Opcode::Marker, &body.enqueue, tail.wait)
+    }
+
+    pub(crate) fn barrier(&mut self, body: &Barrier, tail: Tail<'_>) -> Result<(), Fault> {
+        self.sync(Opcode::Barrier, &body.enqueue, tail.wait)
+    }
+
+    fn sync(&mut self, opcode: Opcode, enqueue: &Enqueue, wait: &[U32]) -> Result<(), Fault> {
+        let plan = self.plan(enqueue, wait)?;
+        let work = if opcode == Opcode::Barrier { Work::Barrier } else { Work::Marker };
+        self.submit(opcode, plan, &[], Ok(work));
+        Ok(())
+    }
+
+    /// A marker whose slot is the reply: waiting here would keep the ring from the very command that ends a
+    /// user event.
+    pub(crate) fn finish(&mut self, body: &Finish) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let queue = self.objects.queue(body.queue.get())?;
+        let reply = self.reply(&body.reply)?;
+        let host = match &queue.host {
+            Ok(host) => host,
+            Err(error) => {
+                reply.status(Err(*error));
+                return Ok(());
+            }
+        };
+        if !reply.is_wanted() {
+            self.flush();
+            return Ok(());
+        }
+        let deferred = queue.state().deferred.take();
+        let gates = super::submit::gates(&queue, Opcode::Finish, &[]);
+        let completion = reply.later(None, gates);
+        let done: Done = Box::new(move |outcome| {
+            // The error that nothing else has reported comes before that of waiting.
+            completion.complete(deferred.map_or(Outcome { profile: None, ..outcome }, Outcome::failed));
+        });
+        let order = Order { wait: &[], event: false, profile: false, done: Some(done) };
+        // An error is in the reply already.
+        let _ = self.backend.enqueue(host, Work::Marker, order);
+        if let Err(error) = self.backend.flush(host) {
+            log::debug!("flush: {error}");
+        }
+        self.flush();
+        Ok(())
+    }
+}
+
+fn nd_range(body: &EnqueueKernel) -> Result<NdRange, Fault> {
+    let dims = body.dims.get();
+    require((1..=3).contains(&dims), Fault::BadValue)?;
+    let (offset, global, local) = (sizes(&body.offset)?, sizes(&body.global)?, sizes(&body.local)?);
+    let unused = dims as usize..3;
+    let chosen = local != [0; 3];
+    let tidy = unused.clone().all(|dim| offset[dim] == 0 && global[dim] == 1 && (!chosen || local[dim] == 1));
+    require(tidy && (!chosen || !local.contains(&0)), Fault::BadValue)?;
+    Ok(NdRange { dims, offset, global, local: chosen.then_some(local) })
+}
+
+/// The kernel's handle if it can be launched. Drivers check these things too, but not all of them all.
+fn ready<'k, B: Backend>(
+    kernel: &KernelObject<B>,
+    state: &'k KernelState<B>,
+    range: &NdRange,
+    limits: Option<&DeviceLimits>,
+) -> Result<&'k B::Kernel, ClError> {
+    let host = state.host.as_ref().map_err(|error| *error)?;
+    debug_assert_eq!(kernel.args.len(), state.record.args.len());
+    let limits = limits.ok_or(ClError::INVALID_DEVICE)?;
+    let mut local_memory = 0_u64;
+    for arg in &state.record.args {
+        match arg {
+            ArgRecord::Unset => return Err(ClError::INVALID_KERNEL_ARGS),
+            ArgRecord::Local(bytes) => local_memory = local_memory.saturating_add(*bytes),
+            ArgRecord::Value(_) | ArgRecord::Buffer(_) => {}
+        }
+    }
+    if local_memory > limits.local_memory {
+        return Err(ClError::OUT_OF_RESOURCES);
+    }
+    product(range.global).ok_or(ClError::INVALID_GLOBAL_WORK_SIZE)?;
+    for (offset, global) in range.offset.iter().zip(range.global) {
+        offset.checked_add(global).ok_or(ClError::INVALID_GLOBAL_OFFSET)?;
+    }
+    if let Some(local) = range.local {
+        if local.iter().zip(limits.max_work_items).any(|(size, most)| *size > most) {
+            return Err(ClError::INVALID_WORK_ITEM_SIZE);
+        }
+        product(local)
+            .filter(|size| *size <= limits.max_work_group)
+            .ok_or(ClError::INVALID_WORK_GROUP_SIZE)?;
+    }
+    Ok(host)
+}
+
+fn product(sizes: [usize; 3]) -> Option<usize> {
+    sizes[0].checked_mul(sizes[1])?.checked_mul(sizes[2])
+}

@@ -1,0 +1,52 @@
+//! What each command does, once the guest is allowed to do it.
+//!
+//! Two kinds of wrong are kept apart. What a conforming guest driver never sends is a
+//! [`Fault`](paragpu_protocol::fault::Fault), and fails the context. What an application may get wrong in ways
+//! that only the host can tell is an OpenCL error, and goes where the command reports its outcome.
+
+mod info;
+mod kernels;
+mod launches;
+mod objects;
+mod programs;
+mod submit;
+mod transfers;
+
+use paragpu_protocol::fault::Fault;
+use zerocopy::little_endian::{U32, U64};
+
+use super::backend::Backend;
+use super::objects::ContextObject;
+
+fn reserved(field: U32) -> Result<(), Fault> {
+    if field.get() == 0 { Ok(()) } else { Err(Fault::Reserved) }
+}
+
+/// The host computes with `usize`; what does not fit cannot be in any buffer.
+fn size(number: U64) -> Result<usize, Fault> {
+    usize::try_from(number.get()).map_err(|_wide| Fault::BadValue)
+}
+
+fn sizes(numbers: &[U64; 3]) -> Result<[usize; 3], Fault> {
+    Ok([size(numbers[0])?, size(numbers[1])?, size(numbers[2])?])
+}
+
+fn require(fine: bool, otherwise: Fault) -> Result<(), Fault> {
+    if fine { Ok(()) } else { Err(otherwise) }
+}
+
+/// The devices whose indices (`u32` each) are the data; all of them in `allowed` and none twice.
+fn device_list(data: &[u8], allowed: &[usize]) -> Result<Vec<usize>, Fault> {
+    let mut devices = Vec::new();
+    for index in data.chunks(size_of::<u32>()) {
+        let index = <[u8; 4]>::try_from(index).map_err(|_cut| Fault::BadValue)?;
+        let index = u32::from_le_bytes(index) as usize;
+        require(allowed.contains(&index) && !devices.contains(&index), Fault::BadValue)?;
+        devices.push(index);
+    }
+    Ok(devices)
+}
+
+fn same_context<B: Backend>(a: &ContextObject<B>, b: &ContextObject<B>) -> bool {
+    a.common.serial == b.common.serial
+}

@@ -1,0 +1,200 @@
+//! Contexts, queues, buffers and user events: making them and giving them up.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use paragpu_protocol::command::{
+    CreateBuffer, CreateContext, CreateQueue, CreateSubBuffer, CreateUserEvent, Release, SetUserEvent,
+};
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::frame::Tail;
+use paragpu_protocol::limits::MAX_DEVICES;
+
+use super::super::backend::{Backend, ClError, Outcome};
+use super::super::context::Context;
+use super::super::objects::{
+    BufferObject, ContextObject, EventObject, EventState, Object, QueueObject, QueueState,
+};
+use super::super::record::{BufferRecord, ContextRecord, QueueRecord};
+use super::{device_list, require, reserved, size};
+
+/// `CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE`
+pub(super) const OUT_OF_ORDER: u64 = 1 << 0;
+/// `CL_QUEUE_PROFILING_ENABLE`
+pub(super) const PROFILING: u64 = 1 << 1;
+
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`, of which at most one.
+const KERNEL_ACCESS: u64 = 0b111;
+/// `CL_MEM_HOST_WRITE_ONLY`, `HOST_READ_ONLY`, `HOST_NO_ACCESS`, of which at most one.
+const HOST_ACCESS: u64 = 0b111 << 7;
+
+fn check_flags(flags: u64) -> Result<(), Fault> {
+    let one_at_most = |bits: u64| bits.count_ones() <= 1;
+    let fine = flags & !(KERNEL_ACCESS | HOST_ACCESS) == 0
+        && one_at_most(flags & KERNEL_ACCESS)
+        && one_at_most(flags & HOST_ACCESS);
+    require(fine, Fault::BadValue)
+}
+
+impl<B: Backend> Context<B> {
+    pub(crate) fn create_context(&mut self, body: &CreateContext, tail: Tail<'_>) -> Result<(), Fault> {
+        require(body.create.parent.get() == 0, Fault::Reserved)?;
+        let all: Vec<usize> = (0..self.backend.devices().len()).collect();
+        let devices = device_list(tail.data, &all)?;
+        require(!devices.is_empty() && devices.len() <= MAX_DEVICES, Fault::BadValue)?;
+        let reply = self.reply(&body.create.reply)?;
+        let id = body.create.id.get();
+        let common = self.objects.admit(id)?;
+        let host = self.backend.create_context(&devices);
+        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let object = ContextObject { common, record: ContextRecord { devices }, host };
+        self.objects.insert(id, Object::Context(Arc::new(object)));
+        reply.status(outcome);
+        Ok(())
+    }
+
+    pub(crate) fn create_queue(&mut self, body: &CreateQueue) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let context = self.objects.context(body.create.parent.get())?;
+        let device = body.device.get() as usize;
+        let properties = body.properties.get();
+        require(context.record.devices.contains(&device), Fault::BadValue)?;
+        require(properties & !(OUT_OF_ORDER | PROFILING) == 0, Fault::BadValue)?;
+        let reply = self.reply(&body.create.reply)?;
+        let id = body.create.id.get();
+        let common = self.objects.admit(id)?;
+        let host = match &context.host {
+            Ok(context) => self.backend.create_queue(context, device, properties),
+            Err(error) => Err(*error),
+        };
+        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let object = QueueObject {
+            common,
+            record: QueueRecord { context: context.common.serial, device, properties, deferred: None },
+            context,
+            host,
+            unflushed: AtomicBool::new(false),
+            state: QueueState::default().into(),
+        };
+        self.objects.insert(id, Object::Queue(Arc::new(object)));
+        reply.status(outcome);
+        Ok(())
+    }
+
+    pub(crate) fn create_buffer(&mut self, body: &CreateBuffer) -> Result<(), Fault> {
+        let context = self.objects.context(body.create.parent.get())?;
+        let (flags, bytes) = (body.flags.get(), size(body.size)?);
+        check_flags(flags)?;
+        let init = if body.init.is_none() { None } else { Some(self.regions.window(&body.init)?) };
+        if let Some(init) = &init {
+            require(init.len() == bytes, Fault::BadValue)?;
+        }
+        let reply = self.reply(&body.create.reply)?;
+        let id = body.create.id.get();
+        let common = self.objects.admit(id)?;
+        let limits = self.backend.devices();
+        let most = context.record.devices.iter().filter_map(|device| limits.get(*device));
+        let most = most.map(|limits| limits.max_alloc).max().unwrap_or(0);
+        let host = match &context.host {
+            Err(error) => Err(*error),
+            Ok(_) if bytes == 0 || bytes as u64 > most => Err(ClError::INVALID_BUFFER_SIZE),
+            Ok(context) => self.backend.create_buffer(context, flags, bytes, init.as_ref()),
+        };
+        if host.is_ok() && init.is_some() {
+            self.usage.bytes_written = self.usage.bytes_written.saturating_add(bytes as u64);
+        }
+        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let object = BufferObject {
+            common,
+            record: BufferRecord { context: context.common.serial, flags, size: bytes as u64, parent: None },
+            context,
+            parent: None,
+            host,
+        };
+        self.objects.insert(id, Object::Buffer(Arc::new(object)));
+        reply.status(outcome);
+        Ok(())
+    }
+
+    pub(crate) fn create_sub_buffer(&mut self, body: &CreateSubBuffer) -> Result<(), Fault> {
+        let parent = self.objects.buffer(body.create.parent.get())?;
+        let (flags, origin, bytes) = (body.flags.get(), size(body.origin)?, size(body.size)?);
+        check_flags(flags)?;
+        let end = origin.checked_add(bytes).ok_or(Fault::BadValue)?;
+        require(parent.parent.is_none(), Fault::BadValue)?;
+        require(bytes != 0 && end as u64 <= parent.record.size, Fault::BadValue)?;
+        let reply = self.reply(&body.create.reply)?;
+        let id = body.create.id.get();
+        let common = self.objects.admit(id)?;
+        let host = match &parent.host {
+            Ok(parent) => self.backend.create_sub_buffer(parent, flags, origin, bytes),
+            Err(error) => Err(*error),
+        };
+        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let object = BufferObject {
+            common,
+            record: BufferRecord {
+                context: parent.context.common.serial,
+                flags,
+                size: bytes as u64,
+                parent: Some((parent.common.serial, origin as u64)),
+            },
+            context: parent.context.clone(),
+            parent: Some(parent),
+            host,
+        };
+        self.objects.insert(id, Object::Buffer(Arc::new(object)));
+        reply.status(outcome);
+        Ok(())
+    }
+
+    pub(crate) fn create_user_event(&mut self, body: &CreateUserEvent) -> Result<(), Fault> {
+        let context = self.objects.context(body.create.parent.get())?;
+        let reply = self.reply(&body.create.reply)?;
+        let id = body.create.id.get();
+        let common = self.objects.admit(id)?;
+        let host = match &context.host {
+            Ok(context) => self.backend.create_user_event(context),
+            Err(error) => Err(*error),
+        };
+        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let state = Arc::new(EventState::user());
+        match &host {
+            Ok(event) => self.open.push((state.clone(), event.clone())),
+            Err(error) => state.complete(Outcome::failed(*error)),
+        }
+        let object = EventObject { common, context, state, host };
+        self.objects.insert(id, Object::Event(Arc::new(object)));
+        reply.status(outcome);
+        Ok(())
+    }
+
+    pub(crate) fn set_user_event(&mut self, body: &SetUserEvent) -> Result<(), Fault> {
+        let event = self.objects.event(body.event.get())?;
+        let status = body.status.get();
+        require(event.state.is_user() && status <= 0, Fault::BadValue)?;
+        let Ok(host) = &event.host else { return Ok(()) };
+        // A second time is an error that the guest's driver has returned already.
+        require(event.state.is_open(), Fault::BadValue)?;
+        self.open.retain(|(state, _)| !Arc::ptr_eq(state, &event.state));
+        // Before the device hears of it: commands that it lets go may complete at once.
+        event.state.complete(Outcome { status, profile: None });
+        if let Err(error) = self.backend.set_user_event(host, status) {
+            log::warn!("ending a user event: {error}");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn release(&mut self, body: &Release) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        if let Object::Queue(queue) = self.objects.remove(body.id.get())? {
+            // Its commands go on (OpenCL 3.0, clReleaseCommandQueue: an implicit flush).
+            if let Ok(host) = &queue.host
+                && let Err(error) = self.backend.flush(host)
+            {
+                log::debug!("flush: {error}");
+            }
+        }
+        Ok(())
+    }
+}

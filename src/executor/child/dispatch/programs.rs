@@ -1,0 +1,114 @@
+//! Programs and their builds.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use paragpu_protocol::command::{BuildProgram, CreateProgram};
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::frame::Tail;
+use paragpu_protocol::limits::MAX_SOURCE_BYTES;
+
+use super::super::backend::{Backend, ClError, Outcome};
+use super::super::context::Context;
+use super::super::objects::{Object, ProgramObject};
+use super::super::record::BuildRecord;
+use super::{device_list, require};
+
+/// Without it the host would not know which arguments are pointers, and could not keep a guest from forging one.
+const ARG_INFO_OPTION: &str = "-cl-kernel-arg-info";
+
+impl<B: Backend> Context<B> {
+    pub(crate) fn create_program(&mut self, body: &CreateProgram, tail: Tail<'_>) -> Result<(), Fault> {
+        let context = self.objects.context(body.create.parent.get())?;
+        let source = if tail.data.is_empty() {
+            require(body.source.len.get() <= MAX_SOURCE_BYTES, Fault::Limit)?;
+            self.regions.window(&body.source)?.to_vec()
+        } else {
+            require(body.source.is_none(), Fault::BadValue)?;
+            tail.data.to_vec()
+        };
+        let reply = self.reply(&body.create.reply)?;
+        let id = body.create.id.get();
+        let common = self.objects.admit(id)?;
+        let host = match &context.host {
+            Err(error) => Err(*error),
+            Ok(_) if source.is_empty() => Err(ClError::INVALID_VALUE),
+            Ok(context) => self.backend.create_program(context, &source),
+        };
+        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let object =
+            ProgramObject { common, context, source, build: None.into(), kernels: AtomicUsize::new(0), host };
+        self.objects.insert(id, Object::Program(Arc::new(object)));
+        reply.status(outcome);
+        Ok(())
+    }
+
+    pub(crate) fn build_program(&mut self, body: &BuildProgram, tail: Tail<'_>) -> Result<(), Fault> {
+        let program = self.objects.program(body.program.get())?;
+        let indices = (body.device_count.get() as usize).checked_mul(size_of::<u32>());
+        let (indices, options) =
+            indices.and_then(|len| tail.data.split_at_checked(len)).ok_or(Fault::BadValue)?;
+        let all = &program.context.record.devices;
+        let devices = device_list(indices, all)?;
+        let devices = if devices.is_empty() { all.clone() } else { devices };
+        let host_options = CString::new(with_arg_info(options)).map_err(|_nul| Fault::BadValue)?;
+        let reply = self.reply(&body.reply)?;
+        program.idle()?;
+        let host = match &program.host {
+            Ok(host) => host.clone(),
+            Err(error) => {
+                reply.status(Err(*error));
+                return Ok(());
+            }
+        };
+        if program.kernels.load(Ordering::Relaxed) != 0 {
+            reply.status(Err(ClError::INVALID_OPERATION));
+            return Ok(());
+        }
+        *program.build() =
+            Some(BuildRecord { devices: devices.clone(), options: options.to_vec(), status: None });
+        let completion = reply.after_build();
+        let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
+        self.builds.submit(Box::new(move || {
+            let built = backend.build(&host, &devices, &host_options);
+            let status = built.err().map_or(0, ClError::code);
+            // No longer busy before the guest hears of it.
+            if let Some(build) = &mut *program.build() {
+                build.status = Some(status);
+            }
+            drop((host, program));
+            notifier.when_running(Box::new(move || {
+                completion.complete(Outcome { status, profile: None });
+            }));
+        }));
+        Ok(())
+    }
+}
+
+/// The options for the host. The guest sees its own.
+fn with_arg_info(options: &[u8]) -> Vec<u8> {
+    let mut all = options.to_vec();
+    let there =
+        options.split(|byte| byte.is_ascii_whitespace()).any(|word| word == ARG_INFO_OPTION.as_bytes());
+    if !there {
+        if !all.is_empty() {
+            all.push(b' ');
+        }
+        all.extend_from_slice(ARG_INFO_OPTION.as_bytes());
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_arg_info;
+
+    #[test]
+    fn argument_information_is_asked_for_once() {
+        assert_eq!(with_arg_info(b""), b"-cl-kernel-arg-info");
+        assert_eq!(with_arg_info(b"-DA=1"), b"-DA=1 -cl-kernel-arg-info");
+        assert_eq!(with_arg_info(b"-cl-kernel-arg-info -DA"), b"-cl-kernel-arg-info -DA");
+        assert_eq!(with_arg_info(b"-DX-cl-kernel-arg-info"), b"-DX-cl-kernel-arg-info -cl-kernel-arg-info");
+    }
+}

@@ -1,0 +1,165 @@
+//! What all commands that go into a queue have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use paragpu_protocol::command::Opcode;
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::types::Enqueue;
+use zerocopy::little_endian::U32;
+
+use super::super::backend::{Backend, ClError, Done, HostBytes, Order, Outcome, Work};
+use super::super::completion::{Completion, Reply};
+use super::super::context::Context;
+use super::super::objects::{Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject};
+use super::objects::{OUT_OF_ORDER, PROFILING};
+use super::same_context;
+
+/// More open user events than this are not followed: such a command counts as one that may move at any time.
+const MAX_GATES: usize = 64;
+
+/// A command whose queue, event, slot and wait list are known; what it does comes next.
+pub(super) struct Plan<B: Backend> {
+    pub(super) queue: Arc<QueueObject<B>>,
+    event: Option<(u32, Common)>,
+    reply: Reply,
+    wait: Vec<Arc<EventObject<B>>>,
+}
+
+impl<B: Backend> Context<B> {
+    pub(super) fn plan(&mut self, enqueue: &Enqueue, wait: &[U32]) -> Result<Plan<B>, Fault> {
+        let queue = self.objects.queue(enqueue.queue.get())?;
+        let wait = wait.iter().map(|id| self.objects.event(id.get())).collect::<Result<_, _>>()?;
+        let reply = self.reply(&enqueue.slot)?;
+        let event = match enqueue.event.get() {
+            0 => None,
+            id => Some((id, self.objects.admit(id)?)),
+        };
+        Ok(Plan { queue, event, reply, wait })
+    }
+
+    /// Gives the command to the device. Its error, if it has one already, goes where its outcome would have.
+    /// True if the device took it.
+    pub(super) fn submit(
+        &mut self,
+        opcode: Opcode,
+        plan: Plan<B>,
+        contexts: &[&ContextObject<B>],
+        work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
+    ) -> bool {
+        let Plan { queue, event, reply, wait } = plan;
+        let gates = gates(&queue, opcode, &wait);
+        let event = event.map(|(id, common)| {
+            let serial = queue.common.serial;
+            let state = Arc::new(EventState::of_command(serial, opcode as u16, gates.clone()));
+            (id, common, state)
+        });
+        // A command behind a user event may be failed along with it, and PoCL 3.1 uses the events of such
+        // commands after it has released them, unless somebody else holds them.
+        let watched = event.is_some() || reply.is_wanted() || !gates.is_empty();
+        let watched = watched.then(|| reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates));
+        let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
+        let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
+        let work = if foreign { Err(ClError::INVALID_CONTEXT) } else { work };
+        let silent = event.is_none() && !watched.as_ref().is_some_and(Completion::has_slot);
+        let host = self.enqueue(&queue, &wait, work, event.is_some(), watched);
+        if let Err(error) = host
+            && silent
+        {
+            queue.state().deferred.get_or_insert(error);
+        }
+        let taken = host.is_ok();
+        if let Some((id, common, state)) = event {
+            let host = host.and_then(|event| event.ok_or(ClError::OUT_OF_HOST_MEMORY));
+            let object = EventObject { common, context: queue.context.clone(), state, host };
+            self.objects.insert(id, Object::Event(Arc::new(object)));
+        }
+        if taken && !queue.unflushed.swap(true, Ordering::Relaxed) {
+            self.unflushed.push(queue);
+        }
+        taken
+    }
+
+    fn enqueue(
+        &self,
+        queue: &QueueObject<B>,
+        wait: &[Arc<EventObject<B>>],
+        work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
+        event: bool,
+        watched: Option<Completion>,
+    ) -> Result<Option<B::Event>, ClError> {
+        let ready = work.and_then(|work| {
+            let host = queue.host.as_ref().map_err(|error| *error)?;
+            // Some drivers take an event that has failed already for one that is complete.
+            if wait.iter().any(|event| event.state.has_failed()) {
+                return Err(ClError::WAIT_LIST_FAILED);
+            }
+            let wait: Result<Vec<&B::Event>, _> = wait.iter().map(|event| event.host.as_ref()).collect();
+            Ok((host, work, wait.map_err(|_failed| ClError::WAIT_LIST_FAILED)?))
+        });
+        match ready {
+            Ok((host, work, wait)) => {
+                let done =
+                    watched.map(|watched| -> Done { Box::new(move |outcome| watched.complete(outcome)) });
+                let profile = queue.record.properties & PROFILING != 0;
+                self.backend.enqueue(host, without_bytes(work), Order { wait: &wait, event, profile, done })
+            }
+            Err(error) => {
+                if let Some(watched) = watched {
+                    watched.complete(Outcome::failed(error));
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A transfer of nothing keeps its place in the queue; drivers differ about whether they take one.
+fn without_bytes<'a, Buf, Ker>(work: Work<'a, Buf, Ker>) -> Work<'a, Buf, Ker> {
+    let empty = match &work {
+        Work::Read { to, .. } => to.is_empty(),
+        Work::Write { from, .. } => HostBytes::is_empty(from),
+        Work::Copy { size, .. } | Work::Fill { size, .. } => *size == 0,
+        _ => false,
+    };
+    if empty { Work::Marker } else { work }
+}
+
+/// The open user events that a command will wait for, through its wait list or its queue.
+///
+/// Too few is safe (the command counts as moving), too many is not.
+pub(super) fn gates<B: Backend>(
+    queue: &QueueObject<B>,
+    opcode: Opcode,
+    wait: &[Arc<EventObject<B>>],
+) -> Gates {
+    let mut gates = Gates::new();
+    let mut add = |gate: &Arc<EventState>| {
+        let known = gates.iter().any(|known: &Arc<EventState>| Arc::ptr_eq(known, gate));
+        if gate.is_open() && !known && gates.len() < MAX_GATES {
+            gates.push(Arc::clone(gate));
+        }
+    };
+    for event in wait {
+        if event.state.is_user() {
+            add(&event.state);
+        }
+        event.state.gates.iter().for_each(&mut add);
+    }
+    let mut state = queue.state();
+    let in_order = queue.record.properties & OUT_OF_ORDER == 0;
+    let sync = matches!(opcode, Opcode::Marker | Opcode::Barrier | Opcode::Finish) && wait.is_empty();
+    let before = if in_order || sync { &state.gates } else { &state.barrier };
+    before.iter().for_each(&mut add);
+    state.gates.retain(|gate| gate.is_open());
+    for gate in &gates {
+        let known = state.gates.iter().any(|known| Arc::ptr_eq(known, gate));
+        if !known && state.gates.len() < MAX_GATES {
+            state.gates.push(Arc::clone(gate));
+        }
+    }
+    if opcode == Opcode::Barrier {
+        state.barrier = gates.clone();
+    }
+    gates
+}

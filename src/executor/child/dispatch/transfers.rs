@@ -1,0 +1,175 @@
+//! Reads, writes, copies and fills.
+
+use paragpu_protocol::command::{
+    CopyBuffer, CopyBufferRect, FillBuffer, Opcode, ReadBuffer, ReadBufferRect, WriteBuffer, WriteBufferRect,
+};
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::frame::Tail;
+
+use super::super::backend::{Backend, ClError, HostBytes, Rect, Work};
+use super::super::context::Context;
+use super::super::objects::BufferObject;
+use super::{require, reserved, size, sizes};
+
+/// Longest pattern of a fill.
+const MAX_PATTERN: usize = 128;
+
+fn check_range<B: Backend>(buffer: &BufferObject<B>, offset: usize, len: usize) -> Result<(), Fault> {
+    let end = offset.checked_add(len).ok_or(Fault::BadValue)?;
+    require(end as u64 <= buffer.record.size, Fault::BadValue)
+}
+
+/// Checks a rectangle against its buffer, and returns how many bytes it has.
+fn check_rect<B: Backend>(buffer: &BufferObject<B>, rect: &Rect, extent: [usize; 3]) -> Result<usize, Fault> {
+    let (_, end) = rect.bounds(extent).ok_or(Fault::BadValue)?;
+    require(end as u64 <= buffer.record.size, Fault::BadValue)?;
+    let area = extent[0].checked_mul(extent[1]).ok_or(Fault::BadValue)?;
+    area.checked_mul(extent[2]).ok_or(Fault::BadValue)
+}
+
+impl<B: Backend> Context<B> {
+    pub(crate) fn read_buffer(&mut self, body: &ReadBuffer, tail: Tail<'_>) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let buffer = self.objects.buffer(body.buffer.get())?;
+        let offset = size(body.offset)?;
+        let to = self.regions.window(&body.dst)?;
+        let len = to.len();
+        check_range(&buffer, offset, len)?;
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let work = buffer.host.as_ref().map(|buffer| Work::Read { buffer, offset, to });
+        if self.submit(Opcode::ReadBuffer, plan, &[&buffer.context], work.map_err(|error| *error)) {
+            self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_buffer(&mut self, body: &WriteBuffer, tail: Tail<'_>) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let buffer = self.objects.buffer(body.buffer.get())?;
+        let offset = size(body.offset)?;
+        let from = if tail.data.is_empty() {
+            HostBytes::Window(self.regions.window(&body.src)?)
+        } else {
+            require(body.src.is_none(), Fault::BadValue)?;
+            HostBytes::Heap(tail.data.into())
+        };
+        let len = from.len();
+        check_range(&buffer, offset, len)?;
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let work = buffer.host.as_ref().map(|buffer| Work::Write { buffer, offset, from });
+        if self.submit(Opcode::WriteBuffer, plan, &[&buffer.context], work.map_err(|error| *error)) {
+            self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy_buffer(&mut self, body: &CopyBuffer, tail: Tail<'_>) -> Result<(), Fault> {
+        let (from, to) = (self.objects.buffer(body.src.get())?, self.objects.buffer(body.dst.get())?);
+        let (from_offset, to_offset) = (size(body.src_offset)?, size(body.dst_offset)?);
+        let len = size(body.size)?;
+        check_range(&from, from_offset, len)?;
+        check_range(&to, to_offset, len)?;
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let work = match (&from.host, &to.host) {
+            (Err(error), _) | (_, Err(error)) => Err(*error),
+            _ if overlap(&from, from_offset, &to, to_offset, len) => Err(ClError::COPY_OVERLAP),
+            (Ok(from), Ok(to)) => Ok(Work::Copy { from, to, offsets: (from_offset, to_offset), size: len }),
+        };
+        self.submit(Opcode::CopyBuffer, plan, &[&from.context, &to.context], work);
+        Ok(())
+    }
+
+    pub(crate) fn fill_buffer(&mut self, body: &FillBuffer, tail: Tail<'_>) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let buffer = self.objects.buffer(body.buffer.get())?;
+        let (offset, len, pattern) = (size(body.offset)?, size(body.size)?, tail.data);
+        require(pattern.len().is_power_of_two() && pattern.len() <= MAX_PATTERN, Fault::BadValue)?;
+        let whole = offset.is_multiple_of(pattern.len()) && len.is_multiple_of(pattern.len());
+        require(whole, Fault::BadValue)?;
+        check_range(&buffer, offset, len)?;
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let work = buffer.host.as_ref().map(|buffer| Work::Fill { buffer, pattern, offset, size: len });
+        self.submit(Opcode::FillBuffer, plan, &[&buffer.context], work.map_err(|error| *error));
+        Ok(())
+    }
+
+    pub(crate) fn read_buffer_rect(&mut self, body: &ReadBufferRect, tail: Tail<'_>) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let buffer = self.objects.buffer(body.buffer.get())?;
+        let rect = Rect {
+            origin: sizes(&body.origin)?,
+            row_pitch: size(body.row_pitch)?,
+            slice_pitch: size(body.slice_pitch)?,
+        };
+        let extent = sizes(&body.extent)?;
+        let len = check_rect(&buffer, &rect, extent)?;
+        let to = self.regions.window(&body.dst)?;
+        require(to.len() == len, Fault::BadValue)?;
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let work = buffer.host.as_ref().map(|buffer| Work::ReadRect { buffer, rect, extent, to });
+        if self.submit(Opcode::ReadBufferRect, plan, &[&buffer.context], work.map_err(|error| *error)) {
+            self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_buffer_rect(&mut self, body: &WriteBufferRect, tail: Tail<'_>) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let buffer = self.objects.buffer(body.buffer.get())?;
+        let rect = Rect {
+            origin: sizes(&body.origin)?,
+            row_pitch: size(body.row_pitch)?,
+            slice_pitch: size(body.slice_pitch)?,
+        };
+        let extent = sizes(&body.extent)?;
+        let len = check_rect(&buffer, &rect, extent)?;
+        let from = self.regions.window(&body.src)?;
+        require(from.len() == len, Fault::BadValue)?;
+        let from = HostBytes::Window(from);
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let work = buffer.host.as_ref().map(|buffer| Work::WriteRect { buffer, rect, extent, from });
+        if self.submit(Opcode::WriteBufferRect, plan, &[&buffer.context], work.map_err(|error| *error)) {
+            self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy_buffer_rect(&mut self, body: &CopyBufferRect, tail: Tail<'_>) -> Result<(), Fault> {
+        let (from, to) = (self.objects.buffer(body.src.get())?, self.objects.buffer(body.dst.get())?);
+        let source = Rect {
+            origin: sizes(&body.src_origin)?,
+            row_pitch: size(body.src_row_pitch)?,
+            slice_pitch: size(body.src_slice_pitch)?,
+        };
+        let target = Rect {
+            origin: sizes(&body.dst_origin)?,
+            row_pitch: size(body.dst_row_pitch)?,
+            slice_pitch: size(body.dst_slice_pitch)?,
+        };
+        let extent = sizes(&body.extent)?;
+        check_rect(&from, &source, extent)?;
+        check_rect(&to, &target, extent)?;
+        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let work = match (&from.host, &to.host) {
+            (Err(error), _) | (_, Err(error)) => Err(*error),
+            // Whether two rectangles of one buffer overlap is left to the driver, which must look anyway.
+            (Ok(from), Ok(to)) => Ok(Work::CopyRect { from, to, rects: (source, target), extent }),
+        };
+        self.submit(Opcode::CopyBufferRect, plan, &[&from.context, &to.context], work);
+        Ok(())
+    }
+}
+
+/// True if the two ranges share bytes, sub-buffers of one buffer included. Both have been checked.
+fn overlap<B: Backend>(
+    from: &BufferObject<B>,
+    from_offset: usize,
+    to: &BufferObject<B>,
+    to_offset: usize,
+    len: usize,
+) -> bool {
+    let ((from_root, from_origin), (to_root, to_origin)) = (from.root(), to.root());
+    let start = from_origin.saturating_add(from_offset as u64);
+    let other = to_origin.saturating_add(to_offset as u64);
+    from_root == to_root && start.abs_diff(other) < len as u64
+}

@@ -1,0 +1,291 @@
+//! The thread of one context: takes frames from its ring, and does what the control side asks in between.
+
+use std::fmt;
+use std::hint::spin_loop;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::limits::MAX_FRAME_BYTES;
+use paragpu_protocol::ring::Consumer;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::backend::Backend;
+use super::completion::{Notifier, RingView};
+use super::context::{Context, TEND_INTERVAL};
+use super::executor::EventSink;
+use super::region::Regions;
+use crate::executor::message::{ContextUsage, ToBroker};
+
+/// Longest time for which the thread looks for work before it sleeps: about what a sleep and a wake-up cost.
+const MAX_SPIN: Duration = Duration::from_micros(50);
+/// Shortest: where spinning did not pay, it hardly happens.
+const MIN_SPIN: Duration = Duration::from_micros(5);
+
+/// Frames between two looks at the control side, so that a busy ring does not keep it waiting.
+const BATCH: usize = 64;
+
+/// What the control side asks of a ring's thread. Each is followed by a doorbell.
+pub(super) enum Control {
+    /// Start consuming.
+    Start { region: u32, data_bytes: u32 },
+    /// The region was removed: if it is the ring's, the context is over.
+    Removed { region: u32 },
+    /// Stop, and drop this when nothing in flight can touch the guest's memory.
+    Quiesce(Arc<Quiesced>),
+    /// Go on.
+    Resume,
+    /// The context cannot go on, for this reason.
+    Fail(Fault, String),
+    /// End.
+    Destroy,
+}
+
+/// Says that all contexts are quiet, when the last of them has dropped it.
+pub(super) struct Quiesced(pub(super) Arc<dyn EventSink>);
+
+impl Drop for Quiesced {
+    fn drop(&mut self) {
+        self.0.send(ToBroker::Quiesced);
+    }
+}
+
+/// The thread's state.
+pub(super) struct RingThread<B: Backend> {
+    pub(super) id: u32,
+    pub(super) name: String,
+    /// None once the context is over, though not yet destroyed.
+    pub(super) context: Option<Context<B>>,
+    pub(super) regions: Arc<Regions>,
+    pub(super) control: Receiver<Control>,
+    pub(super) doorbell: OwnedFd,
+    pub(super) sink: Arc<dyn EventSink>,
+    pub(super) paused: bool,
+    pub(super) ring: Option<Ring>,
+    pub(super) usage: ContextUsage,
+}
+
+pub(super) struct Ring {
+    view: RingView,
+    region: u32,
+    consumer: Consumer,
+    spin: Duration,
+}
+
+impl<B: Backend> RingThread<B> {
+    /// Runs until the context is destroyed, or the executor ends.
+    pub(super) fn run(mut self) {
+        let mut frame = Box::new([0; MAX_FRAME_BYTES as usize]);
+        loop {
+            if self.obey().is_break() {
+                break;
+            }
+            if self.paused {
+                continue;
+            }
+            let idle = match self.consume(&mut frame) {
+                Ok(idle) => idle,
+                Err(fault) => {
+                    self.fail(fault, &fault.to_string());
+                    continue;
+                }
+            };
+            if idle && !self.spin() {
+                self.sleep();
+            }
+        }
+        self.end();
+        self.regions.clear();
+        self.sink.send(ToBroker::ContextDestroyed { context: self.id, usage: self.usage });
+    }
+
+    /// Does what the control side asked. Waits for it while paused.
+    fn obey(&mut self) -> std::ops::ControlFlow<()> {
+        use std::ops::ControlFlow::{Break, Continue};
+        loop {
+            let message = if self.paused {
+                self.control.recv().map_err(|_gone| TryRecvError::Disconnected)
+            } else {
+                self.control.try_recv()
+            };
+            match message {
+                Err(TryRecvError::Empty) => return Continue(()),
+                Err(TryRecvError::Disconnected) | Ok(Control::Destroy) => return Break(()),
+                Ok(Control::Start { region, data_bytes }) => {
+                    if let Err(fault) = self.start(region, data_bytes) {
+                        self.fail(fault, "the ring cannot be started");
+                    }
+                }
+                Ok(Control::Removed { region }) => {
+                    if self.ring.as_ref().is_some_and(|ring| ring.region == region) {
+                        self.end();
+                    }
+                }
+                Ok(Control::Fail(fault, reason)) => self.fail(fault, &reason),
+                Ok(Control::Resume) => {
+                    self.paused = false;
+                    self.notify(|notifier| notifier.pause(false));
+                }
+                Ok(Control::Quiesce(quiesced)) => {
+                    if self.quiesce(quiesced).is_break() {
+                        return Break(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the device is done with what it can do. Only the end of the context interrupts that.
+    fn quiesce(&mut self, quiesced: Arc<Quiesced>) -> std::ops::ControlFlow<()> {
+        use std::ops::ControlFlow::{Break, Continue};
+        self.paused = true;
+        if let Some(context) = &mut self.context {
+            context.flush();
+        }
+        self.notify(|notifier| notifier.pause(true));
+        loop {
+            let settled = self.context.as_ref().is_none_or(|it| {
+                it.tend();
+                it.notifier.settled(TEND_INTERVAL)
+            });
+            if settled {
+                drop(quiesced);
+                return Continue(());
+            }
+            match self.control.recv_timeout(Duration::ZERO) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Control::Destroy) | Err(RecvTimeoutError::Disconnected) => return Break(()),
+                Ok(Control::Resume) => {
+                    self.paused = false;
+                    self.notify(|notifier| notifier.pause(false));
+                    return Continue(());
+                }
+                Ok(Control::Fail(fault, reason)) => self.fail(fault, &reason),
+                Ok(Control::Removed { region }) => {
+                    if self.ring.as_ref().is_some_and(|ring| ring.region == region) {
+                        self.end();
+                    }
+                }
+                Ok(Control::Start { .. } | Control::Quiesce(_)) => {
+                    log::warn!("context {}: asked to start or stop while stopping", self.id);
+                }
+            }
+        }
+    }
+
+    fn notify(&self, what: impl FnOnce(&Notifier)) {
+        if let Some(context) = &self.context {
+            what(&context.notifier);
+        }
+    }
+
+    fn start(&mut self, region: u32, data_bytes: u32) -> Result<(), Fault> {
+        let Some(context) = &self.context else { return Ok(()) };
+        if self.ring.is_some() {
+            return Err(Fault::BadRing);
+        }
+        let view = RingView::new(self.regions.get(region)?, data_bytes)?;
+        context.notifier.start(view.clone())?;
+        self.ring = Some(Ring { view, region, consumer: Consumer::new(data_bytes), spin: MAX_SPIN });
+        Ok(())
+    }
+
+    /// Runs a batch of frames. True if there are no more.
+    fn consume(&mut self, frame: &mut [u8; MAX_FRAME_BYTES as usize]) -> Result<bool, Fault> {
+        let (Some(ring), Some(context)) = (&mut self.ring, &mut self.context) else { return Ok(true) };
+        if context.fault().is_some() {
+            return Ok(true);
+        }
+        let mut taken = 0;
+        while taken < BATCH {
+            let Some(len) = ring.consumer.pop(&ring.view, frame)? else { break };
+            taken += 1;
+            context.execute(&frame[..len])?;
+        }
+        let idle = taken < BATCH;
+        if idle {
+            context.flush();
+        }
+        if taken != 0 {
+            // There is room in the ring again.
+            context.notifier.publish();
+        }
+        Ok(idle)
+    }
+
+    /// Looks for work for a while. True if there is some.
+    fn spin(&mut self) -> bool {
+        let Some(ring) = &mut self.ring else { return false };
+        if self.context.as_ref().is_none_or(|context| context.fault().is_some()) {
+            return false;
+        }
+        let until = Instant::now() + ring.spin;
+        loop {
+            for _ in 0..16 {
+                if !ring.consumer.is_empty(&ring.view) {
+                    ring.spin = (ring.spin * 2).min(MAX_SPIN);
+                    return true;
+                }
+                spin_loop();
+            }
+            if Instant::now() >= until {
+                ring.spin = (ring.spin / 2).max(MIN_SPIN);
+                return false;
+            }
+        }
+    }
+
+    /// Sleeps until the doorbell. The control side rings it too, after each message.
+    fn sleep(&mut self) {
+        let listening = self.context.as_ref().is_some_and(|context| context.fault().is_none());
+        if let Some(ring) = &self.ring
+            && listening
+            && !ring.consumer.prepare_sleep(&ring.view)
+        {
+            return;
+        }
+        let mut fds = [PollFd::new(&self.doorbell, PollFlags::IN)];
+        let again = self.context.as_ref().is_some_and(Context::tend);
+        let nanos = TEND_INTERVAL.as_nanos() as i64;
+        let timeout = again.then_some(Timespec { tv_sec: 0, tv_nsec: nanos });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => {}
+            Ok(_) => {
+                // Emptied, whoever rang: what it is about is looked for afterwards.
+                if let Err(error) = rustix::io::read(&self.doorbell, &mut [0_u8; 8])
+                    && error != Errno::AGAIN
+                {
+                    log::warn!("context {}: doorbell: {error}", self.id);
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => log::warn!("context {}: doorbell: {error}", self.id),
+        }
+    }
+
+    fn fail(&mut self, fault: Fault, reason: &str) {
+        let Some(context) = &mut self.context else { return };
+        context.fail(fault);
+        let reason = format!("{}: {reason}", self.name);
+        log::info!("context {} failed: {reason}", self.id);
+        self.sink.send(ToBroker::ContextFailed { context: self.id, reason });
+    }
+
+    /// Ends the context, with everything that may touch its regions.
+    fn end(&mut self) {
+        self.ring = None;
+        if let Some(mut context) = self.context.take() {
+            context.tear_down();
+            self.usage = context.usage();
+        }
+    }
+}
+
+impl fmt::Debug for Quiesced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Quiesced")
+    }
+}

@@ -1,0 +1,299 @@
+//! OpenCL objects, and how they are made.
+
+use std::ffi::{CStr, c_void};
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use cl3::context::CL_CONTEXT_PLATFORM;
+use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
+use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR};
+use cl3::types::{cl_buffer_region, cl_device_id};
+use paragpu_protocol::kernel::ArgKind;
+
+use super::enqueue::failing;
+use super::query::{Device, Platform, kernel_args};
+use super::{checked, cl};
+use crate::sys::compute::{Arg, ArgValue, ClError};
+use crate::sys::map::{Mapping, Window};
+
+/// A kind of OpenCL object.
+pub trait Kind {
+    /// Gives up one reference.
+    ///
+    /// # Safety
+    /// `raw` is a live object of this kind, of whose references one belongs to the caller.
+    unsafe fn release(raw: *mut c_void) -> Result<i32, ClError>;
+}
+
+struct Raw<K: Kind>(NonNull<c_void>, PhantomData<fn() -> K>);
+
+// SAFETY: OpenCL objects may be used from any thread; the exception, setting arguments of a kernel, takes
+// `&mut Kernel` here (OpenCL 3.0, section "Thread safety": all calls but clSetKernelArg and friends).
+unsafe impl<K: Kind> Send for Raw<K> {}
+// SAFETY: as for `Send`.
+unsafe impl<K: Kind> Sync for Raw<K> {}
+
+impl<K: Kind> Drop for Raw<K> {
+    fn drop(&mut self) {
+        // SAFETY: this value owns one reference and is gone after this.
+        if let Err(error) = checked(unsafe { K::release(self.0.as_ptr()) }) {
+            log::warn!("releasing an OpenCL object: {error}");
+        }
+    }
+}
+
+/// A reference to an OpenCL object; the last one releases it.
+pub struct Handle<K: Kind>(Arc<Raw<K>>);
+
+impl<K: Kind> Handle<K> {
+    /// Takes over what a create function returned.
+    pub(super) fn created(raw: Result<*mut c_void, ClError>, status: i32) -> Result<Handle<K>, ClError> {
+        let raw = raw?;
+        match NonNull::new(raw) {
+            Some(raw) if status == 0 => Ok(Handle(Arc::new(Raw(raw, PhantomData)))),
+            _ => Err(ClError::from_code(status)),
+        }
+    }
+
+    pub(super) fn raw(&self) -> *mut c_void {
+        self.0.0.as_ptr()
+    }
+}
+
+impl<K: Kind> Clone for Handle<K> {
+    fn clone(&self) -> Self {
+        Handle(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Kind> fmt::Debug for Handle<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.0)
+    }
+}
+
+macro_rules! kinds {
+    ($($name:ident, $alias:ident, $release:ident, $doc:literal;)*) => { $(
+        #[doc = $doc]
+        #[derive(Debug)]
+        pub enum $name {}
+
+        impl Kind for $name {
+            unsafe fn release(raw: *mut c_void) -> Result<i32, ClError> {
+                // SAFETY: the caller owns a reference to a live object of this kind.
+                unsafe { cl!($release(raw)) }
+            }
+        }
+
+        #[doc = $doc]
+        pub type $alias = Handle<$name>;
+    )* };
+}
+
+kinds! {
+    ContextKind, Context, clReleaseContext, "A context.";
+    QueueKind, Queue, clReleaseCommandQueue, "A command queue.";
+    BufferKind, Buffer, clReleaseMemObject, "A buffer.";
+    ProgramKind, Program, clReleaseProgram, "A program.";
+    KernelKind, RawKernel, clReleaseKernel, "A kernel, as the driver knows it.";
+    EventKind, Event, clReleaseEvent, "An event.";
+}
+
+impl Context {
+    /// A context on devices of a platform.
+    pub fn new(platform: &Platform, devices: &[Device]) -> Result<Context, ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+        let properties = [CL_CONTEXT_PLATFORM, platform.raw() as isize, 0];
+        let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
+        let mut status = 0;
+        // SAFETY: the property list ends with 0 and the device list has `count` ids; both live during the call.
+        let raw = unsafe {
+            cl!(clCreateContext(properties.as_ptr(), count, ids.as_ptr(), None, ptr::null_mut(), &mut status))
+        };
+        Context::created(raw, status)
+    }
+}
+
+impl Queue {
+    /// A queue with these `cl_command_queue_properties`.
+    pub fn new(context: &Context, device: Device, properties: u64) -> Result<Queue, ClError> {
+        let mut status = 0;
+        // SAFETY: live handles; clCreateCommandQueue is what every version has.
+        let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
+        Queue::created(raw, status)
+    }
+
+    /// Submits what was enqueued.
+    pub fn flush(&self) -> Result<(), ClError> {
+        // SAFETY: a live queue.
+        checked(unsafe { cl!(clFlush(self.raw())) })
+    }
+
+    /// Waits until everything that was enqueued is complete.
+    pub fn finish(&self) -> Result<(), ClError> {
+        // SAFETY: a live queue.
+        checked(unsafe { cl!(clFinish(self.raw())) })
+    }
+}
+
+impl Buffer {
+    /// A buffer of zeroes.
+    pub fn zeroed(context: &Context, flags: u64, size: usize) -> Result<Buffer, ClError> {
+        // Untouched private pages all read as the one zero page, so that this costs no memory.
+        let zeroes = Mapping::anonymous(size).map_err(|error: io::Error| {
+            log::debug!("{size} bytes of zeroes: {error}");
+            ClError::ALLOCATION_FAILURE
+        })?;
+        let zeroes = Window::new(Arc::new(zeroes), 0, size as u64).ok_or(ClError::INVALID_BUFFER_SIZE)?;
+        Buffer::copy_of(context, flags, &zeroes)
+    }
+
+    /// A buffer with the contents of a window.
+    pub fn copy_of(context: &Context, flags: u64, contents: &Window) -> Result<Buffer, ClError> {
+        let mut status = 0;
+        let flags = flags | CL_MEM_COPY_HOST_PTR;
+        // SAFETY: the window has that many mapped bytes, and CL_MEM_COPY_HOST_PTR is done with them when the
+        // call returns.
+        let raw = unsafe {
+            cl!(clCreateBuffer(context.raw(), flags, contents.len(), contents.as_ptr(), &mut status))
+        };
+        Buffer::created(raw, status)
+    }
+
+    /// A part of a buffer.
+    pub fn sub(parent: &Buffer, flags: u64, origin: usize, size: usize) -> Result<Buffer, ClError> {
+        let region = cl_buffer_region { origin, size };
+        let mut status = 0;
+        // SAFETY: the create type says that the pointer is to a cl_buffer_region, which lives during the call.
+        let raw = unsafe {
+            cl!(clCreateSubBuffer(
+                parent.raw(),
+                flags,
+                CL_BUFFER_CREATE_TYPE_REGION,
+                ptr::from_ref(&region).cast(),
+                &mut status
+            ))
+        };
+        Buffer::created(raw, status)
+    }
+}
+
+impl Program {
+    /// A program from source.
+    pub fn with_source(context: &Context, source: &[u8]) -> Result<Program, ClError> {
+        let (text, len) = (source.as_ptr().cast(), source.len());
+        let mut status = 0;
+        // SAFETY: one string of the length given beside it, so that it needs no terminating zero.
+        let raw = unsafe { cl!(clCreateProgramWithSource(context.raw(), 1, &text, &len, &mut status)) };
+        Program::created(raw, status)
+    }
+
+    /// Builds for these devices, and waits for it.
+    pub fn build(&self, devices: &[Device], options: &CStr) -> Result<(), ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+        let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
+        // SAFETY: `count` ids and a terminated string live during the call; without a callback it waits.
+        checked(unsafe {
+            cl!(clBuildProgram(self.raw(), count, ids.as_ptr(), options.as_ptr(), None, ptr::null_mut()))
+        })
+    }
+}
+
+/// A kernel, with what its arguments may be and the buffers that they are set to.
+#[derive(Debug)]
+pub struct Kernel {
+    raw: RawKernel,
+    args: Vec<Arg>,
+    // A driver need not retain the buffers that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
+    // may release one before it launches.
+    buffers: Vec<Option<Buffer>>,
+}
+
+impl Kernel {
+    /// The kernel of that name. The program must have been built with `-cl-kernel-arg-info`.
+    pub fn new(program: &Program, name: &CStr) -> Result<Kernel, ClError> {
+        let mut status = 0;
+        // SAFETY: a live program and a terminated string.
+        let raw = unsafe { cl!(clCreateKernel(program.raw(), name.as_ptr(), &mut status)) };
+        let raw = RawKernel::created(raw, status)?;
+        let args = kernel_args(&raw)?;
+        Ok(Kernel { buffers: vec![None; args.len()], raw, args })
+    }
+
+    pub(super) fn raw(&self) -> *mut c_void {
+        self.raw.raw()
+    }
+
+    /// Its arguments.
+    pub fn args(&self) -> &[Arg] {
+        &self.args
+    }
+
+    /// Sets an argument; to something that its kind does not allow is an error.
+    pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+        let at = index as usize;
+        let arg = *self.args.get(at).ok_or(ClError::INVALID_ARG_VALUE)?;
+        let memory;
+        let (len, pointer): (usize, *const c_void) = match (arg.kind, value) {
+            (ArgKind::Value, ArgValue::Value(bytes)) => {
+                if arg.size != 0 && arg.size as usize != bytes.len() {
+                    return Err(ClError::INVALID_ARG_SIZE);
+                }
+                (bytes.len(), bytes.as_ptr().cast())
+            }
+            (ArgKind::Buffer, ArgValue::Buffer(buffer)) => {
+                memory = buffer.map_or(ptr::null_mut(), Buffer::raw);
+                (size_of_val(&memory), ptr::from_ref(&memory).cast())
+            }
+            (ArgKind::Local, ArgValue::Local(size)) => (size, ptr::null()),
+            _ => return Err(ClError::INVALID_ARG_VALUE),
+        };
+        // SAFETY: `len` bytes lie at `pointer`, and they are what the compiler said this argument is: plain
+        // bytes for a value, a live cl_mem or null for a buffer, nothing for local memory. So no handle or
+        // pointer is ever made of bytes that a guest chose. `&mut self` keeps other threads out.
+        checked(unsafe { cl!(clSetKernelArg(self.raw(), index, len, pointer)) })?;
+        if let (ArgValue::Buffer(buffer), Some(kept)) = (value, self.buffers.get_mut(at)) {
+            *kept = buffer.cloned();
+        }
+        Ok(())
+    }
+}
+
+impl Event {
+    /// A user event.
+    pub fn user(context: &Context) -> Result<Event, ClError> {
+        let mut status = 0;
+        // SAFETY: a live context.
+        let raw = unsafe { cl!(clCreateUserEvent(context.raw(), &mut status)) };
+        Event::created(raw, status)
+    }
+
+    /// Ends a user event; an error for other events.
+    pub fn set_status(&self, status: i32) -> Result<(), ClError> {
+        if status < 0 {
+            failing();
+        }
+        // SAFETY: a live event; the driver checks that it is a user event.
+        checked(unsafe { cl!(clSetUserEventStatus(self.raw(), status)) })
+    }
+
+    /// `CL_EVENT_COMMAND_EXECUTION_STATUS`.
+    pub fn status(&self) -> Result<i32, ClError> {
+        let mut status = 0_i32;
+        let to = ptr::from_mut(&mut status).cast();
+        // SAFETY: a live event; the answer is one cl_int.
+        checked(unsafe {
+            cl!(clGetEventInfo(
+                self.raw(),
+                CL_EVENT_COMMAND_EXECUTION_STATUS,
+                size_of::<i32>(),
+                to,
+                ptr::null_mut()
+            ))
+        })?;
+        Ok(status)
+    }
+}

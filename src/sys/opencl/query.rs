@@ -1,0 +1,282 @@
+//! Platforms, devices and information queries.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use cl3::device::{
+    CL_DEVICE_LOCAL_MEM_SIZE, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
+    CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
+};
+use cl3::kernel::{
+    CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL, CL_KERNEL_ARG_ADDRESS_LOCAL,
+    CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME, CL_KERNEL_NUM_ARGS,
+};
+use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
+use paragpu_protocol::kernel::{ArgKind, type_size};
+use paragpu_protocol::limits::{MAX_INFO_BYTES, MAX_KERNEL_ARGS};
+
+use super::handle::{Kernel, Program, RawKernel};
+use super::{checked, cl};
+use crate::sys::compute::{Arg, ClError, DeviceLimits, Query};
+
+/// A platform. Platforms live as long as the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Platform(*mut c_void);
+
+/// A root device. Root devices live as long as the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Device(*mut c_void);
+
+// SAFETY: an id that is valid in every thread for the whole life of the process.
+unsafe impl Send for Platform {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Platform {}
+// SAFETY: an id that is valid in every thread for the whole life of the process.
+unsafe impl Send for Device {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Device {}
+
+/// All platforms of the host.
+pub fn platforms() -> Result<Vec<Platform>, ClError> {
+    let ids = list(|room, ids, count| {
+        // SAFETY: `ids` has `room` entries, or is null with no room; `count` is writable.
+        unsafe { cl!(clGetPlatformIDs(room, ids, count)) }
+    })?;
+    Ok(ids.into_iter().map(Platform).collect())
+}
+
+/// The two calls by which OpenCL lists things: how many, then which.
+fn list(
+    call: impl Fn(u32, *mut *mut c_void, *mut u32) -> Result<i32, ClError>,
+) -> Result<Vec<*mut c_void>, ClError> {
+    let mut count = 0;
+    checked(call(0, ptr::null_mut(), &mut count))?;
+    let mut ids = vec![ptr::null_mut(); count as usize];
+    checked(call(count, ids.as_mut_ptr(), &mut count))?;
+    ids.truncate(count as usize);
+    Ok(ids)
+}
+
+/// The two calls by which OpenCL answers: how long, then what. The room is zeroed first.
+fn answer(call: impl Fn(usize, *mut c_void, *mut usize) -> Result<i32, ClError>) -> Result<Vec<u8>, ClError> {
+    let mut len = 0;
+    checked(call(0, ptr::null_mut(), &mut len))?;
+    if len > MAX_INFO_BYTES {
+        return Err(ClError::OUT_OF_HOST_MEMORY);
+    }
+    let mut bytes = vec![0; len];
+    checked(call(len, bytes.as_mut_ptr().cast(), &mut len))?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').trim().to_owned()
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    let mut wide = [0; 8];
+    let len = bytes.len().min(8);
+    wide[..len].copy_from_slice(&bytes[..len]);
+    u64::from_le_bytes(wide)
+}
+
+impl Platform {
+    pub(super) fn raw(self) -> *mut c_void {
+        self.0
+    }
+
+    /// `clGetPlatformInfo`.
+    pub fn info(self, param: u32) -> Result<Vec<u8>, ClError> {
+        answer(|len, to, full| {
+            // SAFETY: a platform that the loader gave out; `to` has room for `len` bytes.
+            unsafe { cl!(clGetPlatformInfo(self.0, param, len, to, full)) }
+        })
+    }
+
+    /// `CL_PLATFORM_NAME`.
+    pub fn name(self) -> Result<String, ClError> {
+        self.info(CL_PLATFORM_NAME).map(text)
+    }
+
+    /// Its OpenCL version, major and minor.
+    pub fn version(self) -> (u32, u32) {
+        // "OpenCL<space><major>.<minor><space>…"
+        let version = self.info(CL_PLATFORM_VERSION).map(text).unwrap_or_default();
+        let mut numbers = version.split([' ', '.']).skip(1).map(|part| part.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(1), numbers.next().unwrap_or(0))
+    }
+
+    /// Its devices.
+    pub fn devices(self) -> Result<Vec<Device>, ClError> {
+        let ids = list(|room, ids, count| {
+            // SAFETY: as in `platforms`, on a platform that the loader gave out.
+            unsafe { cl!(clGetDeviceIDs(self.0, CL_DEVICE_TYPE_ALL, room, ids, count)) }
+        })?;
+        Ok(ids.into_iter().map(Device).collect())
+    }
+}
+
+impl Device {
+    pub(super) fn raw(&self) -> *mut c_void {
+        self.0
+    }
+
+    /// `clGetDeviceInfo`.
+    pub fn info(self, param: u32) -> Result<Vec<u8>, ClError> {
+        answer(|len, to, full| {
+            // SAFETY: a device that its platform gave out; `to` has room for `len` bytes.
+            unsafe { cl!(clGetDeviceInfo(self.0, param, len, to, full)) }
+        })
+    }
+
+    /// `CL_DEVICE_TYPE`.
+    pub fn kind(self) -> u64 {
+        self.info(CL_DEVICE_TYPE).map_or(0, |bytes| number(&bytes))
+    }
+
+    /// What the host decides by.
+    pub fn limits(self) -> Result<DeviceLimits, ClError> {
+        let sizes = self.info(CL_DEVICE_MAX_WORK_ITEM_SIZES)?;
+        let mut max_work_items = [1; 3];
+        for (size, bytes) in max_work_items.iter_mut().zip(sizes.chunks_exact(size_of::<usize>())) {
+            *size = number(bytes) as usize;
+        }
+        Ok(DeviceLimits {
+            name: text(self.info(CL_DEVICE_NAME)?),
+            max_alloc: number(&self.info(CL_DEVICE_MAX_MEM_ALLOC_SIZE)?),
+            local_memory: number(&self.info(CL_DEVICE_LOCAL_MEM_SIZE)?),
+            max_work_group: number(&self.info(CL_DEVICE_MAX_WORK_GROUP_SIZE)?) as usize,
+            max_work_items,
+        })
+    }
+}
+
+/// Asks about anything but a platform's own handles; `param` has been allowed by the caller.
+pub fn query(
+    platform: Platform,
+    devices: &[Device],
+    query: Query<'_, Program, Kernel>,
+    param: u32,
+) -> Result<Vec<u8>, ClError> {
+    let device = |index: usize| devices.get(index).map(Device::raw).ok_or(ClError::INVALID_DEVICE);
+    match query {
+        Query::Platform => platform.info(param),
+        Query::Device(index) => devices.get(index).ok_or(ClError::INVALID_DEVICE)?.info(param),
+        Query::Program(program) => answer(|len, to, full| {
+            // SAFETY: a live program; `to` has room for `len` bytes.
+            unsafe { cl!(clGetProgramInfo(program.raw(), param, len, to, full)) }
+        }),
+        Query::ProgramBuild(program, index) => {
+            let device = device(index)?;
+            answer(|len, to, full| {
+                // SAFETY: a live program and device; `to` has room for `len` bytes.
+                unsafe { cl!(clGetProgramBuildInfo(program.raw(), device, param, len, to, full)) }
+            })
+        }
+        Query::Kernel(kernel) => answer(|len, to, full| {
+            // SAFETY: a live kernel; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelInfo(kernel.raw(), param, len, to, full)) }
+        }),
+        Query::KernelWorkGroup(kernel, index) => {
+            let device = device(index)?;
+            answer(|len, to, full| {
+                // SAFETY: a live kernel and device; `to` has room for `len` bytes.
+                unsafe { cl!(clGetKernelWorkGroupInfo(kernel.raw(), device, param, len, to, full)) }
+            })
+        }
+        Query::KernelArg(kernel, index) => answer(|len, to, full| {
+            // SAFETY: a live kernel; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
+        }),
+        Query::KernelSubGroup(kernel, index, input) => {
+            // Loaders call through the driver's table without looking, and older tables end before this entry.
+            if platform.version() < (2, 1) {
+                return Err(ClError::INVALID_OPERATION);
+            }
+            let device = device(index)?;
+            let (input_len, input) =
+                (input.len(), if input.is_empty() { ptr::null() } else { input.as_ptr().cast() });
+            answer(|len, to, full| {
+                // SAFETY: a live kernel and device; `input_len` bytes of input and room for `len` bytes.
+                unsafe {
+                    cl!(clGetKernelSubGroupInfo(kernel.raw(), device, param, input_len, input, len, to, full))
+                }
+            })
+        }
+    }
+}
+
+/// What the compiler says of a kernel's arguments.
+pub(super) fn kernel_args(kernel: &RawKernel) -> Result<Vec<Arg>, ClError> {
+    let count = answer(|len, to, full| {
+        // SAFETY: a live kernel; `to` has room for `len` bytes.
+        unsafe { cl!(clGetKernelInfo(kernel.raw(), CL_KERNEL_NUM_ARGS, len, to, full)) }
+    })?;
+    let count = number(&count) as u32;
+    if count > MAX_KERNEL_ARGS {
+        return Err(ClError::OUT_OF_HOST_MEMORY);
+    }
+    (0..count).map(|index| kernel_arg(kernel, index)).collect()
+}
+
+fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError> {
+    let ask = |param| {
+        answer(|len, to, full| {
+            // SAFETY: a live kernel; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
+        })
+    };
+    let space = number(&ask(CL_KERNEL_ARG_ADDRESS_QUALIFIER)?) as u32;
+    let name = text(ask(CL_KERNEL_ARG_TYPE_NAME)?);
+    Ok(classify(space, &name))
+}
+
+/// An argument's kind, from its address space and the name of its type.
+fn classify(space: u32, name: &str) -> Arg {
+    let base = name.trim_start_matches("const ").trim_end_matches('*').trim();
+    let opaque = match base {
+        "sampler_t" => Some(ArgKind::Sampler),
+        "queue_t" | "event_t" | "clk_event_t" | "reserve_id_t" | "ndrange_t" => Some(ArgKind::Other),
+        _ if base.starts_with("image") && base.contains("_t") => Some(ArgKind::Image),
+        _ if base.contains("pipe") => Some(ArgKind::Other),
+        _ => None,
+    };
+    let pointer = name.contains('*');
+    let kind = match space {
+        // Images and pipes count as global.
+        CL_KERNEL_ARG_ADDRESS_GLOBAL | CL_KERNEL_ARG_ADDRESS_CONSTANT if pointer => ArgKind::Buffer,
+        CL_KERNEL_ARG_ADDRESS_GLOBAL | CL_KERNEL_ARG_ADDRESS_CONSTANT => opaque.unwrap_or(ArgKind::Buffer),
+        CL_KERNEL_ARG_ADDRESS_LOCAL => ArgKind::Local,
+        // A private pointer is no argument that OpenCL C knows; its bytes must not come from a guest.
+        _ if pointer => ArgKind::Other,
+        _ => opaque.unwrap_or(ArgKind::Value),
+    };
+    let size = if kind == ArgKind::Value { type_size(base).unwrap_or(0) } else { 0 };
+    Arg { kind, size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRIVATE: u32 = cl3::kernel::CL_KERNEL_ARG_ADDRESS_PRIVATE;
+
+    #[test]
+    fn arguments_are_what_their_address_space_and_type_say() {
+        for (space, name, kind, size) in [
+            (CL_KERNEL_ARG_ADDRESS_GLOBAL, "float*", ArgKind::Buffer, 0),
+            (CL_KERNEL_ARG_ADDRESS_CONSTANT, "my_t*", ArgKind::Buffer, 0),
+            (CL_KERNEL_ARG_ADDRESS_GLOBAL, "image2d_t", ArgKind::Image, 0),
+            (CL_KERNEL_ARG_ADDRESS_LOCAL, "int*", ArgKind::Local, 0),
+            (PRIVATE, "int", ArgKind::Value, 4),
+            (PRIVATE, "float3", ArgKind::Value, 16),
+            (PRIVATE, "struct point", ArgKind::Value, 0),
+            (PRIVATE, "sampler_t", ArgKind::Sampler, 0),
+            (PRIVATE, "queue_t", ArgKind::Other, 0),
+            (PRIVATE, "int*", ArgKind::Other, 0),
+        ] {
+            assert_eq!(classify(space, name), Arg { kind, size }, "{name}");
+        }
+    }
+}

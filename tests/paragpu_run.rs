@@ -1,0 +1,99 @@
+//! Programs without a VM: `paragpu run` and `paragpu doctor`, on the host's real OpenCL.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Daemon, example, paragpu, succeeds};
+
+#[test]
+fn what_the_vgpu_computes_is_what_the_cpu_computes() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("vgpu_check")));
+    assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
+fn without_a_daemon_a_private_one_serves_the_command() {
+    let output =
+        succeeds(paragpu().args(["run", "--"]).arg(example("vgpu_check")).env("XDG_RUNTIME_DIR", "/nowhere"));
+    assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
+fn the_picture_is_rendered_and_checked() {
+    let daemon = Daemon::start();
+    let directory = tempfile::tempdir().unwrap();
+    let png = directory.path().join("picture.png");
+    let size = ["--width", "160", "--height", "96"];
+    let output = succeeds(daemon.run(&example("picture")).arg("--output").arg(&png).args(size));
+    assert!(output.contains("against the CPU: ok"), "{output}");
+    assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG\r\n"));
+}
+
+#[test]
+fn clinfo_shows_one_platform_with_the_hosts_devices() {
+    let daemon = Daemon::start();
+    let output = succeeds(daemon.run(Path::new("clinfo")).arg("--raw"));
+    let value = |key: &str| {
+        let line = output
+            .lines()
+            .find(|line| line.contains(key))
+            .unwrap_or_else(|| panic!("no {key} in:\n{output}"));
+        line.split_whitespace().skip_while(|word| *word != key).skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(value("#PLATFORMS"), "1");
+    assert_eq!(value("CL_PLATFORM_NAME"), "paragpu");
+    let native = succeeds(std::process::Command::new("clinfo").arg("--raw"));
+    let name = native.lines().find(|line| line.contains("CL_DEVICE_NAME ")).unwrap();
+    let name = name.split_once("CL_DEVICE_NAME").unwrap().1.trim();
+    assert_eq!(value("CL_DEVICE_NAME"), name);
+}
+
+#[test]
+fn exit_status_and_output_pass_through() {
+    let daemon = Daemon::start();
+    let output = daemon.run(Path::new("sh")).args(["-c", "echo out; echo err >&2; exit 7"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout, b"out\n");
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with("err\n"));
+}
+
+#[test]
+fn a_socket_that_is_not_there_is_an_error_that_says_so() {
+    let output = paragpu().args(["run", "--socket", "/nowhere/socket", "--", "true"]).output().unwrap();
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("/nowhere/socket"), "{stderr}");
+}
+
+#[test]
+fn a_program_whose_daemon_is_gone_finds_no_device_and_does_not_crash() {
+    let daemon = Daemon::start();
+    let script = format!("kill -9 {}; sleep 0.2; clinfo -l; echo status $?", daemon.pid());
+    let output = daemon.run(Path::new("sh")).args(["-c", &script]).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    // clinfo itself ends with 0 where there is no platform, or 1 in newer versions; a signal would be above 128.
+    let status = stdout.lines().last().unwrap().strip_prefix("status ").unwrap().parse::<u32>().unwrap();
+    assert!(status <= 1, "{stdout}");
+    assert!(!stdout.contains("paragpu"), "{stdout}");
+}
+
+#[test]
+fn the_doctor_finds_that_this_host_computes() {
+    let output = succeeds(paragpu().args(["doctor", "--place", "host", "--json"]));
+    let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(report["computes"], true, "{output}");
+    let test = report["findings"].as_array().unwrap().last().unwrap();
+    assert_eq!(test["state"], "ok", "{output}");
+}
+
+#[test]
+fn the_doctor_says_what_is_missing_where_there_is_no_opencl() {
+    let empty = tempfile::tempdir().unwrap();
+    let output =
+        paragpu().args(["doctor", "--place", "host"]).env("OCL_ICD_VENDORS", empty.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("MISSING  OpenCL devices") && text.contains("pocl-opencl-icd"), "{text}");
+}

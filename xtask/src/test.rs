@@ -1,0 +1,124 @@
+//! `cargo xtask test`: all checks of the project, from formatting to programs in a VM.
+
+use crate::guest_job::Job;
+use crate::packages::{self, Purpose};
+use crate::vm::VmOptions;
+use crate::vm_run::Output;
+use crate::{say, workspace};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Run all checks: format, clippy, cargo test, and OpenCL programs in a VM.
+///
+/// Missing Debian packages are installed first. The first failing step ends it; the last line counts the steps.
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Leave out the step that boots a VM.
+    #[arg(long)]
+    no_vm: bool,
+    #[command(flatten)]
+    vm: VmOptions,
+}
+
+/// A step that does its work or says why it failed.
+type Work<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+
+impl Test {
+    /// Runs the steps; the exit status says whether all of them passed.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let mut steps = Steps::default();
+        steps.run("Debian packages", Box::new(|| self.install_packages()));
+        steps.run("formatting", Box::new(|| cargo(&["fmt", "--all", "--check"])));
+        steps.run(
+            "clippy",
+            Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+        );
+        steps.run("cargo test", Box::new(|| cargo(&["test", "--workspace"])));
+        if self.no_vm {
+            steps.skip("end to end in a VM", "--no-vm");
+        } else {
+            steps.run("end to end in a VM", Box::new(|| self.check_in_vm()));
+        }
+        Ok(steps.summarise())
+    }
+
+    fn install_packages(&self) -> Result<()> {
+        if self.no_vm {
+            packages::ensure(&[Purpose::Test], true)
+        } else {
+            self.vm.install_packages(&[Purpose::Test, Purpose::Vm])
+        }
+    }
+
+    fn check_in_vm(&self) -> Result<()> {
+        let program = workspace::build_example(self.vm.profile(), "vgpu_check")?;
+        let outcome = self.vm.boot(&Job::new(vec![program.into()], &[])?, Output::passed_through())?;
+        if let Some(summary) = &outcome.summary {
+            say::step("test", summary);
+        }
+        if outcome.status != 0 {
+            bail!("vgpu_check in the VM ended with exit status {}", outcome.status);
+        }
+        Ok(())
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let status = workspace::cargo().args(arguments).status().context("cannot start cargo")?;
+    if !status.success() {
+        let line = arguments.join(" ");
+        bail!("`cargo {line}` failed (if a component is missing: `rustup component add rustfmt clippy`)");
+    }
+    Ok(())
+}
+
+/// The steps so far.
+#[derive(Default)]
+struct Steps {
+    passed: usize,
+    failed: Option<&'static str>,
+    skipped: Vec<(&'static str, String)>,
+}
+
+impl Steps {
+    fn run(&mut self, name: &'static str, work: Work) {
+        if let Some(failed) = self.failed {
+            return self.skip(name, &format!("{failed} failed"));
+        }
+        say::step("test", format!("{name} …"));
+        let start = Instant::now();
+        let result = work();
+        let seconds = start.elapsed().as_secs_f32();
+        match result {
+            Ok(()) => {
+                say::step("test", format!("{name}: passed in {seconds:.1} s"));
+                self.passed += 1;
+            }
+            Err(error) => {
+                say::error(&error);
+                say::step("test", format!("{name}: FAILED after {seconds:.1} s"));
+                self.failed = Some(name);
+            }
+        }
+    }
+
+    fn skip(&mut self, name: &'static str, reason: &str) {
+        self.skipped.push((name, reason.to_owned()));
+    }
+
+    /// Prints the outcome of all steps; the last line counts them.
+    fn summarise(self) -> ExitCode {
+        println!();
+        for (name, reason) in &self.skipped {
+            println!("skipped: {name} ({reason})");
+        }
+        if let Some(name) = self.failed {
+            println!("failed: {name}");
+        }
+        let failed = usize::from(self.failed.is_some());
+        println!("{} passed, {failed} failed, {} skipped", self.passed, self.skipped.len());
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
