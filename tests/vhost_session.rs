@@ -6,7 +6,9 @@ mod fake_driver;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fake_driver::{FREE, Guest, INDIRECT, Manners, NEXT, QUEUE_SIZE, RAM_BYTES, ThreadLauncher, WRITE, request};
+use fake_driver::{
+    FREE, Guest, INDIRECT, Manners, NEXT, QUEUE_SIZE, RAM_BYTES, ThreadLauncher, WRITE, request,
+};
 use paragpu::executor::supervisor::ProcessLauncher;
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION, Capset};
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};

@@ -85,7 +85,10 @@ pub fn run(platform: &str) -> Result<String, ProbeError> {
         .map_err(call("clEnqueueWriteBuffer"))?;
     // SAFETY: the kernel takes one buffer of a uint per work-item.
     unsafe {
-        ExecuteKernel::new(&kernel).set_arg(&buffer).set_global_work_size(input.len()).enqueue_nd_range(&queue)
+        ExecuteKernel::new(&kernel)
+            .set_arg(&buffer)
+            .set_global_work_size(input.len())
+            .enqueue_nd_range(&queue)
     }
     .map_err(call("clEnqueueNDRangeKernel"))?;
     // SAFETY: `output` is as long as the buffer, and outlives the blocking read.

@@ -86,7 +86,8 @@ fn capset() -> Finding {
 fn vendor_file() -> Finding {
     const WHAT: &str = "vendor file";
     const DIRECTORY: &str = "/etc/OpenCL/vendors";
-    let directory = std::env::var_os("OCL_ICD_VENDORS").map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
+    let directory =
+        std::env::var_os("OCL_ICD_VENDORS").map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
     let files = fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let ours = files
         .filter(|path| path.extension().is_some_and(|extension| extension == "icd"))

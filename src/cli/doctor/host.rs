@@ -21,8 +21,7 @@ pub(super) fn findings() -> Vec<Finding> {
     findings
 }
 
-const INSTALL_OPENCL: &str =
-    "install the GPU vendor's OpenCL driver, or for the CPU: apt-get install pocl-opencl-icd ocl-icd-libopencl1";
+const INSTALL_OPENCL: &str = "install the GPU vendor's OpenCL driver, or for the CPU: apt-get install pocl-opencl-icd ocl-icd-libopencl1";
 
 fn opencl() -> Finding {
     const WHAT: &str = "OpenCL devices";
@@ -50,7 +49,10 @@ fn shared_memory() -> Finding {
     // As a VMM does for a guest: a file without a name, as long as the guest's memory.
     let made = memfd_create("paragpu-doctor", MemfdFlags::CLOEXEC).and_then(|file| ftruncate(file, 1 << 30));
     match made {
-        Ok(()) => Finding::ok(WHAT, "memfd works; start VMs with shared memory (QEMU: memory-backend-memfd,share=on)"),
+        Ok(()) => Finding::ok(
+            WHAT,
+            "memfd works; start VMs with shared memory (QEMU: memory-backend-memfd,share=on)",
+        ),
         Err(error) => Finding::missing(
             WHAT,
             format!("memfd_create: {error}"),

@@ -124,9 +124,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
             }
         };
     }
-    let place = arguments
-        .place
-        .unwrap_or_else(|| if guest::has_virtio_gpu() { Place::Guest } else { Place::Host });
+    let place =
+        arguments.place.unwrap_or_else(|| if guest::has_virtio_gpu() { Place::Guest } else { Place::Host });
     let findings = match place {
         Place::Host => host::findings(),
         Place::Guest => guest::findings(),
