@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use log::{LevelFilter, error};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use crate::executor::child;
 use crate::executor::supervisor::{EXECUTOR_ARGUMENT, LOG_VARIABLE};
@@ -50,6 +50,7 @@ pub fn command() -> clap::Command {
 }
 
 fn run(options: &Options) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     if let Some(path) = &options.render_node {
         log::info!("--render-node {} is ignored: devices are chosen through OpenCL", path.display());
     }
@@ -71,6 +72,15 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let listening = rustix::net::sockopt::socket_acceptconn(&fd)
         .with_context(|| format!("--fd {number} is not a socket"))?;
     if listening { server::listen(&fd.into(), options) } else { server::serve_one(fd.into(), options) }
+}
+
+/// Each session holds descriptors for its memory, queues and contexts; the usual limit of 1024 is for programs
+/// that use select().
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::warn!("the limit of open files stays as it is: {error}");
+    }
 }
 
 /// An executor: the same program with its socket as standard input.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use anyhow::Context;
 use log::{Level, debug, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Options;
@@ -76,6 +78,8 @@ struct Server {
     /// Sessions with a handle on their connection.
     sessions: BTreeMap<u64, UnixStream>,
     started: u64,
+    /// Number of the next session that gets a name.
+    named: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -99,6 +103,7 @@ impl Server {
             ended_sender,
             sessions: BTreeMap::new(),
             started: 0,
+            named: Arc::default(),
         })
     }
 
@@ -144,13 +149,19 @@ impl Server {
         let id = self.started;
         self.started += 1;
         self.sessions.insert(id, stream.try_clone().context("connection")?);
-        let name = format!("{}{id}", self.prefix);
+        let prefix = self.prefix.clone();
+        let named = self.named.clone();
         let launcher = self.launcher.clone();
         let exit = self.exit.clone();
         let ended = Ended { id, event: self.ended_event.clone(), sender: self.ended_sender.clone() };
         let session = move || {
             // Reports the end even of a session that panics.
             let _ended = ended;
+            if !speaks(&stream, exit.as_fd()) {
+                debug!("a connection ended without a word");
+                return;
+            }
+            let name = format!("{prefix}{}", named.fetch_add(1, Ordering::Relaxed));
             event_loop::serve(&name, stream, launcher, exit.as_fd());
         };
         // The executor is tied to the life of this thread.
@@ -178,6 +189,20 @@ impl Server {
                     return;
                 }
             };
+        }
+    }
+}
+
+/// Waits for the first byte. A connection that ends before it only asked whether somebody listens, and is no
+/// vGPU.
+fn speaks(stream: &UnixStream, exit: BorrowedFd<'_>) -> bool {
+    loop {
+        let mut fds = [PollFd::new(stream, PollFlags::IN), PollFd::from_borrowed_fd(exit, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[1].revents().is_empty() => return false,
+            Ok(_) => return recv(stream, &mut [0_u8; 1], RecvFlags::PEEK).is_ok_and(|(count, _)| count > 0),
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
         }
     }
 }

@@ -27,6 +27,9 @@ pub const MAX_FDS: usize = 128;
 /// Most bytes that wait for a peer that does not read. Beyond that the peer is taken for dead.
 const MAX_UNSENT_BYTES: usize = 8 * MAX_MESSAGE_BYTES;
 
+/// Most descriptors that wait with them: descriptors are the whole daemon's, not one vGPU's.
+const MAX_UNSENT_FDS: usize = 4 * MAX_FDS;
+
 const PREFIX_BYTES: usize = 4;
 
 /// Why a channel is of no use any more.
@@ -140,7 +143,8 @@ impl PolledChannel {
     /// Queues one message, with duplicates of the file descriptors, and sends what goes out at once.
     pub fn send<M: Serialize>(&mut self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let bytes = encode(message)?;
-        if self.unsent_bytes + bytes.len() > MAX_UNSENT_BYTES {
+        let unsent_fds: usize = self.unsent.iter().map(|unsent| unsent.fds.len()).sum();
+        if self.unsent_bytes + bytes.len() > MAX_UNSENT_BYTES || unsent_fds + fds.len() > MAX_UNSENT_FDS {
             return Err(ChannelError::Stuck);
         }
         let fds = fds.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;

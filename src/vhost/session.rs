@@ -25,7 +25,7 @@ use crate::vgpu::{Lifecycle, Vgpu};
 pub const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Requests taken from a queue before anything else gets its turn.
-const REQUESTS_PER_TURN: usize = 256;
+const REQUESTS_PER_TURN: usize = 64;
 
 /// Messages taken from an executor before anything else gets its turn.
 const MESSAGES_PER_TURN: usize = 64;

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -47,11 +48,16 @@ pub enum ExecutorError {
 /// The guest's memory as an executor is told of it.
 pub type MemoryTable<'a> = Vec<(MemoryRegion, BorrowedFd<'a>)>;
 
+/// Least time between two starts of one vGPU's executor: a guest may kill its executor as often as it likes, but
+/// must not keep the host busy starting processes.
+const MIN_RESTART_INTERVAL: Duration = Duration::from_millis(200);
+
 /// One vGPU's executor, if it has one.
 #[derive(Debug)]
 pub struct Supervisor {
     launcher: Arc<dyn Launcher>,
     executor: Option<Executor>,
+    started: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -65,7 +71,7 @@ struct Executor {
 impl Supervisor {
     /// No executor yet.
     pub fn new(launcher: Arc<dyn Launcher>) -> Supervisor {
-        Supervisor { launcher, executor: None }
+        Supervisor { launcher, executor: None, started: None }
     }
 
     /// True if there is an executor.
@@ -78,6 +84,11 @@ impl Supervisor {
         if self.executor.is_some() {
             return Ok(());
         }
+        if let Some(started) = self.started {
+            // Only this vGPU's own thread, and so its own guest, waits.
+            std::thread::sleep(MIN_RESTART_INTERVAL.saturating_sub(started.elapsed()));
+        }
+        self.started = Some(Instant::now());
         let (ours, theirs) = UnixStream::pair().map_err(ExecutorError::Start)?;
         let channel = PolledChannel::new(ours).map_err(ExecutorError::Start)?;
         let wake = new_eventfd().map_err(ExecutorError::Start)?;
