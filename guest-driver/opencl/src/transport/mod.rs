@@ -9,7 +9,7 @@
 
 #[cfg(test)]
 mod device_tests;
-mod direct;
+pub mod direct;
 mod drm;
 
 use std::ffi::OsString;
