@@ -20,7 +20,6 @@ use zerocopy::little_endian::U32;
 use super::backend::null::{BAD_SOURCE, KERNEL_NAME, Null};
 use super::builds::Builds;
 use super::context::Context;
-use super::fuzz::fuzz_frames;
 use super::record::{ArgRecord, Record};
 use super::region::Regions;
 use crate::sys::map::Mapping;
@@ -576,44 +575,4 @@ fn a_context_that_is_torn_down_leaves_nothing() {
     rig.set_all_args();
     rig.context.tear_down();
     assert_eq!(rig.context.live_objects(), 0);
-}
-
-/// What a fuzzer does, for a moment: a valid session with bytes of it changed.
-#[test]
-fn garbage_and_damaged_sessions_never_panic() {
-    let mut session = Vec::new();
-    let mut add = |frame: Vec<u8>| session.extend(frame);
-    fn frame<C: Body>(body: &C, wait: &[u32], data: &[u8]) -> Vec<u8> {
-        let mut frame = vec![0; MAX_FRAME_BYTES as usize];
-        let len = body.encode(&mut frame, wait, data).unwrap();
-        frame.truncate(len);
-        frame
-    }
-    let inside = Span::new(1, 65536, 64);
-    add(frame(&CreateContext { create: create(CONTEXT, 0) }, &[], &[0; 4]));
-    add(frame(&CreateQueue { create: create(QUEUE, CONTEXT), ..CreateQueue::default() }, &[], &[]));
-    let buffer =
-        CreateBuffer { create: create(BUFFER, CONTEXT), flags: 1.into(), size: 64.into(), init: inside };
-    add(frame(&buffer, &[], &[]));
-    add(frame(&CreateUserEvent { create: create(EVENT, CONTEXT) }, &[], &[]));
-    let read = ReadBuffer { enqueue: silent(), buffer: BUFFER.into(), dst: inside, ..ReadBuffer::default() };
-    add(frame(&read, &[EVENT], &[]));
-    add(frame(&CreateProgram { create: create(PROGRAM, CONTEXT), source: inside }, &[], b"source"));
-    add(frame(&CreateProgram { create: create(9, CONTEXT), source: Span::NONE }, &[], b"source"));
-    fuzz_frames(&session);
-    fuzz_frames(&[]);
-    let mut state = 1_u64;
-    let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize
-    };
-    for _ in 0..2000 {
-        let mut damaged = session.clone();
-        for _ in 0..random() % 4 {
-            let at = random() % damaged.len();
-            damaged[at] = random() as u8;
-        }
-        damaged.truncate(damaged.len() - random() % 40);
-        fuzz_frames(&damaged);
-    }
 }
