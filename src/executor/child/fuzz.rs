@@ -57,3 +57,63 @@ pub fn fuzz_frames(data: &[u8]) {
     context.tear_down();
     assert_eq!(context.live_objects(), 0, "nothing outlives its context");
 }
+
+#[cfg(test)]
+mod tests {
+    use paragpu_protocol::command::{
+        Body, CreateBuffer, CreateContext, CreateProgram, CreateQueue, CreateUserEvent, ReadBuffer,
+    };
+    use paragpu_protocol::limits::MAX_FRAME_BYTES;
+    use paragpu_protocol::types::{Create, Enqueue, SlotRef, Span};
+
+    use super::fuzz_frames;
+
+    fn create(id: u32, parent: u32) -> Create {
+        Create { id: id.into(), parent: parent.into(), reply: SlotRef::NONE }
+    }
+
+    fn frame<C: Body>(body: &C, wait: &[u32], data: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; MAX_FRAME_BYTES as usize];
+        let len = body.encode(&mut frame, wait, data).unwrap();
+        frame.truncate(len);
+        frame
+    }
+
+    /// What a fuzzer does, for a moment: a valid session with bytes of it changed.
+    #[test]
+    fn garbage_and_damaged_sessions_never_panic() {
+        let mut session = Vec::new();
+        let mut add = |frame: Vec<u8>| session.extend(frame);
+        let inside = Span::new(1, 65536, 64);
+        add(frame(&CreateContext { create: create(1, 0) }, &[], &[0; 4]));
+        add(frame(&CreateQueue { create: create(2, 1), ..CreateQueue::default() }, &[], &[]));
+        let buffer = CreateBuffer { create: create(3, 1), flags: 1.into(), size: 64.into(), init: inside };
+        add(frame(&buffer, &[], &[]));
+        add(frame(&CreateUserEvent { create: create(7, 1) }, &[], &[]));
+        let read = ReadBuffer {
+            enqueue: Enqueue { queue: 2.into(), ..Enqueue::default() },
+            buffer: 3.into(),
+            dst: inside,
+            ..ReadBuffer::default()
+        };
+        add(frame(&read, &[7], &[]));
+        add(frame(&CreateProgram { create: create(4, 1), source: inside }, &[], b"source"));
+        add(frame(&CreateProgram { create: create(9, 1), source: Span::NONE }, &[], b"source"));
+        fuzz_frames(&session);
+        fuzz_frames(&[]);
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        for _ in 0..2000 {
+            let mut damaged = session.clone();
+            for _ in 0..random() % 4 {
+                let at = random() % damaged.len();
+                damaged[at] = random() as u8;
+            }
+            damaged.truncate(damaged.len() - random() % 40);
+            fuzz_frames(&damaged);
+        }
+    }
+}

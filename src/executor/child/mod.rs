@@ -57,6 +57,11 @@ pub fn main(socket: UnixStream) -> ExitCode {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         log::warn!("PR_SET_PDEATHSIG: {error}");
     }
+    run(socket)
+}
+
+/// [`main`], in a thread of any process: tests run it so.
+pub fn run(socket: UnixStream) -> ExitCode {
     let channel = Arc::new(Channel::new(socket));
     let sink = Arc::new(ChannelSink(channel.clone()));
     let (hello, fds) = match channel.recv::<ToExecutor>() {

@@ -189,6 +189,10 @@ impl<B: Backend> RingThread<B> {
         }
         let view = RingView::new(self.regions.get(region)?, data_bytes)?;
         context.notifier.start(view.clone())?;
+        if let Some(fault) = context.fault() {
+            // Failed before it had a ring to say so.
+            context.notifier.fail(fault);
+        }
         self.ring = Some(Ring { view, region, consumer: Consumer::new(data_bytes), spin: MAX_SPIN });
         Ok(())
     }

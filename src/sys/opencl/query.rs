@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use cl3::device::{
     CL_DEVICE_LOCAL_MEM_SIZE, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
@@ -36,8 +37,12 @@ unsafe impl Send for Device {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Device {}
 
+/// Held while drivers start up, which PoCL 3.1 does not survive in two threads at once.
+static STARTING: Mutex<()> = Mutex::new(());
+
 /// All platforms of the host.
 pub fn platforms() -> Result<Vec<Platform>, ClError> {
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     let ids = list(|room, ids, count| {
         // SAFETY: `ids` has `room` entries, or is null with no room; `count` is writable.
         unsafe { cl!(clGetPlatformIDs(room, ids, count)) }
@@ -109,6 +114,7 @@ impl Platform {
 
     /// Its devices.
     pub fn devices(self) -> Result<Vec<Device>, ClError> {
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let ids = list(|room, ids, count| {
             // SAFETY: as in `platforms`, on a platform that the loader gave out.
             unsafe { cl!(clGetDeviceIDs(self.0, CL_DEVICE_TYPE_ALL, room, ids, count)) }
