@@ -1,7 +1,7 @@
 //! A daemon of a test's own, and programs to run against it.
 
 // Each test uses its part of this file.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

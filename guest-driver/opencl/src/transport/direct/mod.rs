@@ -31,11 +31,11 @@ use super::{Region, RegionOwner, Transport, TransportError};
 
 /// What can be chosen about a direct connection.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
+pub struct Options {
     /// Size of the shared memory, most of which is never touched: the sum of all regions that are live at once.
-    pub(super) memory_bytes: u64,
+    pub memory_bytes: u64,
     /// How long the daemon may take for one answer.
-    pub(super) patience: Duration,
+    pub patience: Duration,
 }
 
 impl Default for Options {
@@ -46,7 +46,7 @@ impl Default for Options {
 
 /// A connection to `paragpud`.
 #[derive(Debug)]
-pub(super) struct Direct {
+pub struct Direct {
     capset: Capset,
     device: Arc<Device>,
 }
@@ -61,7 +61,7 @@ struct Device {
 
 impl Direct {
     /// Connects to the daemon that listens on `socket`.
-    pub(super) fn open(socket: &Path, options: &Options) -> Result<Direct, TransportError> {
+    pub fn open(socket: &Path, options: &Options) -> Result<Direct, TransportError> {
         let stream = handshake::dial(socket, options.patience)?;
         let memory = Memory::new(options.memory_bytes)?;
         let (link, event_idx) = handshake::set_up(stream, &memory, options.patience)?;
