@@ -78,9 +78,13 @@ impl Drop for Daemon {
     }
 }
 
-/// The `paragpu` command, with the driver that was built along with the tests.
+/// The `paragpu` command, with the driver that was built along with the tests: it lies beside them, and reaches the
+/// place of finished programs only with `cargo build`.
 pub fn paragpu() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_paragpu"))
+    let driver = std::env::current_exe().unwrap().with_file_name("libparagpu_opencl.so");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paragpu"));
+    command.env("PARAGPU_ICD", driver);
+    command
 }
 
 /// An example of this package, which cargo builds before it runs the tests.

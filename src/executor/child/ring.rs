@@ -274,7 +274,7 @@ impl<B: Backend> RingThread<B> {
         let Some(context) = &mut self.context else { return };
         context.fail(fault);
         let reason = format!("{}: {reason}", self.name);
-        log::info!("context {} failed: {reason}", self.id);
+        log::debug!("context {} failed: {reason}", self.id);
         self.sink.send(ToBroker::ContextFailed { context: self.id, reason });
     }
 
