@@ -4,13 +4,32 @@ mod common;
 
 use std::path::Path;
 
-use common::{Daemon, example, paragpu, succeeds};
+use common::{Daemon, example, paragpu, succeeds, wait_until};
 
 #[test]
 fn what_the_vgpu_computes_is_what_the_cpu_computes() {
     let daemon = Daemon::start();
     let output = succeeds(&mut daemon.run(&example("vgpu_check")));
     assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
+fn a_busy_stream_of_kernels_goes_over_the_ring_without_a_kick_per_command() {
+    let daemon = Daemon::start();
+    succeeds(daemon.run(&example("vgpu_check")).args(["--only", "ten thousand kernels"]));
+    let mut line = None;
+    wait_until("the session's summary", || {
+        line = daemon.log().lines().find(|line| line.contains("commands: ")).map(str::to_owned);
+        line.is_some()
+    });
+    let line = line.unwrap();
+    let number_before = |what: &str| -> u64 {
+        let before = line.split(what).next().unwrap().trim_end();
+        before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    // 10,000 launches, and an argument set before each.
+    assert!(number_before("by ring") >= 20_000, "{line}");
+    assert!(number_before("doorbells") * 20 <= number_before("by ring"), "{line}");
 }
 
 #[test]
