@@ -19,6 +19,8 @@
 //! The rules are written over [`RingMemory`], so that the very code which runs on shared pages is model-checked
 //! (`tests/ring_model.rs`).
 
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
 use crate::fault::Fault;
 use crate::frame::{self, FRAME_ALIGN, FrameHeader};
 use crate::limits::MAX_FRAME_BYTES;
@@ -100,6 +102,46 @@ pub trait RingMemory {
     fn read_data(&self, offset: u32, to: &mut [u8]);
     /// Copies bytes into the data area; `offset + from.len()` is within it.
     fn write_data(&self, offset: u32, from: &[u8]);
+}
+
+/// A ring in real shared memory: where its words and its data are. [`RingMemory`] follows.
+pub trait RingPages {
+    /// A word of the header.
+    fn word(&self, word: Word) -> &AtomicU32;
+    /// As [`RingMemory::read_data`].
+    fn read(&self, offset: u32, to: &mut [u8]);
+    /// As [`RingMemory::write_data`].
+    fn write(&self, offset: u32, from: &[u8]);
+}
+
+impl<P: RingPages> RingMemory for P {
+    fn load(&self, word: Word) -> u32 {
+        self.word(word).load(Ordering::Acquire)
+    }
+
+    fn store(&self, word: Word, value: u32) {
+        self.word(word).store(value, Ordering::Release);
+    }
+
+    fn swap(&self, word: Word, value: u32) -> u32 {
+        self.word(word).swap(value, Ordering::SeqCst)
+    }
+
+    fn add(&self, word: Word, value: u32) -> u32 {
+        self.word(word).fetch_add(value, Ordering::SeqCst)
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn read_data(&self, offset: u32, to: &mut [u8]) {
+        self.read(offset, to);
+    }
+
+    fn write_data(&self, offset: u32, from: &[u8]) {
+        self.write(offset, from);
+    }
 }
 
 /// The guest's end: appends frames. The index is private; the shared `tail` is only ever written.

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::Body;
 use paragpu_protocol::limits::{MAX_FRAME_BYTES, MIN_RING_BYTES};
-use paragpu_protocol::ring::{self, Producer, Pushed, RingMemory, Status, Word};
+use paragpu_protocol::ring::{self, Producer, Pushed, RingMemory, RingPages, Status, Word};
 use paragpu_protocol::slot::{DONE, STATE, Slot};
 use paragpu_protocol::types::{Create, Enqueue, SlotRef, Span};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -40,32 +40,14 @@ impl EventSink for Sink {
 
 pub struct GuestRing(Arc<Mapping>);
 
-impl GuestRing {
+impl RingPages for GuestRing {
     fn word(&self, word: Word) -> &AtomicU32 {
         self.0.word(word.offset()).unwrap()
     }
-}
-
-impl RingMemory for GuestRing {
-    fn load(&self, word: Word) -> u32 {
-        self.word(word).load(Ordering::Acquire)
-    }
-    fn store(&self, word: Word, value: u32) {
-        self.word(word).store(value, Ordering::Release);
-    }
-    fn swap(&self, word: Word, value: u32) -> u32 {
-        self.word(word).swap(value, Ordering::SeqCst)
-    }
-    fn add(&self, word: Word, value: u32) -> u32 {
-        self.word(word).fetch_add(value, Ordering::SeqCst)
-    }
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
-    }
-    fn read_data(&self, offset: u32, to: &mut [u8]) {
+    fn read(&self, offset: u32, to: &mut [u8]) {
         assert!(self.0.read((ring::HEADER_BYTES + offset) as usize, to));
     }
-    fn write_data(&self, offset: u32, from: &[u8]) {
+    fn write(&self, offset: u32, from: &[u8]) {
         assert!(self.0.write((ring::HEADER_BYTES + offset) as usize, from));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use paragpu_protocol::fault::Fault;
-use paragpu_protocol::ring::{self, RingMemory, Status, Word};
+use paragpu_protocol::ring::{self, RingMemory, RingPages, Status, Word};
 use paragpu_protocol::slot::{DONE, STATE, Slot};
 use zerocopy::IntoBytes;
 
@@ -29,42 +29,22 @@ impl RingView {
         }
         Ok(RingView { mapping })
     }
+}
 
+impl RingPages for RingView {
     fn word(&self, word: Word) -> &AtomicU32 {
         // The header is in the region, checked above; a word that could not be found is one of nobody's.
         static NOWHERE: AtomicU32 = AtomicU32::new(0);
         self.mapping.word(word.offset()).unwrap_or(&NOWHERE)
     }
-}
 
-impl RingMemory for RingView {
-    fn load(&self, word: Word) -> u32 {
-        self.word(word).load(Ordering::Acquire)
-    }
-
-    fn store(&self, word: Word, value: u32) {
-        self.word(word).store(value, Ordering::Release);
-    }
-
-    fn swap(&self, word: Word, value: u32) -> u32 {
-        self.word(word).swap(value, Ordering::SeqCst)
-    }
-
-    fn add(&self, word: Word, value: u32) -> u32 {
-        self.word(word).fetch_add(value, Ordering::SeqCst)
-    }
-
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
-    }
-
-    fn read_data(&self, offset: u32, to: &mut [u8]) {
+    fn read(&self, offset: u32, to: &mut [u8]) {
         if !self.mapping.read(ring::HEADER_BYTES as usize + offset as usize, to) {
             to.fill(0);
         }
     }
 
-    fn write_data(&self, offset: u32, from: &[u8]) {
+    fn write(&self, offset: u32, from: &[u8]) {
         let whole = self.mapping.write(ring::HEADER_BYTES as usize + offset as usize, from);
         debug_assert!(whole, "the data area is in the region");
     }

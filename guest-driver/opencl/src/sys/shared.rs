@@ -1,8 +1,8 @@
 //! Access to memory that this process shares with the host: the one place where raw shared bytes are touched.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use paragpu_protocol::ring::{HEADER_BYTES, RingMemory, Word};
+use paragpu_protocol::ring::{HEADER_BYTES, RingPages, Word};
 use paragpu_protocol::slot::{self, SLOT_BYTES, Slot};
 use zerocopy::FromBytes;
 
@@ -81,32 +81,16 @@ impl Shared {
     }
 }
 
-impl RingMemory for Shared {
-    fn load(&self, word: Word) -> u32 {
-        self.word(word.offset()).load(Ordering::Acquire)
+impl RingPages for Shared {
+    fn word(&self, word: Word) -> &AtomicU32 {
+        Shared::word(self, word.offset())
     }
 
-    fn store(&self, word: Word, value: u32) {
-        self.word(word.offset()).store(value, Ordering::Release);
+    fn read(&self, offset: u32, to: &mut [u8]) {
+        Shared::read(self, (HEADER_BYTES + offset) as usize, to);
     }
 
-    fn swap(&self, word: Word, value: u32) -> u32 {
-        self.word(word.offset()).swap(value, Ordering::SeqCst)
-    }
-
-    fn add(&self, word: Word, value: u32) -> u32 {
-        self.word(word.offset()).fetch_add(value, Ordering::SeqCst)
-    }
-
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
-    }
-
-    fn read_data(&self, offset: u32, to: &mut [u8]) {
-        self.read((HEADER_BYTES + offset) as usize, to);
-    }
-
-    fn write_data(&self, offset: u32, from: &[u8]) {
-        self.write((HEADER_BYTES + offset) as usize, from);
+    fn write(&self, offset: u32, from: &[u8]) {
+        Shared::write(self, (HEADER_BYTES + offset) as usize, from);
     }
 }
