@@ -48,6 +48,11 @@ impl Staging {
         Span::new(self.block().shared.id(), self.block().offset as u64, self.len as u64)
     }
 
+    /// Length in bytes, as asked for.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Address of the first byte; all `len` bytes stay mapped while `self` lives.
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.block().shared.address(self.block().offset, self.len)
