@@ -17,7 +17,7 @@ use crate::core::lock;
 const COUNTED_BYTES: usize = 64 << 10;
 /// What may be in flight before an enqueue waits.
 const LIMIT_BYTES: usize = 64 << 20;
-/// How long it waits for one transfer.
+/// How long it waits for one transfer, unless nothing at all happens on the host: then up to a second longer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Transfers in flight, oldest first.

@@ -165,12 +165,32 @@ impl StagingPool {
     fn give_back(&self, block: Block) {
         let mut state = self.lock();
         if block.size > MAX_SLAB_BLOCK {
-            if state.cached + block.size > MAX_CACHED_BYTES {
+            if block.size > MAX_CACHED_BYTES {
                 return;
             }
+            state.make_room(MAX_CACHED_BYTES - block.size);
             state.cached += block.size;
         }
         state.free.entry(block.size).or_default().push(block);
+    }
+}
+
+impl State {
+    /// Forgets free blocks that are regions of their own until no more than `most` bytes of them are left. The
+    /// block that comes is of the size that is in use, so the others go.
+    fn make_room(&mut self, most: usize) {
+        while self.cached > most {
+            let sizes = self.free.range(MAX_SLAB_BLOCK + 1..);
+            let Some(size) =
+                sizes.filter(|(_, blocks)| !blocks.is_empty()).map(|(size, _)| *size).next_back()
+            else {
+                return;
+            };
+            if let Some(blocks) = self.free.get_mut(&size) {
+                blocks.pop();
+                self.cached -= size;
+            }
+        }
     }
 }
 
