@@ -65,7 +65,7 @@ pub(crate) fn map(
     let Region { flags, offset, len } = region;
     let request = Request { is_blocking, ..Request::new(CL_COMMAND_MAP_BUFFER, wait, wants_event) };
     let host_memory = buffer.host_memory().map(|memory| memory.offset(offset));
-    let staging = || queue.connection().staging(len).or(Err(ClError::MEM_OBJECT_ALLOCATION_FAILURE));
+    let staging = || queue.staging(len).or(Err(ClError::MEM_OBJECT_ALLOCATION_FAILURE));
 
     // CL_MAP_WRITE alone must show the contents too: what the application does not write stays as it was.
     let must_read = flags & (CL_MAP_READ | CL_MAP_WRITE) != 0;
@@ -130,7 +130,7 @@ pub(crate) fn unmap(
     let staging = match mapping.staging.take() {
         Some(staging) => staging,
         None => {
-            let mut staging = queue.connection().staging(mapping.len)?;
+            let mut staging = queue.staging(mapping.len)?;
             staging.write(0, mapping.memory.bytes(mapping.len));
             staging
         }

@@ -9,6 +9,7 @@ pub(crate) mod device;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod extensions;
+pub(crate) mod flights;
 pub(crate) mod info;
 pub(crate) mod kernel;
 pub(crate) mod mapping;

@@ -18,6 +18,7 @@ use crate::core::copies::{Copies, CopyLog, Destination};
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult};
 use crate::core::event::Event;
+use crate::core::flights::Flights;
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::staging::Staging;
@@ -32,6 +33,7 @@ pub(crate) struct Queue {
     /// As the application gave them to `clCreateCommandQueueWithProperties`.
     property_list: Vec<u64>,
     state: Mutex<State>,
+    flights: Flights,
 }
 
 /// What a command that is enqueued next depends on. Locked while a command is posted, so that the order of copies
@@ -73,6 +75,16 @@ pub(crate) enum Payload {
     Source(Staging),
     /// The command writes to it; then the bytes are copied.
     Sink(Staging, Destination),
+}
+
+impl Payload {
+    /// Bytes of staging memory that the command keeps until it is complete.
+    fn staged(&self) -> usize {
+        match self {
+            Payload::None | Payload::Elsewhere => 0,
+            Payload::Source(staging) | Payload::Sink(staging, _) => staging.len(),
+        }
+    }
 }
 
 /// What the application asked for around a command.
@@ -124,6 +136,7 @@ impl Queue {
             properties,
             property_list,
             state: Mutex::default(),
+            flights: Flights::default(),
         }))
     }
 
@@ -140,6 +153,12 @@ impl Queue {
     /// The connection that the queue lives in.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         self.context.connection()
+    }
+
+    /// Staging memory for a transfer in this queue.
+    pub(crate) fn staging(&self, len: usize) -> ClResult<Staging> {
+        self.flights.make_room(self.connection(), len);
+        self.connection().staging(len)
     }
 
     fn is_in_order(&self) -> bool {
@@ -216,6 +235,7 @@ impl Object<Queue> {
     ) -> ClResult<Posted> {
         let connection = self.connection();
         let is_tracked = request.wants_event || request.is_blocking || !matches!(payload, Payload::None);
+        let staged = payload.staged();
         let (staging, destination) = match payload {
             Payload::None | Payload::Elsewhere => (None, None),
             Payload::Source(staging) => (Some(staging), None),
@@ -245,7 +265,9 @@ impl Object<Queue> {
 
         let mut posted = Posted { event: None, completion };
         if let Some(completion) = &posted.completion {
-            if request.is_blocking {
+            if !request.is_blocking {
+                self.flights.add(completion, &copies, staged);
+            } else {
                 let outcome = completion.wait();
                 copies.perform();
                 completion.take_staging();

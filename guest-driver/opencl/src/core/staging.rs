@@ -48,6 +48,11 @@ impl Staging {
         Span::new(self.block().shared.id(), self.block().offset as u64, self.len as u64)
     }
 
+    /// Length in bytes, as asked for.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Address of the first byte; all `len` bytes stay mapped while `self` lives.
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.block().shared.address(self.block().offset, self.len)
@@ -160,12 +165,32 @@ impl StagingPool {
     fn give_back(&self, block: Block) {
         let mut state = self.lock();
         if block.size > MAX_SLAB_BLOCK {
-            if state.cached + block.size > MAX_CACHED_BYTES {
+            if block.size > MAX_CACHED_BYTES {
                 return;
             }
+            state.make_room(MAX_CACHED_BYTES - block.size);
             state.cached += block.size;
         }
         state.free.entry(block.size).or_default().push(block);
+    }
+}
+
+impl State {
+    /// Forgets free blocks that are regions of their own until no more than `most` bytes of them are left. The
+    /// block that comes is of the size that is in use, so the others go.
+    fn make_room(&mut self, most: usize) {
+        while self.cached > most {
+            let sizes = self.free.range(MAX_SLAB_BLOCK + 1..);
+            let Some(size) =
+                sizes.filter(|(_, blocks)| !blocks.is_empty()).map(|(size, _)| *size).next_back()
+            else {
+                return;
+            };
+            if let Some(blocks) = self.free.get_mut(&size) {
+                blocks.pop();
+                self.cached -= size;
+            }
+        }
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn read(
     if goes_by_pieces(request, part.len) {
         return by_pieces(part, request, |request, piece, at| read(queue, request, piece, memory.offset(at)));
     }
-    let staging = match queue.connection().staging(part.len) {
+    let staging = match queue.staging(part.len) {
         Err(_) if part.len > PIECE_BYTES => {
             return by_pieces(part, request, |request, piece, at| {
                 read(queue, request, piece, memory.offset(at))
@@ -124,7 +124,7 @@ pub(crate) fn write(
     if part.len <= INLINE_BYTES {
         return Ok(queue.enqueue(request, Payload::None, bytes, body(Span::NONE))?.event);
     }
-    let mut staging = match queue.connection().staging(part.len) {
+    let mut staging = match queue.staging(part.len) {
         Err(_) if part.len > PIECE_BYTES => {
             return by_pieces(part, request, |request, piece, at| {
                 write(queue, request, piece, memory.offset(at))
@@ -144,7 +144,7 @@ pub(crate) fn read_rect(
     (buffer, rect): (&Object<Buffer>, Rect),
     (memory, layout): (AppMemory, Rect),
 ) -> Enqueued {
-    let staging = queue.connection().staging(rect.len())?;
+    let staging = queue.staging(rect.len())?;
     let dst = staging.span();
     let payload = Payload::Sink(staging, Destination::Rect(memory, layout));
     let posted = queue.enqueue(request, payload, &[], |enqueue| ReadBufferRect {
@@ -167,7 +167,7 @@ pub(crate) fn write_rect(
     (buffer, rect): (&Object<Buffer>, Rect),
     (memory, layout): (AppMemory, Rect),
 ) -> Enqueued {
-    let mut staging = queue.connection().staging(rect.len())?;
+    let mut staging = queue.staging(rect.len())?;
     for (to, from) in layout.rows().enumerate() {
         staging.write(to * layout.row_len(), memory.offset(from).bytes(layout.row_len()));
     }
