@@ -49,6 +49,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("map and unmap", map_and_unmap),
     ("non-blocking read, seen through a later event", non_blocking_read),
     ("user event holds a kernel back", user_event),
+    ("a wait list of three hundred events", long_wait_list),
     ("profiling times in order", profiling),
     ("contents given at creation", initial_contents),
     ("large transfer both ways", large_transfer),
@@ -450,5 +451,29 @@ fn build_beside_kernels(bench: &Bench) -> Result<()> {
     })?;
     ensure!(bench.gpu.download(&counters, 16)? == [launches; 16], "counts differ");
     ensure!(launches > 10, "only {launches} kernels ran while a program was built");
+    Ok(())
+}
+
+fn long_wait_list(bench: &Bench) -> Result<()> {
+    let counters = bench.gpu.upload(&[0_u32; 16])?;
+    let queue = CommandQueue::create_default_with_properties(&bench.gpu.context, 0, 0)?;
+    let kernel = Kernel::create(&bench.program, "bump")?;
+    let events: Vec<Event> = (0..300)
+        .map(|_| {
+            // SAFETY: a buffer of one uint per work-item, as the kernel declares.
+            let event = unsafe {
+                ExecuteKernel::new(&kernel)
+                    .set_arg(&counters)
+                    .set_global_work_size(16)
+                    .enqueue_nd_range(&queue)
+            };
+            Ok(event?)
+        })
+        .collect::<Result<_>>()?;
+    let list: Vec<_> = events.iter().map(Event::get).collect();
+    let mut got = [0_u32; 16];
+    // SAFETY: blocking, and `got` is as long as what is read.
+    unsafe { bench.gpu.queue.enqueue_read_buffer(&counters, CL_TRUE, 0, &mut got, &list)? };
+    ensure!(got == [300; 16], "counts differ");
     Ok(())
 }

@@ -472,7 +472,7 @@ mod tests {
             assert_eq!(Opcode::from_wire(opcode as u16), Some(opcode));
             assert!(names.insert(opcode.name()), "{opcode:?}");
             // The longest possible frame of each command fits a frame and the smallest ring.
-            let wait = if opcode.may_wait() { 4096 } else { 0 };
+            let wait = if opcode.may_wait() { usize::from(crate::limits::MAX_WAIT_EVENTS) } else { 0 };
             assert!(
                 frame::frame_len(opcode.body_len(), wait, opcode.max_data() as usize).is_some(),
                 "{opcode:?}"
