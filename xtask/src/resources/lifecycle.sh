@@ -48,7 +48,7 @@ kill_after() {
         kill -9 "$process" 2>/dev/null
     done
     for process in $processes; do
-        wait "$process"
+        wait "$process" 2>/dev/null
         [ $? -ne 137 ] || killed=$((killed + 1))
     done
 }
@@ -90,7 +90,7 @@ process=$!
 sleep 0.7
 echo "$device" >"$driver/unbind" || fail "unbind"
 kill -9 "$process"
-wait "$process"
+wait "$process" 2>/dev/null
 echo "$device" >"$driver/bind" || fail "bind"
 compute
 look torn
