@@ -64,6 +64,7 @@ impl Device {
     pub fn new_driver(&mut self) {
         self.actions.push(Action::KillExecutor);
         self.forget_executor();
+        self.vgpu.context_ids.clear();
         self.vgpu.contexts.clear();
         self.vgpu.resources.clear();
     }

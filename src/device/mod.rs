@@ -151,7 +151,8 @@ impl Device {
         memory: &impl GuestView,
         now: Instant,
     ) -> Result<Reply, Refusal> {
-        let context = header.ctx_id.get();
+        let name = header.ctx_id.get();
+        let context = self.vgpu.context_ids.get(&name).copied().ok_or(Refusal::NoContext(name));
         match command {
             Command::Nothing => Ok(Reply::Ok),
             Command::GetDisplayInfo => Ok(Reply::Data(response::display_info(header))),
@@ -169,12 +170,12 @@ impl Device {
             Command::ResourceUnref { resource } => self.unref(resource),
             Command::AttachBacking { resource, entries } => self.attach_backing(resource, entries, memory),
             Command::DetachBacking { resource } => self.detach_backing(resource),
-            Command::CtxCreate { name } => self.create_context(context, name),
-            Command::CtxDestroy => self.destroy_context(context),
-            Command::CtxAttach { resource } => self.attach(context, resource),
-            Command::CtxDetach { resource } => self.detach(context, resource),
+            Command::CtxCreate { name: label } => self.create_context(name, label),
+            Command::CtxDestroy => self.destroy_context(context?),
+            Command::CtxAttach { resource } => self.attach(context?, resource),
+            Command::CtxDetach { resource } => self.detach(context?, resource),
             Command::Submit(control) => {
-                self.context(context)?;
+                let context = context?;
                 match control? {
                     Control::StartRing(start) => self.start_ring(context, &start, memory),
                     Control::Doorbell => {
@@ -250,26 +251,29 @@ impl Device {
         Ok(Reply::Held(State::Executor(Condition::DetachBacking { resource })))
     }
 
-    fn create_context(&mut self, context: u32, name: String) -> Result<Reply, Refusal> {
-        if context == 0 || self.vgpu.contexts.contains_key(&context) {
-            return Err(Refusal::ContextTaken(context));
+    fn create_context(&mut self, name: u32, label: String) -> Result<Reply, Refusal> {
+        if name == 0 || self.vgpu.context_ids.contains_key(&name) {
+            return Err(Refusal::ContextTaken(name));
         }
         if self.vgpu.contexts.len() == MAX_CONTEXTS {
             return Err(Refusal::TooMany("contexts"));
         }
-        let new = Context { name: name.clone(), ring: None, state: ContextState::Live, on_executor: true };
+        let context = self.vgpu.free_context_id(name).ok_or(Refusal::TooMany("contexts"))?;
+        self.vgpu.context_ids.insert(name, context);
+        let new = Context { name: label.clone(), ring: None, state: ContextState::Live, on_executor: true };
         self.vgpu.contexts.insert(context, new);
-        self.actions.push(Action::CreateContext { context, name });
+        self.actions.push(Action::CreateContext { context, name: label });
         Ok(Reply::Ok)
     }
 
     fn destroy_context(&mut self, context: u32) -> Result<Reply, Refusal> {
-        let entry = self.context(context)?;
-        if !entry.on_executor {
+        let on_executor = self.context(context)?.on_executor;
+        self.vgpu.context_ids.retain(|_, id| *id != context);
+        if !on_executor {
             self.remove_context(context);
             return Ok(Reply::Ok);
         }
-        entry.state = ContextState::Ending;
+        self.vgpu.contexts.entry(context).and_modify(|entry| entry.state = ContextState::Ending);
         self.actions.push(Action::Send(ToExecutor::DestroyContext { context }));
         self.pending.end_waits(|of, _| of == context);
         Ok(Reply::Held(State::Executor(Condition::CtxDestroy { context })))

@@ -261,6 +261,29 @@ fn a_dead_executor_takes_its_contexts_along_and_a_new_context_works() {
 }
 
 #[test]
+fn a_new_context_may_have_the_id_of_one_that_still_ends() {
+    let mut bench = Bench::with_ring();
+    bench.send(Request::CtxDestroy, 0, &[]);
+    let destroy = bench.next - 1;
+    let actions = bench.ok(Request::CtxCreate, &CtxCreate::default());
+    let Action::CreateContext { context: new, .. } = actions[0] else { panic!("{actions:?}") };
+    assert_ne!(new, CONTEXT, "the executor still knows the old one");
+    // What the guest asks now is for the new one.
+    let doorbell = bench.submit(&Doorbell::new(), 0);
+    assert!(doorbell.contains(&Action::Doorbell { context: new }), "{doorbell:?}");
+    let again = bench.send(Request::CtxCreate, 0, CtxCreate::default().as_bytes());
+    assert_eq!(responses(&again)[0].1, Response::ErrInvalidContextId);
+    let usage = ContextUsage::default();
+    let actions = bench.executor(ToBroker::ContextDestroyed { context: CONTEXT, usage });
+    assert_eq!(responses(&actions), [(destroy, Response::OkNodata)]);
+    assert_eq!(bench.device.vgpu().contexts.keys().copied().collect::<Vec<_>>(), [new]);
+    bench.send(Request::CtxDestroy, 0, &[]);
+    bench.executor(ToBroker::ContextDestroyed { context: new, usage });
+    let vgpu = bench.device.vgpu();
+    assert!(vgpu.contexts.is_empty() && vgpu.context_ids.is_empty());
+}
+
+#[test]
 fn a_new_driver_finds_nothing_and_its_pages_untouched() {
     let mut bench = Bench::with_ring();
     bench.submit(&Wait::new(0), FLAG_FENCE);

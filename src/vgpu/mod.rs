@@ -17,7 +17,10 @@ pub struct Vgpu {
     pub name: String,
     /// What its executor is doing.
     pub lifecycle: Lifecycle,
-    /// Contexts by virtio-gpu id.
+    /// What the guest calls its contexts, and their ids on the host. A driver gives an id to a new context at once
+    /// after it has asked for the old one's end, which may take a while.
+    pub context_ids: BTreeMap<u32, u32>,
+    /// Contexts by id on the host.
     pub contexts: BTreeMap<u32, Context>,
     /// Resources by virtio-gpu id.
     pub resources: BTreeMap<u32, Resource>,
@@ -143,6 +146,12 @@ impl Vgpu {
         };
         let taken: usize = self.resources.values().map(of).sum();
         taken.saturating_add(more) <= MAX_MAPPINGS
+    }
+
+    /// An id for a context that the guest calls `name`: the same, if no context has it.
+    pub fn free_context_id(&self, name: u32) -> Option<u32> {
+        let candidates = std::iter::once(name).chain((1..=u32::MAX).rev());
+        candidates.into_iter().find(|id| !self.contexts.contains_key(id))
     }
 
     /// Guest-physical address of a context's ring header, while the guest has not taken its pages back.

@@ -35,8 +35,8 @@ impl Broker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        if std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", "info");
+        if std::env::var_os("PARAGPU_LOG").is_none() {
+            command.env("PARAGPU_LOG", "info");
         }
         let mut process = Bound::spawn(&mut command, "paragpud")?;
         let stderr = process.child().stderr.take().context("paragpud has no stderr")?;
@@ -66,6 +66,11 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    /// paragpud's process id.
+    pub(crate) fn id(&mut self) -> u32 {
+        self.process.child().id()
     }
 
     /// The exit status if paragpud has ended.

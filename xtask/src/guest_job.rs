@@ -15,6 +15,8 @@ pub(crate) struct Job {
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// Host folders that it can write to, at the same path.
     pub(crate) shares: Vec<PathBuf>,
+    /// Whether the guest reboots, and runs it again, where it leaves a file /run/paragpu-vm/reboot behind.
+    pub(crate) may_reboot: bool,
 }
 
 impl Job {
@@ -26,6 +28,7 @@ impl Job {
             directory: std::env::current_dir().context("the current folder is gone")?,
             environment: std::env::vars_os().filter(|(name, _)| belongs_in_guest(name)).collect(),
             shares,
+            may_reboot: false,
         })
     }
 
@@ -106,6 +109,7 @@ mod tests {
             directory: "/usr".into(),
             environment: vec![("VALUE".into(), odd.into()), ("PATH".into(), "/usr/bin:/bin".into())],
             shares: Vec::new(),
+            may_reboot: false,
         };
         let script = String::from_utf8(job.script()).unwrap();
         let output = Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();

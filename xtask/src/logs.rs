@@ -39,7 +39,8 @@ pub(crate) fn ends(folder: &Path) -> String {
     logs.map(|(title, name)| end(title, &folder.join(name))).concat()
 }
 
-fn end(title: &str, file: &Path) -> String {
+/// The end of one log, if it has something in it.
+pub(crate) fn end(title: &str, file: &Path) -> String {
     let content = std::fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&content);
     let lines: Vec<_> = text.lines().collect();

@@ -13,10 +13,12 @@ mod initramfs;
 mod interrupt;
 mod kernel;
 mod kernel_image;
+mod lifecycle;
 mod logs;
 mod modules;
 mod packages;
 mod ports;
+mod proc_count;
 mod process;
 mod qemu;
 mod say;
@@ -41,6 +43,7 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Vm(vm::Vm),
+    Lifecycle(lifecycle::Lifecycle),
     Fuzz(fuzz::Fuzz),
 }
 
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => (demo.run(), ExitCode::FAILURE),
         Command::Test(test) => (test.run(), ExitCode::FAILURE),
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
+        Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
     };
     result.unwrap_or_else(|error| {

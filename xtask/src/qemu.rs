@@ -36,6 +36,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) socket: &'a Path,
     /// Host folders that the guest can write to.
     pub(crate) shares: &'a [PathBuf],
+    /// Whether a reboot of the guest is one, and not the end of QEMU.
+    pub(crate) may_reboot: bool,
     /// QEMU's ends of the connected sockets for the serial console, control, stdout and stderr.
     pub(crate) ports: Ports,
 }
@@ -68,7 +70,10 @@ pub(crate) fn kvm_is_usable() -> bool {
 /// The command that runs `machine`, bound to the life of this process.
 pub(crate) fn command(machine: &Machine) -> Command {
     let mut command = bound_command(machine.qemu);
-    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+    if !machine.may_reboot {
+        command.arg("-no-reboot");
+    }
     if kvm_is_usable() {
         command.args(["-accel", "kvm", "-cpu", "host"]);
     } else {

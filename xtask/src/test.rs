@@ -1,16 +1,14 @@
 //! `cargo xtask test`: all checks of the project, from formatting to programs in a VM.
 
-use crate::guest_job::Job;
 use crate::packages::{self, Purpose};
 use crate::vm::VmOptions;
-use crate::vm_run::Output;
-use crate::{say, workspace};
+use crate::{lifecycle, say, workspace};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Run all checks: format, clippy, cargo test, and OpenCL programs in a VM.
+/// Run all checks: format, clippy, cargo test, and OpenCL programs through the life of VMs.
 ///
 /// Missing Debian packages are installed first. The first failing step ends it; the last line counts the steps.
 #[derive(Args)]
@@ -39,7 +37,7 @@ impl Test {
         if self.no_vm {
             steps.skip("end to end in a VM", "--no-vm");
         } else {
-            steps.run("end to end in a VM", Box::new(|| self.check_in_vm()));
+            steps.run("end to end in a VM", Box::new(|| lifecycle::check(&self.vm)));
         }
         Ok(steps.summarise())
     }
@@ -50,18 +48,6 @@ impl Test {
         } else {
             self.vm.install_packages(&[Purpose::Test, Purpose::Vm])
         }
-    }
-
-    fn check_in_vm(&self) -> Result<()> {
-        let program = workspace::build_example(self.vm.profile(), "vgpu_check")?;
-        let outcome = self.vm.boot(&Job::new(vec![program.into()], &[])?, Output::passed_through())?;
-        if let Some(summary) = &outcome.summary {
-            say::step("test", summary);
-        }
-        if outcome.status != 0 {
-            bail!("vgpu_check in the VM ended with exit status {}", outcome.status);
-        }
-        Ok(())
     }
 }
 

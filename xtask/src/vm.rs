@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: what a VM is made of, and the command line that asks for one.
 
+use crate::broker::Broker;
 use crate::guest_job::Job;
 use crate::packages::Purpose;
 use crate::qemu::Frontend;
@@ -9,6 +10,7 @@ use crate::{kernel, packages, qemu, say, vm_run, workspace};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -120,6 +122,21 @@ impl VmOptions {
             job,
             output,
         )
+    }
+
+    /// Builds paragpud and starts it by itself, for [VMs on its socket](VmOptions::on_socket).
+    pub(crate) fn start_broker(&self, socket: &Path, log: File) -> Result<Broker> {
+        if self.socket.is_some() || self.frontend == Frontend::None {
+            bail!("this needs a paragpud of its own: neither --socket nor --frontend none is possible");
+        }
+        let built = self.build(&workspace::target_directory()?)?;
+        let program = built.broker.context("no paragpud was built")?;
+        Broker::start(&program, socket, log, self.device_log)
+    }
+
+    /// The same, but connected to the paragpud that serves `socket`.
+    pub(crate) fn on_socket(&self, socket: &Path) -> VmOptions {
+        VmOptions { socket: Some(socket.to_owned()), ..self.clone() }
     }
 
     fn build(&self, target: &Path) -> Result<Built> {

@@ -108,6 +108,7 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         frontend: setup.frontend,
         socket: &socket,
         shares: &job.shares,
+        may_reboot: job.may_reboot,
         ports: streams.descriptors(),
     };
     let process = start_qemu(&machine, logs.qemu)?;

@@ -16,6 +16,13 @@ pub(super) fn has_virtio_gpu() -> bool {
     virtio_gpus().next().is_some()
 }
 
+/// True if this is a VM in which paragpu's OpenCL driver is installed, as it is in guests and not on hosts.
+pub(super) fn is_prepared() -> bool {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let is_vm = cpu.split_whitespace().any(|flag| flag == "hypervisor");
+    is_vm && vendor_file().state == super::State::Ok
+}
+
 fn virtio_gpus() -> impl Iterator<Item = PathBuf> {
     fs::read_dir("/sys/bus/virtio/devices")
         .into_iter()
@@ -67,6 +74,9 @@ fn kernel_release() -> String {
 
 fn capset() -> Finding {
     const WHAT: &str = "capset";
+    if virtio_gpus().next().is_none() {
+        return Finding::missing(WHAT, "no device to ask", "see above");
+    }
     match transport::open() {
         Ok(transport) => {
             let capset = transport.capset();
@@ -116,6 +126,9 @@ fn vendor_file() -> Finding {
 
 fn test_computation() -> Finding {
     const WHAT: &str = "test computation";
+    if virtio_gpus().next().is_none() {
+        return Finding::missing(WHAT, "not tried", "see above");
+    }
     match compute_probe::run("paragpu") {
         Ok(device) => Finding::ok(WHAT, format!("right, on {device}")),
         Err(error) => Finding::missing(

@@ -20,7 +20,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// Look as from here; without it, a machine with a virtio GPU is taken for a guest.
+    /// Look as from here; without it, a machine with a virtio GPU is taken for a guest, and so is a VM with
+    /// paragpu's OpenCL driver installed.
     #[arg(long, value_enum)]
     place: Option<Place>,
 
@@ -105,7 +106,15 @@ impl fmt::Display for Report {
         if self.computes {
             write!(f, "\nOpenCL programs can compute {place}.")
         } else {
-            write!(f, "\nOpenCL programs cannot compute {place} until what is missing above is there.")
+            let other = match self.place {
+                Place::Host => "guest",
+                Place::Guest => "host",
+            };
+            write!(
+                f,
+                "\nOpenCL programs cannot compute {place} until what is missing above is there.\n\
+                 (If this is a {other}: paragpu doctor --place {other}.)"
+            )
         }
     }
 }
@@ -124,8 +133,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
             }
         };
     }
-    let place =
-        arguments.place.unwrap_or_else(|| if guest::has_virtio_gpu() { Place::Guest } else { Place::Host });
+    let place = arguments.place.unwrap_or_else(place_by_looks);
     let findings = match place {
         Place::Host => host::findings(),
         Place::Guest => guest::findings(),
@@ -141,6 +149,10 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         println!("{report}");
     }
     if computes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn place_by_looks() -> Place {
+    if guest::has_virtio_gpu() || guest::is_prepared() { Place::Guest } else { Place::Host }
 }
 
 #[cfg(test)]
@@ -160,6 +172,6 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("ok       QEMU              version 10\n"), "{text}");
         assert!(text.contains("-> apt-get install pocl-opencl-icd\n"), "{text}");
-        assert!(text.ends_with("until what is missing above is there."), "{text}");
+        assert!(text.contains("until what is missing above is there."), "{text}");
     }
 }

@@ -114,5 +114,9 @@ for process in /proc/[0-9]*; do
 done
 wait "$stdout" "$stderr"
 sync
+if [ -e run/paragpu-vm/reboot ]; then
+    tell "boot rebooting"
+    reboot -f
+fi
 tell "exit $status"
 poweroff -f

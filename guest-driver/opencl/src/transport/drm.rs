@@ -25,6 +25,10 @@ const DRIVER: &str = "virtio_gpu";
 /// Render nodes have the minor numbers 128 to 191.
 const RENDER_MINORS: std::ops::RangeInclusive<u32> = 128..=191;
 
+/// After this time without an answer nobody is there any more: the host holds a wait for a second, and for half a
+/// minute what it answers in order after the end of another context.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
+
 /// An open render node.
 #[derive(Debug)]
 pub(super) struct Drm {
@@ -55,6 +59,7 @@ struct Waiting {
     seen: u32,
     /// Becomes readable with the host's answer.
     fence: Arc<OwnedFd>,
+    since: Instant,
 }
 
 impl Drm {
@@ -119,7 +124,7 @@ impl Drm {
         }
         let fence = drm::execbuffer(node, Wait::new(seen).as_bytes(), true)?;
         let fence = Arc::new(fence.ok_or(ErrorKind::InvalidData)?);
-        Ok(waiting.insert(Waiting { seen, fence }).clone())
+        Ok(waiting.insert(Waiting { seen, fence, since: Instant::now() }).clone())
     }
 
     /// Its answer is there: nobody may wait with it any more.
@@ -177,6 +182,11 @@ impl Transport for Drm {
         let waiting = self.join_wait(self.node.file()?, seen).map_err(io)?;
         if readable_within(&waiting.fence, timeout).map_err(io)? {
             self.end_wait(&waiting);
+        } else if waiting.since.elapsed() > MAX_SILENCE {
+            return Err(TransportError::Unusable(format!(
+                "the host has not answered for {} s",
+                MAX_SILENCE.as_secs()
+            )));
         }
         Ok(())
     }
