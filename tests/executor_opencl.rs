@@ -534,3 +534,44 @@ fn a_fault_fails_the_context_where_the_guest_can_see_it() {
     assert!(matches!(it.guest.message(), ToBroker::ContextFailed { context: CONTEXT, .. }));
     it.destroy();
 }
+
+/// Long enough that everything else of a test happens before it ends.
+const SLOW: &str = "kernel void slow(global uint *x) {
+    uint v = x[0] + 1;
+    for (uint i = 0; i < 400000000; i++) v = v * 1664525 + i;
+    x[0] = v | 1;
+}";
+
+/// A slow kernel, then a read of its result that has neither event nor slot, and nothing left to name them by.
+fn read_silently(it: &mut Session) {
+    let kernel = it.kernel(SLOW, "slow");
+    let buffer = it.buffer(64);
+    it.set_buffer(kernel, 0, buffer);
+    it.guest.write(0, &[0; 4]);
+    let enqueue = Enqueue { queue: it.queue.into(), ..Enqueue::default() };
+    it.launch(kernel, 1, enqueue, &[]);
+    let dst = it.guest.span(0, 4);
+    it.guest.send(&ReadBuffer { enqueue, buffer: buffer.into(), dst, ..ReadBuffer::default() }, &[], &[]);
+    it.guest.send(&Release { id: it.queue.into(), reserved: U32::ZERO }, &[], &[]);
+    it.guest.until("all frames taken", |guest| guest.ring.load(Word::Head) == guest.ring.load(Word::Tail));
+    assert_eq!(it.guest.read(0, 4), [0; 4], "the kernel is too fast for this test");
+}
+
+#[test]
+fn a_context_has_ended_only_when_silent_transfers_have_too() {
+    let mut it = Session::new(0);
+    read_silently(&mut it);
+    it.destroy();
+    // From here on the guest's kernel gives the pages to somebody else.
+    assert_ne!(it.guest.read(0, 4), [0; 4]);
+}
+
+#[test]
+fn quiescing_waits_for_silent_transfers() {
+    let mut it = Session::new(0);
+    read_silently(&mut it);
+    it.guest.tell(ToExecutor::Quiesce);
+    assert_eq!(it.guest.message(), ToBroker::Quiesced);
+    assert_ne!(it.guest.read(0, 4), [0; 4]);
+    it.destroy();
+}

@@ -55,8 +55,12 @@ impl<B: Backend> Context<B> {
             (id, common, state)
         });
         // A command behind a user event may be failed along with it, and PoCL 3.1 uses the events of such
-        // commands after it has released them, unless somebody else holds them.
-        let watched = event.is_some() || reply.is_wanted() || !gates.is_empty();
+        // commands after it has released them, unless somebody else holds them. One that touches the guest's
+        // memory must have landed before anybody is told that nothing does.
+        let watched = event.is_some()
+            || reply.is_wanted()
+            || !gates.is_empty()
+            || work.as_ref().is_ok_and(touches_guest_memory);
         let watched = watched.then(|| reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates));
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
@@ -111,6 +115,14 @@ impl<B: Backend> Context<B> {
                 Err(error)
             }
         }
+    }
+}
+
+fn touches_guest_memory<Buf, Ker>(work: &Work<'_, Buf, Ker>) -> bool {
+    match work {
+        Work::Read { .. } | Work::ReadRect { .. } => true,
+        Work::Write { from, .. } | Work::WriteRect { from, .. } => matches!(from, HostBytes::Window(_)),
+        _ => false,
     }
 }
 
