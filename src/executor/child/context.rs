@@ -12,7 +12,7 @@ use paragpu_protocol::frame::Frame;
 use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
-use super::objects::{EventState, QueueObject, Table};
+use super::objects::{EventObject, QueueObject, Table};
 use super::record::ObjectRecord;
 use super::recorder::Recorder;
 use super::region::Regions;
@@ -30,8 +30,8 @@ pub struct Context<B: Backend> {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) builds: Builds,
     pub(crate) usage: ContextUsage,
-    /// User events that are open, also those whose id is gone: commands may wait for them.
-    pub(crate) open: Vec<(Arc<EventState>, B::Event)>,
+    /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
+    pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
@@ -163,10 +163,12 @@ impl<B: Backend> Context<B> {
         self.notifier.close();
         self.notifier.pause(false);
         // Commands that wait for a user event would be waited for in vain.
-        for (state, host) in self.open.drain(..) {
-            state.complete(super::backend::Outcome::failed(ClError::WAIT_LIST_FAILED));
-            if let Err(error) = self.backend.set_user_event(&host, ClError::WAIT_LIST_FAILED.code()) {
-                log::warn!("ending a user event: {error}");
+        for event in self.open.drain(..) {
+            event.state.complete(super::backend::Outcome::failed(ClError::WAIT_LIST_FAILED));
+            if let Ok(host) = &event.host
+                && let Err(error) = self.backend.set_user_event(host, ClError::WAIT_LIST_FAILED.code())
+            {
+                log::debug!("ending a user event: {error}");
             }
         }
         self.flush();

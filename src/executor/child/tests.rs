@@ -395,6 +395,18 @@ fn more_objects_than_allowed_are_a_fault_and_hidden_ones_count() {
 }
 
 #[test]
+fn open_user_events_count_though_their_ids_are_given_up() {
+    let mut rig = Rig::new();
+    rig.context.objects.limit(rig.context.live_objects() + 8);
+    let mut make = || {
+        rig.run(&CreateUserEvent { create: create(50, CONTEXT) }, &[], &[])?;
+        rig.run(&Release { id: 50.into(), reserved: U32::ZERO }, &[], &[])
+    };
+    assert!((0..8).all(|_| make().is_ok()));
+    assert_eq!(make(), Err(Fault::Limit));
+}
+
+#[test]
 fn a_program_is_busy_until_its_build_ends() {
     let (builds, jobs) = Builds::held();
     let busy = |body: &dyn Fn(&mut Rig) -> Result<(), Fault>| {
