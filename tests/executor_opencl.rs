@@ -16,6 +16,7 @@ use paragpu_protocol::command::{
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::limits::MAX_IN_FLIGHT;
 use paragpu_protocol::ring::{RingMemory, Status, Word};
 use paragpu_protocol::types::{Create, Dim3, Enqueue, SlotRef, Span};
 use zerocopy::FromBytes;
@@ -574,4 +575,36 @@ fn quiescing_waits_for_silent_transfers() {
     assert_eq!(it.guest.message(), ToBroker::Quiesced);
     assert_ne!(it.guest.read(0, 4), [0; 4]);
     it.destroy();
+}
+
+#[test]
+fn more_in_flight_than_allowed_waits_for_the_device() {
+    let mut it = Session::new(0);
+    let kernel = it.kernel(SLOW, "slow");
+    let buffer = it.buffer(1 << 20);
+    it.set_buffer(kernel, 0, buffer);
+    let silent = Enqueue { queue: it.queue.into(), ..Enqueue::default() };
+    it.launch(kernel, 1, silent, &[]);
+    let write = WriteBuffer { enqueue: silent, buffer: buffer.into(), ..WriteBuffer::default() };
+    // Three times as much as may be kept.
+    for _ in 0..3 * MAX_IN_FLIGHT / 32 {
+        it.guest.send(&write, &[], &[7; 32 * 1024]);
+    }
+    assert_eq!(it.finish(), 0);
+    assert_eq!(it.read(buffer, 32 * 1024 - 4, 8), [7, 7, 7, 7, 0, 0, 0, 0]);
+    it.destroy();
+}
+
+#[test]
+fn a_guest_cannot_pile_up_commands_behind_a_user_event() {
+    let mut it = Session::new(0);
+    let buffer = it.buffer(1 << 20);
+    let gate = it.user_event();
+    let enqueue = Enqueue { queue: it.queue.into(), ..Enqueue::default() };
+    let write = WriteBuffer { enqueue, buffer: buffer.into(), ..WriteBuffer::default() };
+    for _ in 0..2 * MAX_IN_FLIGHT / 32 {
+        it.guest.send(&write, &[gate], &[7; 32 * 1024]);
+    }
+    it.guest.until("the context to fail", |guest| guest.status() == Some(Status::Failed));
+    assert_eq!(Fault::from_code(it.guest.ring.load(Word::Reason)), Some(Fault::Limit));
 }

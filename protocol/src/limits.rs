@@ -19,6 +19,11 @@ pub const MAX_RING_BYTES: u32 = 1024 * 1024;
 /// Most live objects in one context: each costs the host memory that no OpenCL limit counts.
 pub const MAX_OBJECTS: usize = 1 << 20;
 
+/// Most commands of one context in flight, each KiB of inline data counting as one more: the host keeps both until
+/// the command is complete. At the limit the host reads no more of the ring until something completes; if everything
+/// waits for user events, which only the ring could end, that is a fault.
+pub const MAX_IN_FLIGHT: usize = 32 * 1024;
+
 /// Most contexts (guest processes) of one vGPU: each costs a thread and a ring on the host.
 pub const MAX_CONTEXTS: usize = 256;
 

@@ -126,6 +126,19 @@ impl<B: Backend> Context<B> {
         self.backend.tend()
     }
 
+    /// True if the device must get on with what it has before it is given more: waits for that a little. A fault if
+    /// it never will, because everything waits for the guest.
+    pub(crate) fn is_crowded(&mut self) -> Result<bool, Fault> {
+        if !self.notifier.is_crowded() {
+            return Ok(false);
+        }
+        self.flush();
+        self.tend();
+        let stuck = self.notifier.settled(TEND_INTERVAL);
+        let crowded = self.notifier.is_crowded();
+        if stuck && crowded { Err(Fault::Limit) } else { Ok(crowded) }
+    }
+
     /// Submits what was enqueued since the last time. Drivers may sit on commands until they are told.
     pub fn flush(&mut self) {
         for queue in self.unflushed.drain(..) {

@@ -1,7 +1,7 @@
 //! A context's objects: records with host handles beside them, by the guest's ids.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use paragpu_protocol::fault::Fault;
@@ -52,6 +52,8 @@ pub(crate) struct QueueObject<B: Backend> {
     pub(crate) host: Host<B::Queue>,
     /// True while commands wait for a flush.
     pub(crate) unflushed: AtomicBool,
+    /// Commands since the last one whose end is waited for.
+    pub(crate) unwatched: AtomicU32,
     pub(crate) state: Mutex<QueueState>,
 }
 

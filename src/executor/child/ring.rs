@@ -203,6 +203,9 @@ impl<B: Backend> RingThread<B> {
         if context.fault().is_some() {
             return Ok(true);
         }
+        if context.is_crowded()? {
+            return Ok(false);
+        }
         let mut taken = 0;
         while taken < BATCH {
             let Some(len) = ring.consumer.pop(&ring.view, frame)? else { break };
@@ -212,6 +215,9 @@ impl<B: Backend> RingThread<B> {
         let idle = taken < BATCH;
         if idle {
             context.flush();
+        } else {
+            // Before sleeping it is done anyway, but a ring that is never empty does not sleep.
+            context.tend();
         }
         if taken != 0 {
             // There is room in the ring again.

@@ -1,7 +1,7 @@
 //! Contexts, queues, buffers and user events: making them and giving them up.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use paragpu_protocol::command::{
     CreateBuffer, CreateContext, CreateQueue, CreateSubBuffer, CreateUserEvent, Release, SetUserEvent,
@@ -74,6 +74,7 @@ impl<B: Backend> Context<B> {
             context,
             host,
             unflushed: AtomicBool::new(false),
+            unwatched: AtomicU32::new(0),
             state: QueueState::default().into(),
         };
         self.objects.insert(id, Object::Queue(Arc::new(object)));
