@@ -255,6 +255,25 @@ fn an_index_that_jumps_stops_the_queue_and_a_reset_mends_it() {
 }
 
 #[test]
+fn descriptors_that_are_given_twice_do_not_pile_up() {
+    let mut guest = Guest::connect(ThreadLauncher(Manners::Silent));
+    start_ring(&mut guest);
+    // Its response waits for the executor, which says nothing.
+    guest.post(1, &request(Request::CtxDetachResource, CONTEXT, 0, named(REGION).as_bytes()), 64);
+    for _ in 0..200 {
+        (0..16).for_each(|_| guest.offer(2));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    guest.post(0, &request(Request::GetDisplayInfo, 0, 0, &[]), 1024);
+    assert_eq!(guest.take_used(Duration::from_millis(200)), None, "the queue is stopped");
+    guest.stop();
+    guest.forget_queue();
+    guest.start(0);
+    read_capset(&mut guest);
+    guest.hang_up();
+}
+
+#[test]
 fn a_front_end_that_asks_for_nonsense_is_refused() {
     let guest = obedient();
     assert!(guest.front_end.get_vring_base(7).is_err());
