@@ -91,6 +91,10 @@ fn a_program_cannot_include_the_hosts_files() {
     }
     assert_ne!(status, 0);
     assert!(!log.contains("xyzzy"), "{log}");
+    wait_until("what the compiler wrote", || daemon.log().contains("error generated"));
+    for line in daemon.log().lines().filter(|line| line.contains("error generated")) {
+        assert!(line.contains("vgpu"), "the line does not name the vGPU: {line}");
+    }
     let (status, log) = Guest::connect(&daemon).build("kernel void k(global int *x) { x[0] = 1; }");
     assert_eq!(status, 0, "{log}");
 }

@@ -62,7 +62,7 @@ pub struct ThreadLauncher(pub Manners);
 struct ThreadRunning(UnixStream, Option<JoinHandle<()>>);
 
 impl Launcher for ThreadLauncher {
-    fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+    fn launch(&self, _vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
         let ours = socket.try_clone()?;
         let manners = self.0;
         let thread = std::thread::spawn(move || executor(socket, manners));

@@ -84,7 +84,8 @@ pub fn run(socket: UnixStream) -> ExitCode {
     match OpenCl::open() {
         Ok(backend) => serve(backend, &channel, sink, hello, fds),
         Err(error) => {
-            log::error!("{error}");
+            // The broker logs it.
+            log::debug!("{error}");
             sink.send(ToBroker::NoDevice { reason: error.to_string() });
             ExitCode::FAILURE
         }

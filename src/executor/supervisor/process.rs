@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::stderr::Listener;
 use super::{Launcher, Running};
 
 /// Argument that makes the broker's program an executor.
@@ -40,7 +41,7 @@ impl ProcessLauncher {
 }
 
 impl Launcher for ProcessLauncher {
-    fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+    fn launch(&self, vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
         let mut command = Command::new(&self.program);
         if std::env::var_os(LOG_VARIABLE).is_none() {
             command.env(LOG_VARIABLE, log::max_level().as_str());
@@ -49,14 +50,16 @@ impl Launcher for ProcessLauncher {
         for variable in DIRECTORY_VARIABLES {
             command.env(variable, directory.path());
         }
+        let (listener, stderr) = Listener::new(vgpu)?;
         let child = command
             .arg(EXECUTOR_ARGUMENT)
             .stdin(Stdio::from(OwnedFd::from(socket)))
             .stdout(Stdio::null())
+            .stderr(Stdio::from(OwnedFd::from(stderr)))
             // Our own driver reports no device in there: the executor shares the host's devices, not ours.
             .env("PARAGPU_DISABLE", "1")
             .spawn()?;
-        Ok(Box::new(Process { child, directory }))
+        Ok(Box::new(Process { child, directory, _stderr: listener }))
     }
 }
 
@@ -64,6 +67,7 @@ impl Launcher for ProcessLauncher {
 struct Process {
     child: Child,
     directory: TempDir,
+    _stderr: Listener,
 }
 
 impl Running for Process {
