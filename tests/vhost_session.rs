@@ -145,6 +145,19 @@ fn an_executor_that_is_not_quiet_in_time_is_killed_and_its_contexts_are_lost() {
 }
 
 #[test]
+fn an_executor_that_is_quiet_before_it_is_asked_is_not_believed() {
+    let mut guest = Guest::connect(ThreadLauncher(Manners::Hasty));
+    start_ring(&mut guest);
+    guest.stop();
+    assert_eq!(
+        status(&guest),
+        Status::Lost as u32,
+        "it was killed, so that it leaves the guest's memory alone"
+    );
+    guest.end();
+}
+
+#[test]
 fn an_executor_that_dies_or_talks_nonsense_costs_its_contexts_only() {
     for manners in [Manners::Dies, Manners::Garbage] {
         let mut guest = Guest::connect(ThreadLauncher(manners));

@@ -48,7 +48,10 @@ pub struct Session {
     request: Vec<u8>,
     /// Where the control queue was when it stopped: a start at the same place is a resume.
     stopped_at: Option<(u16, QueueAddresses)>,
+    /// The executor has said so, when it was asked.
     quiesced: bool,
+    /// The executor has been asked to be quiet, and has not answered.
+    quiescing: bool,
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
 }
@@ -71,6 +74,7 @@ impl Session {
             request: Vec::new(),
             stopped_at: None,
             quiesced: false,
+            quiescing: false,
             more_requests: false,
         })
     }
@@ -185,7 +189,13 @@ impl Session {
             match self.supervisor.try_recv() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
-                    self.quiesced |= message == ToBroker::Quiesced;
+                    if message == ToBroker::Quiesced {
+                        if std::mem::take(&mut self.quiescing) {
+                            self.quiesced = true;
+                        } else {
+                            self.log.line(Level::Warn, format_args!("executor is quiet unasked"));
+                        }
+                    }
                     self.device.on_message(message, &self.memory);
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
@@ -237,7 +247,7 @@ impl Session {
 
     fn kill_executor(&mut self) {
         self.supervisor.kill();
-        self.quiesced = false;
+        (self.quiesced, self.quiescing) = (false, false);
         self.device.vgpu_mut().lifecycle = Lifecycle::Idle;
     }
 
@@ -283,6 +293,7 @@ impl Session {
         self.device.wake();
         self.act();
         if self.supervisor.is_running() && !self.quiesced {
+            self.quiescing = true;
             let sent = self.supervisor.send(&ToExecutor::Quiesce);
             self.unless_executor_failed(sent);
             let until = Instant::now() + QUIESCE_TIMEOUT;
