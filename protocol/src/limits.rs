@@ -41,6 +41,10 @@ pub const MAX_MAPPINGS: usize = 32 * 1024;
 /// Longest program source in bytes.
 pub const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Most bytes of program source in one context; each program also counts for the longest build options. The host keeps
+/// them for as long as the program, beside what its compiler makes of them.
+pub const MAX_SOURCES_BYTES: usize = 512 * 1024 * 1024;
+
 /// Most devices in one context.
 pub const MAX_DEVICES: usize = 64;
 

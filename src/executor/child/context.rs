@@ -8,6 +8,7 @@ use std::time::Duration;
 use paragpu_protocol::command::Command;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Frame;
+use paragpu_protocol::limits::MAX_SOURCES_BYTES;
 
 use super::backend::{Backend, ClError};
 use super::builds::Builds;
@@ -15,7 +16,7 @@ use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
 use super::record::ObjectRecord;
 use super::recorder::Recorder;
-use super::region::Regions;
+use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
 
 /// How often a backend is tended that wants to be.
@@ -30,6 +31,8 @@ pub struct Context<B: Backend> {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) builds: Builds,
     pub(crate) usage: ContextUsage,
+    /// Bytes that sources may still take.
+    pub(crate) sources: Budget,
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
@@ -57,6 +60,7 @@ impl<B: Backend> Context<B> {
             notifier,
             builds,
             usage: ContextUsage::default(),
+            sources: Budget::new(MAX_SOURCES_BYTES),
             open: Vec::new(),
             unflushed: Vec::new(),
             fault: None,

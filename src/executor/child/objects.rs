@@ -12,6 +12,7 @@ use super::record::{
     BufferRecord, BuildRecord, ContextRecord, EventRecord, KernelRecord, ObjectRecord, ProgramRecord,
     QueueRecord, Record, Serial,
 };
+use super::region::Taken;
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -82,6 +83,8 @@ pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) source: Vec<u8>,
+    /// Counts the source; none for a program that there was no room for.
+    pub(crate) _room: Option<Taken>,
     pub(crate) build: Mutex<Option<BuildRecord>>,
     /// Kernels that were made of it and live.
     pub(crate) kernels: AtomicUsize,
