@@ -9,6 +9,14 @@ const BURST: u32 = 20;
 /// Time in which one more line becomes available.
 const REFILL: Duration = Duration::from_millis(500);
 
+/// Longest text of a guest or an executor that goes into a log line.
+const MAX_TEXT_CHARS: usize = 300;
+
+/// What others say goes into logs as a part of one line: no escapes, not endless.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// A token bucket that counts what it refused.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
@@ -52,6 +60,11 @@ impl GuestLog {
     /// A log whose lines start with `name`.
     pub fn new(name: &str) -> GuestLog {
         GuestLog { name: name.to_owned(), limit: RateLimit::new(Instant::now()) }
+    }
+
+    /// Logs a line for who asked for details; not limited.
+    pub(crate) fn detail(&self, level: log::Level, line: fmt::Arguments<'_>) {
+        log::log!(level, "{}: {line}", self.name);
     }
 
     /// Logs a line that a guest or an executor caused.

@@ -16,6 +16,7 @@ use paragpu_protocol::command::{
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::limits::MAX_IN_FLIGHT;
 use paragpu_protocol::ring::{RingMemory, Status, Word};
 use paragpu_protocol::types::{Create, Dim3, Enqueue, SlotRef, Span};
 use zerocopy::FromBytes;
@@ -533,4 +534,77 @@ fn a_fault_fails_the_context_where_the_guest_can_see_it() {
     assert_eq!(it.guest.ring.load(Word::Reason), Fault::UnknownObject.code());
     assert!(matches!(it.guest.message(), ToBroker::ContextFailed { context: CONTEXT, .. }));
     it.destroy();
+}
+
+/// Long enough that everything else of a test happens before it ends.
+const SLOW: &str = "kernel void slow(global uint *x) {
+    uint v = x[0] + 1;
+    for (uint i = 0; i < 400000000; i++) v = v * 1664525 + i;
+    x[0] = v | 1;
+}";
+
+/// A slow kernel, then a read of its result that has neither event nor slot, and nothing left to name them by.
+fn read_silently(it: &mut Session) {
+    let kernel = it.kernel(SLOW, "slow");
+    let buffer = it.buffer(64);
+    it.set_buffer(kernel, 0, buffer);
+    it.guest.write(0, &[0; 4]);
+    let enqueue = Enqueue { queue: it.queue.into(), ..Enqueue::default() };
+    it.launch(kernel, 1, enqueue, &[]);
+    let dst = it.guest.span(0, 4);
+    it.guest.send(&ReadBuffer { enqueue, buffer: buffer.into(), dst, ..ReadBuffer::default() }, &[], &[]);
+    it.guest.send(&Release { id: it.queue.into(), reserved: U32::ZERO }, &[], &[]);
+    it.guest.until("all frames taken", |guest| guest.ring.load(Word::Head) == guest.ring.load(Word::Tail));
+    assert_eq!(it.guest.read(0, 4), [0; 4], "the kernel is too fast for this test");
+}
+
+#[test]
+fn a_context_has_ended_only_when_silent_transfers_have_too() {
+    let mut it = Session::new(0);
+    read_silently(&mut it);
+    it.destroy();
+    // From here on the guest's kernel gives the pages to somebody else.
+    assert_ne!(it.guest.read(0, 4), [0; 4]);
+}
+
+#[test]
+fn quiescing_waits_for_silent_transfers() {
+    let mut it = Session::new(0);
+    read_silently(&mut it);
+    it.guest.tell(ToExecutor::Quiesce);
+    assert_eq!(it.guest.message(), ToBroker::Quiesced);
+    assert_ne!(it.guest.read(0, 4), [0; 4]);
+    it.destroy();
+}
+
+#[test]
+fn more_in_flight_than_allowed_waits_for_the_device() {
+    let mut it = Session::new(0);
+    let kernel = it.kernel(SLOW, "slow");
+    let buffer = it.buffer(1 << 20);
+    it.set_buffer(kernel, 0, buffer);
+    let silent = Enqueue { queue: it.queue.into(), ..Enqueue::default() };
+    it.launch(kernel, 1, silent, &[]);
+    let write = WriteBuffer { enqueue: silent, buffer: buffer.into(), ..WriteBuffer::default() };
+    // Three times as much as may be kept.
+    for _ in 0..3 * MAX_IN_FLIGHT / 32 {
+        it.guest.send(&write, &[], &[7; 32 * 1024]);
+    }
+    assert_eq!(it.finish(), 0);
+    assert_eq!(it.read(buffer, 32 * 1024 - 4, 8), [7, 7, 7, 7, 0, 0, 0, 0]);
+    it.destroy();
+}
+
+#[test]
+fn a_guest_cannot_pile_up_commands_behind_a_user_event() {
+    let mut it = Session::new(0);
+    let buffer = it.buffer(1 << 20);
+    let gate = it.user_event();
+    let enqueue = Enqueue { queue: it.queue.into(), ..Enqueue::default() };
+    let write = WriteBuffer { enqueue, buffer: buffer.into(), ..WriteBuffer::default() };
+    for _ in 0..2 * MAX_IN_FLIGHT / 32 {
+        it.guest.send(&write, &[gate], &[7; 32 * 1024]);
+    }
+    it.guest.until("the context to fail", |guest| guest.status() == Some(Status::Failed));
+    assert_eq!(Fault::from_code(it.guest.ring.load(Word::Reason)), Some(Fault::Limit));
 }

@@ -145,6 +145,19 @@ fn an_executor_that_is_not_quiet_in_time_is_killed_and_its_contexts_are_lost() {
 }
 
 #[test]
+fn an_executor_that_is_quiet_before_it_is_asked_is_not_believed() {
+    let mut guest = Guest::connect(ThreadLauncher(Manners::Hasty));
+    start_ring(&mut guest);
+    guest.stop();
+    assert_eq!(
+        status(&guest),
+        Status::Lost as u32,
+        "it was killed, so that it leaves the guest's memory alone"
+    );
+    guest.end();
+}
+
+#[test]
 fn an_executor_that_dies_or_talks_nonsense_costs_its_contexts_only() {
     for manners in [Manners::Dies, Manners::Garbage] {
         let mut guest = Guest::connect(ThreadLauncher(manners));
@@ -247,6 +260,25 @@ fn an_index_that_jumps_stops_the_queue_and_a_reset_mends_it() {
     guest.post(0, &request(Request::GetDisplayInfo, 0, 0, &[]), 1024);
     guest.set_available(40_000);
     let _ = guest.take_used(Duration::from_millis(50));
+    guest.stop();
+    guest.forget_queue();
+    guest.start(0);
+    read_capset(&mut guest);
+    guest.hang_up();
+}
+
+#[test]
+fn descriptors_that_are_given_twice_do_not_pile_up() {
+    let mut guest = Guest::connect(ThreadLauncher(Manners::Silent));
+    start_ring(&mut guest);
+    // Its response waits for the executor, which says nothing.
+    guest.post(1, &request(Request::CtxDetachResource, CONTEXT, 0, named(REGION).as_bytes()), 64);
+    for _ in 0..200 {
+        (0..16).for_each(|_| guest.offer(2));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    guest.post(0, &request(Request::GetDisplayInfo, 0, 0, &[]), 1024);
+    assert_eq!(guest.take_used(Duration::from_millis(200)), None, "the queue is stopped");
     guest.stop();
     guest.forget_queue();
     guest.start(0);

@@ -21,6 +21,11 @@ pub const MAX_RING_BYTES: u32 = 1024 * 1024;
 /// Most live objects in one context: each costs the host memory that no OpenCL limit counts.
 pub const MAX_OBJECTS: usize = 1 << 20;
 
+/// Most commands of one context in flight, each KiB of inline data counting as one more: the host keeps both until
+/// the command is complete. At the limit the host reads no more of the ring until something completes; if everything
+/// waits for user events, which only the ring could end, that is a fault.
+pub const MAX_IN_FLIGHT: usize = 32 * 1024;
+
 /// Most contexts (guest processes) of one vGPU: each costs a thread and a ring on the host.
 pub const MAX_CONTEXTS: usize = 256;
 
@@ -37,6 +42,10 @@ pub const MAX_MAPPINGS: usize = 32 * 1024;
 
 /// Longest program source in bytes.
 pub const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Most bytes of program source in one context; each program also counts for the longest build options. The host keeps
+/// them for as long as the program, beside what its compiler makes of them.
+pub const MAX_SOURCES_BYTES: usize = 512 * 1024 * 1024;
 
 /// Most devices in one context.
 pub const MAX_DEVICES: usize = 64;

@@ -6,10 +6,8 @@ use paragpu_protocol::ring::{Status, Word};
 use super::extents::GuestView;
 use super::{Action, Device, set_status};
 use crate::executor::message::ToBroker;
+use crate::guest_log::printable;
 use crate::vgpu::{Attachment, ContextState};
-
-/// Longest text of an executor that goes into a log line.
-const MAX_TEXT_CHARS: usize = 300;
 
 impl Device {
     /// Takes one message of the executor. [`ToBroker::Quiesced`] is for the session and does nothing here.
@@ -119,9 +117,4 @@ impl Device {
         self.log(Level::Warn, line);
         self.pending.end_waits(|of, _| of == context);
     }
-}
-
-/// What an executor says goes into logs: one line, no escapes, not endless.
-fn printable(text: &str) -> String {
-    text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -81,7 +81,7 @@ pub struct Entry {
 }
 
 /// All of a vGPU's responses that are not out yet, in the order of their requests. Bounded by the queues'
-/// sizes: each holds a descriptor chain.
+/// sizes: each holds a descriptor chain, and a session stops a queue that pretends otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
     entries: VecDeque<Entry>,

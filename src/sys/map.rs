@@ -147,7 +147,9 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by this value alone, and nothing borrows from it any more.
         if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
+            // The guest is about to be told that nothing can touch its pages: let that be true.
             log::error!("munmap of a shared region: {error}");
+            std::process::abort();
         }
         let after = std::mem::take(&mut *self.after.lock().unwrap_or_else(PoisonError::into_inner));
         for then in after {

@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Most ranges at once: the sessions of a daemon times the memory regions of each.
 const MAX_RANGES: usize = 64 * 64;
 
-/// Ranges as start and end; an end of zero is a free entry. Written in an order that lets the handler, which may
-/// run at any moment on any thread, see a range whole or not at all.
-static RANGES: [(AtomicUsize, AtomicUsize); MAX_RANGES] =
-    [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; MAX_RANGES];
+/// Start, end and page size of a range; an end of zero is a free entry. Written in an order that lets the handler,
+/// which may run at any moment on any thread, see a range whole or not at all.
+type Range = (AtomicUsize, AtomicUsize, AtomicUsize);
+
+static RANGES: [Range; MAX_RANGES] =
+    [const { (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0)) }; MAX_RANGES];
 
 /// Guards a range of shared memory until dropped.
 #[derive(Debug)]
@@ -24,18 +26,21 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Guards `len` bytes from `start`.
+    /// Guards `len` bytes from `start`, whose file has pages of `page` bytes: of a huge page no part can be replaced.
     ///
     /// # Safety
     ///
     /// The range is a shared file mapping to which Rust holds no references (it is only accessed through raw
     /// pointers, as guest memory is), and stays mapped until the guard is dropped: a lost page in it is mapped
     /// anew by force.
-    pub unsafe fn new(start: *const u8, len: usize) -> io::Result<Guard> {
+    pub unsafe fn new(start: *const u8, len: usize, page: usize) -> io::Result<Guard> {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(install);
         let start = start as usize;
-        let taken = |(_, (_, end)): &(usize, &(AtomicUsize, AtomicUsize))| {
+        if !page.is_power_of_two() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let taken = |(_, (_, end, _)): &(usize, &Range)| {
             // A mark that no address is below keeps others off the entry while its start is written.
             end.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
@@ -45,6 +50,7 @@ impl Guard {
             .find(taken)
             .ok_or_else(|| io::Error::other("too many memory regions in all"))?;
         range.0.store(start, Ordering::Release);
+        range.2.store(page, Ordering::Release);
         range.1.store(start + len, Ordering::Release);
         Ok(Guard { entry })
     }
@@ -73,11 +79,11 @@ fn install() {
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid `siginfo_t`, and SIGBUS carries an address.
     let address = unsafe { (*info).si_addr() } as usize;
-    let guarded = RANGES.iter().any(|(start, end)| {
+    let guarded = RANGES.iter().find(|(start, end, _)| {
         let end = end.load(Ordering::Acquire);
         address < end && address >= start.load(Ordering::Acquire)
     });
-    if guarded && replace_page(address) {
+    if guarded.is_some_and(|(_, _, page)| replace_page(address, page.load(Ordering::Acquire))) {
         return;
     }
     // Not ours: the access is repeated when this returns, and ends the process as if we had not been here.
@@ -85,9 +91,7 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _context:
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-fn replace_page(address: usize) -> bool {
-    // SAFETY: reads a constant of the system.
-    let Ok(page) = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) else { return false };
+fn replace_page(address: usize, page: usize) -> bool {
     let start = (address & !(page - 1)) as *mut libc::c_void;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;

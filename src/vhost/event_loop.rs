@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{Level, info, warn};
 use paragpu_protocol::virtio_gpu::QUEUES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -114,7 +114,8 @@ fn clear_kick(session: &mut Session, index: usize) {
         Ok(1..) | Err(Errno::AGAIN | Errno::INTR) => {}
         // Not an eventfd, or one that hung up: polling it again would spin.
         Ok(_) | Err(_) => {
-            warn!("{}: the kick descriptor of queue {index} is no eventfd", session.name);
+            let line = format_args!("the kick descriptor of queue {index} is no eventfd");
+            session.log.line(Level::Warn, line);
             session.vrings[index].set_kick(None);
         }
     }

@@ -160,9 +160,49 @@ fn map_region(info: RegionInfo, file: File) -> Result<Region, MemoryError> {
     info.guest_addr.checked_add(info.len).ok_or(MemoryError::Overflow)?;
     info.user_addr.checked_add(info.len).ok_or(MemoryError::Overflow)?;
     let len = usize::try_from(info.len).map_err(|_large| MemoryError::Overflow)?;
+    let page = page_bytes(&file)?;
     let mapping = MmapRegion::from_file(FileOffset::new(file, info.file_offset), len)?;
     // SAFETY: vm-memory makes no references to what it maps, and the region outlives its guard.
-    let guard = unsafe { Guard::new(mapping.as_ptr(), mapping.size()) }?;
+    let guard = unsafe { Guard::new(mapping.as_ptr(), mapping.size(), page) }?;
     let mapped = GuestRegionMmap::new(mapping, GuestAddress(info.guest_addr)).ok_or(MemoryError::Overflow)?;
     Ok(Region { _guard: Arc::new(guard), info, mapped: Arc::new(mapped) })
+}
+
+/// Size of the pages that a file is mapped in.
+fn page_bytes(file: &File) -> io::Result<usize> {
+    const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+    let system = rustix::fs::fstatfs(file)?;
+    let huge = system.f_type as u64 == HUGETLBFS_MAGIC;
+    Ok(if huge { system.f_bsize as usize } else { rustix::param::page_size() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    fn survives_a_cut(flags: MemfdFlags) -> Result<(), MemoryError> {
+        let len = 4 << 20;
+        let file = File::from(memfd_create("ram", MemfdFlags::CLOEXEC | flags).map_err(io::Error::from)?);
+        file.set_len(len)?;
+        let info = RegionInfo { guest_addr: 0, len, user_addr: 0, file_offset: 0 };
+        let ram = GuestRam::from_table([(info, file.try_clone()?)].into_iter())?;
+        file.set_len(0)?;
+        assert_eq!(ram.load(0), Some(0));
+        assert!(ram.store((3 << 20) + 4096, 7));
+        assert_eq!(ram.load((3 << 20) + 4096), Some(7));
+        Ok(())
+    }
+
+    #[test]
+    fn memory_whose_file_is_cut_short_reads_as_zeroes() {
+        survives_a_cut(MemfdFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn memory_of_huge_pages_too() {
+        if let Err(error) = survives_a_cut(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB) {
+            eprintln!("skipped: this host has no huge pages to give ({error})");
+        }
+    }
 }

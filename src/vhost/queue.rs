@@ -19,6 +19,9 @@ pub enum QueueError {
     /// The guest's indices or addresses make no sense.
     #[error("virtqueue: {0}")]
     Virtqueue(#[from] VirtqueueError),
+    /// The guest gives descriptors again that it has not got back.
+    #[error("more requests are out than there are descriptors")]
+    TooManyOut,
     /// The interrupt cannot be sent.
     #[error("interrupt eventfd: {0}")]
     Call(#[source] rustix::io::Errno),

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use vhost::vhost_user::{Backend, GpuBackend};
 
 use super::memory::GuestRam;
-use super::queue::{Chain, QueueAddresses, QueueError, Vring};
+use super::queue::{Chain, MAX_QUEUE_SIZE, QueueAddresses, QueueError, Vring};
 use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
 use crate::device::{Action, Device};
@@ -48,7 +48,10 @@ pub struct Session {
     request: Vec<u8>,
     /// Where the control queue was when it stopped: a start at the same place is a resume.
     stopped_at: Option<(u16, QueueAddresses)>,
+    /// The executor has said so, when it was asked.
     quiesced: bool,
+    /// The executor has been asked to be quiet, and has not answered.
+    quiescing: bool,
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
 }
@@ -71,6 +74,7 @@ impl Session {
             request: Vec::new(),
             stopped_at: None,
             quiesced: false,
+            quiescing: false,
             more_requests: false,
         })
     }
@@ -103,6 +107,10 @@ impl Session {
         }
         self.vrings[index].disable_notification(self.memory.map())?;
         for _ in 0..REQUESTS_PER_TURN {
+            // Whoever holds requests back counts on the queues' sizes for a bound.
+            if self.in_flight.len() >= QUEUES * usize::from(MAX_QUEUE_SIZE) {
+                return Err(QueueError::TooManyOut);
+            }
             let mut request = std::mem::take(&mut self.request);
             let popped = self.vrings[index].pop(self.memory.map(), &mut request, MAX_REQUEST_BYTES);
             self.request = request;
@@ -181,7 +189,13 @@ impl Session {
             match self.supervisor.try_recv() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
-                    self.quiesced |= message == ToBroker::Quiesced;
+                    if message == ToBroker::Quiesced {
+                        if std::mem::take(&mut self.quiescing) {
+                            self.quiesced = true;
+                        } else {
+                            self.log.line(Level::Warn, format_args!("executor is quiet unasked"));
+                        }
+                    }
                     self.device.on_message(message, &self.memory);
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
@@ -233,7 +247,7 @@ impl Session {
 
     fn kill_executor(&mut self) {
         self.supervisor.kill();
-        self.quiesced = false;
+        (self.quiesced, self.quiescing) = (false, false);
         self.device.vgpu_mut().lifecycle = Lifecycle::Idle;
     }
 
@@ -279,6 +293,7 @@ impl Session {
         self.device.wake();
         self.act();
         if self.supervisor.is_running() && !self.quiesced {
+            self.quiescing = true;
             let sent = self.supervisor.send(&ToExecutor::Quiesce);
             self.unless_executor_failed(sent);
             let until = Instant::now() + QUIESCE_TIMEOUT;

@@ -185,6 +185,7 @@ impl<B: Backend> Guest<B> {
                     rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes()).unwrap();
                     return;
                 }
+                Pushed::Full if self.status() == Some(Status::Failed) => return,
                 Pushed::Full => assert!(Instant::now() < until, "the ring stays full"),
             }
         }

@@ -49,6 +49,8 @@ pub enum Manners {
     Obedient,
     /// Reads, and never answers.
     Silent,
+    /// Says that it is quiet when nobody asked, and nothing when somebody does.
+    Hasty,
     /// Sends bytes that are no message.
     Garbage,
     /// Ends at the first context.
@@ -62,7 +64,7 @@ pub struct ThreadLauncher(pub Manners);
 struct ThreadRunning(UnixStream, Option<JoinHandle<()>>);
 
 impl Launcher for ThreadLauncher {
-    fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+    fn launch(&self, _vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
         let ours = socket.try_clone()?;
         let manners = self.0;
         let thread = std::thread::spawn(move || executor(socket, manners));
@@ -98,6 +100,8 @@ fn executor(socket: UnixStream, manners: Manners) {
                 let _ = rustix::net::shutdown(&channel, rustix::net::Shutdown::Both);
                 return;
             }
+            ToExecutor::CreateContext { .. } if manners == Manners::Hasty => ToBroker::Quiesced,
+            ToExecutor::Quiesce if manners == Manners::Hasty => continue,
             ToExecutor::CreateContext { .. } => {
                 // Every doorbell wakes the guest.
                 let doorbell = fds.into_iter().next().unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use paragpu_protocol::fault::Fault;
+use paragpu_protocol::limits::MAX_IN_FLIGHT;
 use paragpu_protocol::ring::{self, RingMemory, RingPages, Status, Word};
 use paragpu_protocol::slot::{DONE, STATE, Slot};
 use zerocopy::IntoBytes;
@@ -65,6 +66,8 @@ pub(crate) struct Notifier {
 struct Flights {
     next: u64,
     up: HashMap<u64, Hold>,
+    /// What is up weighs this much in all.
+    load: usize,
     paused: bool,
     held: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -137,13 +140,19 @@ impl Notifier {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts something that will write to the guest's memory later, and what holds it back.
-    fn take_off(self: &Arc<Self>, hold: Hold) -> Flight {
+    /// Counts something that will touch the guest's memory later, and what holds it back.
+    fn take_off(self: &Arc<Self>, hold: Hold, weight: usize) -> Flight {
         let mut flights = self.lock();
         flights.next += 1;
+        flights.load += weight;
         let number = flights.next;
         flights.up.insert(number, hold);
-        Flight { notifier: Arc::clone(self), number }
+        Flight { notifier: Arc::clone(self), number, weight }
+    }
+
+    /// True if so much is in flight that nothing more may take off.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.lock().load >= MAX_IN_FLIGHT
     }
 
     /// Waits for at most `patience`. True if nothing is in flight.
@@ -196,11 +205,15 @@ impl Notifier {
 struct Flight {
     notifier: Arc<Notifier>,
     number: u64,
+    weight: usize,
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let hold = self.notifier.lock().up.remove(&self.number);
+        let mut flights = self.notifier.lock();
+        flights.load -= self.weight;
+        let hold = flights.up.remove(&self.number);
+        drop(flights);
         self.notifier.landed.notify_all();
         drop(hold);
     }
@@ -248,15 +261,16 @@ impl Reply {
         self.complete(result.map_or_else(Outcome::failed, |()| Outcome::SUCCESS), 0);
     }
 
-    /// For a command that completes later.
-    pub(crate) fn later(self, event: Option<Arc<EventState>>, gates: Gates) -> Completion {
-        let flight = self.notifier.take_off(Hold::Gates(gates));
+    /// For a command that completes later, and until then keeps `inline` bytes of the ring's.
+    pub(crate) fn later(self, event: Option<Arc<EventState>>, gates: Gates, inline: usize) -> Completion {
+        let flight = self.notifier.take_off(Hold::Gates(gates), 1 + inline / 1024);
         Completion { reply: self, event, _flight: flight }
     }
 
     /// For a build.
     pub(crate) fn after_build(self) -> Completion {
-        let flight = self.notifier.take_off(Hold::Build);
+        // Bounded by the programs, one build each.
+        let flight = self.notifier.take_off(Hold::Build, 0);
         Completion { reply: self, event: None, _flight: flight }
     }
 }

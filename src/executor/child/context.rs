@@ -8,14 +8,15 @@ use std::time::Duration;
 use paragpu_protocol::command::Command;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Frame;
+use paragpu_protocol::limits::MAX_SOURCES_BYTES;
 
 use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
-use super::objects::{EventState, QueueObject, Table};
+use super::objects::{EventObject, QueueObject, Table};
 use super::record::ObjectRecord;
 use super::recorder::Recorder;
-use super::region::Regions;
+use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
 
 /// How often a backend is tended that wants to be.
@@ -30,8 +31,10 @@ pub struct Context<B: Backend> {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) builds: Builds,
     pub(crate) usage: ContextUsage,
-    /// User events that are open, also those whose id is gone: commands may wait for them.
-    pub(crate) open: Vec<(Arc<EventState>, B::Event)>,
+    /// Bytes that sources may still take.
+    pub(crate) sources: Budget,
+    /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
+    pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
@@ -57,6 +60,7 @@ impl<B: Backend> Context<B> {
             notifier,
             builds,
             usage: ContextUsage::default(),
+            sources: Budget::new(MAX_SOURCES_BYTES),
             open: Vec::new(),
             unflushed: Vec::new(),
             fault: None,
@@ -126,6 +130,19 @@ impl<B: Backend> Context<B> {
         self.backend.tend()
     }
 
+    /// True if the device must get on with what it has before it is given more: waits for that a little. A fault if
+    /// it never will, because everything waits for the guest.
+    pub(crate) fn is_crowded(&mut self) -> Result<bool, Fault> {
+        if !self.notifier.is_crowded() {
+            return Ok(false);
+        }
+        self.flush();
+        self.tend();
+        let stuck = self.notifier.settled(TEND_INTERVAL);
+        let crowded = self.notifier.is_crowded();
+        if stuck && crowded { Err(Fault::Limit) } else { Ok(crowded) }
+    }
+
     /// Submits what was enqueued since the last time. Drivers may sit on commands until they are told.
     pub fn flush(&mut self) {
         for queue in self.unflushed.drain(..) {
@@ -163,10 +180,12 @@ impl<B: Backend> Context<B> {
         self.notifier.close();
         self.notifier.pause(false);
         // Commands that wait for a user event would be waited for in vain.
-        for (state, host) in self.open.drain(..) {
-            state.complete(super::backend::Outcome::failed(ClError::WAIT_LIST_FAILED));
-            if let Err(error) = self.backend.set_user_event(&host, ClError::WAIT_LIST_FAILED.code()) {
-                log::warn!("ending a user event: {error}");
+        for event in self.open.drain(..) {
+            event.state.complete(super::backend::Outcome::failed(ClError::WAIT_LIST_FAILED));
+            if let Ok(host) = &event.host
+                && let Err(error) = self.backend.set_user_event(host, ClError::WAIT_LIST_FAILED.code())
+            {
+                log::debug!("ending a user event: {error}");
             }
         }
         self.flush();

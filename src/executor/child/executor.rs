@@ -189,6 +189,7 @@ impl<B: Backend> Executor<B> {
             doorbell: doorbell.try_clone()?,
             sink: self.sink.clone(),
             paused: self.quiesced,
+            failed: false,
             ring: None,
             usage: ContextUsage::default(),
         };

@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod builds;
 mod completion;
+mod confine;
 mod context;
 mod dispatch;
 mod executor;
@@ -57,6 +58,11 @@ pub fn main(socket: UnixStream) -> ExitCode {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         log::warn!("PR_SET_PDEATHSIG: {error}");
     }
+    // What a guest makes its executor take of the host's memory, it is to lose first. Raising this is always allowed.
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "1000") {
+        log::warn!("/proc/self/oom_score_adj: {error}");
+    }
+    confine::confine();
     run(socket)
 }
 
@@ -78,7 +84,8 @@ pub fn run(socket: UnixStream) -> ExitCode {
     match OpenCl::open() {
         Ok(backend) => serve(backend, &channel, sink, hello, fds),
         Err(error) => {
-            log::error!("{error}");
+            // The broker logs it.
+            log::debug!("{error}");
             sink.send(ToBroker::NoDevice { reason: error.to_string() });
             ExitCode::FAILURE
         }

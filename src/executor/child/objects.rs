@@ -1,7 +1,7 @@
 //! A context's objects: records with host handles beside them, by the guest's ids.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use paragpu_protocol::fault::Fault;
@@ -12,6 +12,7 @@ use super::record::{
     BufferRecord, BuildRecord, ContextRecord, EventRecord, KernelRecord, ObjectRecord, ProgramRecord,
     QueueRecord, Record, Serial,
 };
+use super::region::Taken;
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -52,6 +53,8 @@ pub(crate) struct QueueObject<B: Backend> {
     pub(crate) host: Host<B::Queue>,
     /// True while commands wait for a flush.
     pub(crate) unflushed: AtomicBool,
+    /// Commands since the last one whose end is waited for.
+    pub(crate) unwatched: AtomicU32,
     pub(crate) state: Mutex<QueueState>,
 }
 
@@ -80,6 +83,8 @@ pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) source: Vec<u8>,
+    /// Counts the source; none for a program that there was no room for.
+    pub(crate) _room: Option<Taken>,
     pub(crate) build: Mutex<Option<BuildRecord>>,
     /// Kernels that were made of it and live.
     pub(crate) kernels: AtomicUsize,

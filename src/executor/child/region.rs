@@ -106,7 +106,7 @@ fn same_file(a: &FilePart<'_>, b: &FilePart<'_>) -> bool {
     a.file.as_raw_fd() == b.file.as_raw_fd()
 }
 
-/// The mappings that one vGPU may have.
+/// What a guest may take of something, such as the mappings that one vGPU may have.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     used: Arc<AtomicUsize>,

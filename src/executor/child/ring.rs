@@ -64,6 +64,8 @@ pub(super) struct RingThread<B: Backend> {
     pub(super) doorbell: OwnedFd,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) paused: bool,
+    /// The context has failed, and the broker knows.
+    pub(super) failed: bool,
     pub(super) ring: Option<Ring>,
     pub(super) usage: ContextUsage,
 }
@@ -116,7 +118,7 @@ impl<B: Backend> RingThread<B> {
                 Err(TryRecvError::Disconnected) | Ok(Control::Destroy) => return Break(()),
                 Ok(Control::Start { region, data_bytes }) => {
                     if let Err(fault) = self.start(region, data_bytes) {
-                        self.fail(fault, "the ring cannot be started");
+                        self.fail(fault, &format!("the ring cannot be started: {fault}"));
                     }
                 }
                 Ok(Control::Removed { region }) => {
@@ -203,6 +205,9 @@ impl<B: Backend> RingThread<B> {
         if context.fault().is_some() {
             return Ok(true);
         }
+        if context.is_crowded()? {
+            return Ok(false);
+        }
         let mut taken = 0;
         while taken < BATCH {
             let Some(len) = ring.consumer.pop(&ring.view, frame)? else { break };
@@ -212,6 +217,9 @@ impl<B: Backend> RingThread<B> {
         let idle = taken < BATCH;
         if idle {
             context.flush();
+        } else {
+            // Before sleeping it is done anyway, but a ring that is never empty does not sleep.
+            context.tend();
         }
         if taken != 0 {
             // There is room in the ring again.
@@ -272,10 +280,14 @@ impl<B: Backend> RingThread<B> {
 
     fn fail(&mut self, fault: Fault, reason: &str) {
         let Some(context) = &mut self.context else { return };
+        // Of a ring's frame the context knows already, but nobody else does.
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
         context.fail(fault);
-        let reason = format!("{}: {reason}", self.name);
-        log::debug!("context {} failed: {reason}", self.id);
-        self.sink.send(ToBroker::ContextFailed { context: self.id, reason });
+        // The broker logs it.
+        log::debug!("context {} ({}) failed: {reason}", self.id, self.name);
+        self.sink.send(ToBroker::ContextFailed { context: self.id, reason: reason.to_owned() });
     }
 
     /// Ends the context, with everything that may touch its regions.

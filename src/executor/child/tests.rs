@@ -11,7 +11,7 @@ use paragpu_protocol::command::{
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::limits::MAX_FRAME_BYTES;
+use paragpu_protocol::limits::{MAX_FRAME_BYTES, MAX_INLINE_BYTES};
 use paragpu_protocol::slot::{DONE, Slot};
 use paragpu_protocol::types::{Create, Dim3, Enqueue, SlotRef, Span};
 use zerocopy::FromBytes;
@@ -21,7 +21,7 @@ use super::backend::null::{BAD_SOURCE, KERNEL_NAME, Null};
 use super::builds::Builds;
 use super::context::Context;
 use super::record::{ArgRecord, Record};
-use super::region::Regions;
+use super::region::{Budget, Regions};
 use crate::sys::map::Mapping;
 
 const REGION: u32 = 5;
@@ -392,6 +392,35 @@ fn more_objects_than_allowed_are_a_fault_and_hidden_ones_count() {
     rig.buffer(21, 16);
     let another = CreateUserEvent { create: create(22, CONTEXT) };
     assert_eq!(rig.run(&another, &[], &[]), Err(Fault::Limit));
+}
+
+#[test]
+fn open_user_events_count_though_their_ids_are_given_up() {
+    let mut rig = Rig::new();
+    rig.context.objects.limit(rig.context.live_objects() + 8);
+    let mut make = || {
+        rig.run(&CreateUserEvent { create: create(50, CONTEXT) }, &[], &[])?;
+        rig.run(&Release { id: 50.into(), reserved: U32::ZERO }, &[], &[])
+    };
+    assert!((0..8).all(|_| make().is_ok()));
+    assert_eq!(make(), Err(Fault::Limit));
+}
+
+#[test]
+fn sources_have_a_limit_and_give_their_room_back() {
+    let mut rig = Rig::new();
+    rig.context.sources = Budget::new(2 * (MAX_INLINE_BYTES as usize + 6));
+    let mut make = |id: u32| {
+        let program =
+            CreateProgram { create: Create { reply: rig.slot(), ..create(id, CONTEXT) }, source: Span::NONE };
+        rig.run(&program, &[], b"source").unwrap();
+        let status = rig.status(program.create.reply);
+        if id == 21 {
+            rig.run(&Release { id: 20.into(), reserved: U32::ZERO }, &[], &[]).unwrap();
+        }
+        status
+    };
+    assert_eq!([20, 21, 22, 23].map(&mut make), [0, 0, 0, -6]);
 }
 
 #[test]

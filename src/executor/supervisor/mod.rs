@@ -1,6 +1,7 @@
 //! The broker's side of an executor: starting it, talking to it, and its end.
 
 mod process;
+mod stderr;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,8 +21,8 @@ use super::message::{MemoryRegion, ToBroker, ToExecutor};
 
 /// Starts executors. The seam at which tests put one of their own.
 pub trait Launcher: Send + Sync + fmt::Debug {
-    /// Starts one that speaks over `socket`.
-    fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>>;
+    /// Starts a vGPU's, which speaks over `socket`.
+    fn launch(&self, vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>>;
 }
 
 /// An executor that was started.
@@ -92,7 +93,7 @@ impl Supervisor {
         let (ours, theirs) = UnixStream::pair().map_err(ExecutorError::Start)?;
         let channel = PolledChannel::new(ours).map_err(ExecutorError::Start)?;
         let wake = new_eventfd().map_err(ExecutorError::Start)?;
-        let running = self.launcher.launch(theirs).map_err(ExecutorError::Start)?;
+        let running = self.launcher.launch(vgpu, theirs).map_err(ExecutorError::Start)?;
         let executor = self.executor.insert(Executor { running, channel, wake, doorbells: BTreeMap::new() });
         executor.channel.send(&ToExecutor::Hello { vgpu: vgpu.to_owned() }, &[executor.wake.as_fd()])?;
         self.send_memory(memory)

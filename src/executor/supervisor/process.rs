@@ -6,6 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use tempfile::TempDir;
+
+use super::stderr::Listener;
 use super::{Launcher, Running};
 
 /// Argument that makes the broker's program an executor.
@@ -14,7 +17,12 @@ pub const EXECUTOR_ARGUMENT: &str = "executor";
 /// Says how much to log, like `RUST_LOG`; executors log as much as their broker.
 pub const LOG_VARIABLE: &str = "PARAGPU_LOG";
 
-/// Starts `program executor` with the socket as its standard input.
+/// Where drivers keep what they compiled, and other files. One directory for all executors would let one vGPU read what
+/// another compiled, and put code into its kernels.
+const DIRECTORY_VARIABLES: [&str; 6] =
+    ["TMPDIR", "HOME", "XDG_CACHE_HOME", "POCL_CACHE_DIR", "CUDA_CACHE_PATH", "NEO_CACHE_DIR"];
+
+/// Starts `program executor` with the socket as its standard input, and a directory of its own.
 #[derive(Clone, Debug)]
 pub struct ProcessLauncher {
     program: PathBuf,
@@ -33,25 +41,33 @@ impl ProcessLauncher {
 }
 
 impl Launcher for ProcessLauncher {
-    fn launch(&self, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+    fn launch(&self, vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
         let mut command = Command::new(&self.program);
         if std::env::var_os(LOG_VARIABLE).is_none() {
             command.env(LOG_VARIABLE, log::max_level().as_str());
         }
+        let directory = tempfile::Builder::new().prefix("paragpu-executor-").tempdir()?;
+        for variable in DIRECTORY_VARIABLES {
+            command.env(variable, directory.path());
+        }
+        let (listener, stderr) = Listener::new(vgpu)?;
         let child = command
             .arg(EXECUTOR_ARGUMENT)
             .stdin(Stdio::from(OwnedFd::from(socket)))
             .stdout(Stdio::null())
+            .stderr(Stdio::from(OwnedFd::from(stderr)))
             // Our own driver reports no device in there: the executor shares the host's devices, not ours.
             .env("PARAGPU_DISABLE", "1")
             .spawn()?;
-        Ok(Box::new(Process { child }))
+        Ok(Box::new(Process { child, directory, _stderr: listener }))
     }
 }
 
 #[derive(Debug)]
 struct Process {
     child: Child,
+    directory: TempDir,
+    _stderr: Listener,
 }
 
 impl Running for Process {
@@ -69,5 +85,11 @@ impl Running for Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        self.directory.disable_cleanup(true);
+        // A process of its own: how deep an executor made the tree is not for the daemon's stack to find out.
+        let removed = Command::new("rm").arg("-rf").arg("--").arg(self.directory.path()).status();
+        if !removed.is_ok_and(|status| status.success()) {
+            log::debug!("{} is not removed", self.directory.path().display());
+        }
     }
 }

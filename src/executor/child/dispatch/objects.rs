@@ -1,7 +1,7 @@
 //! Contexts, queues, buffers and user events: making them and giving them up.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use paragpu_protocol::command::{
     CreateBuffer, CreateContext, CreateQueue, CreateSubBuffer, CreateUserEvent, Release, SetUserEvent,
@@ -74,6 +74,7 @@ impl<B: Backend> Context<B> {
             context,
             host,
             unflushed: AtomicBool::new(false),
+            unwatched: AtomicU32::new(0),
             state: QueueState::default().into(),
         };
         self.objects.insert(id, Object::Queue(Arc::new(object)));
@@ -159,12 +160,12 @@ impl<B: Backend> Context<B> {
         };
         let outcome = host.as_ref().map(drop).map_err(|error| *error);
         let state = Arc::new(EventState::user());
-        match &host {
-            Ok(event) => self.open.push((state.clone(), event.clone())),
-            Err(error) => state.complete(Outcome::failed(*error)),
+        let event = Arc::new(EventObject { common, context, state, host });
+        match &event.host {
+            Ok(_) => self.open.push(event.clone()),
+            Err(error) => event.state.complete(Outcome::failed(*error)),
         }
-        let object = EventObject { common, context, state, host };
-        self.objects.insert(id, Object::Event(Arc::new(object)));
+        self.objects.insert(id, Object::Event(event));
         reply.status(outcome);
         Ok(())
     }
@@ -176,11 +177,11 @@ impl<B: Backend> Context<B> {
         let Ok(host) = &event.host else { return Ok(()) };
         // A second time is an error that the guest's driver has returned already.
         require(event.state.is_open(), Fault::BadValue)?;
-        self.open.retain(|(state, _)| !Arc::ptr_eq(state, &event.state));
+        self.open.retain(|open| !Arc::ptr_eq(open, &event));
         // Before the device hears of it: commands that it lets go may complete at once.
         event.state.complete(Outcome { status, profile: None });
         if let Err(error) = self.backend.set_user_event(host, status) {
-            log::warn!("ending a user event: {error}");
+            log::debug!("ending a user event: {error}");
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use paragpu_protocol::command::{BuildProgram, CreateProgram};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
-use paragpu_protocol::limits::MAX_SOURCE_BYTES;
+use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_SOURCE_BYTES};
 
-use super::super::backend::{Backend, ClError, Outcome};
+use super::super::backend::{Backend, ClError, HostBytes, Outcome};
 use super::super::context::Context;
 use super::super::objects::{Object, ProgramObject};
 use super::super::record::BuildRecord;
@@ -23,22 +23,35 @@ impl<B: Backend> Context<B> {
         let context = self.objects.context(body.create.parent.get())?;
         let source = if tail.data.is_empty() {
             require(body.source.len.get() <= MAX_SOURCE_BYTES, Fault::Limit)?;
-            self.regions.window(&body.source)?.to_vec()
+            HostBytes::Window(self.regions.window(&body.source)?)
         } else {
             require(body.source.is_none(), Fault::BadValue)?;
-            tail.data.to_vec()
+            HostBytes::Heap(tail.data.into())
         };
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
+        let room = self.sources.take(source.len() + MAX_INLINE_BYTES as usize);
+        let mut copy = vec![0; if room.is_some() { source.len() } else { 0 }];
+        let whole = source.read(0, &mut copy);
+        debug_assert!(whole, "as long as the source, or empty");
+        let source = copy;
         let host = match &context.host {
             Err(error) => Err(*error),
+            Ok(_) if room.is_none() => Err(ClError::OUT_OF_HOST_MEMORY),
             Ok(_) if source.is_empty() => Err(ClError::INVALID_VALUE),
             Ok(context) => self.backend.create_program(context, &source),
         };
         let outcome = host.as_ref().map(drop).map_err(|error| *error);
-        let object =
-            ProgramObject { common, context, source, build: None.into(), kernels: AtomicUsize::new(0), host };
+        let object = ProgramObject {
+            common,
+            context,
+            source,
+            _room: room,
+            build: None.into(),
+            kernels: AtomicUsize::new(0),
+            host,
+        };
         self.objects.insert(id, Object::Program(Arc::new(object)));
         reply.status(outcome);
         Ok(())

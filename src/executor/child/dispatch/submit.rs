@@ -12,6 +12,7 @@ use super::super::backend::{Backend, ClError, Done, HostBytes, Order, Outcome, W
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
 use super::super::objects::{Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject};
+use super::super::record::QueueRecord;
 use super::objects::{OUT_OF_ORDER, PROFILING};
 use super::same_context;
 
@@ -55,9 +56,20 @@ impl<B: Backend> Context<B> {
             (id, common, state)
         });
         // A command behind a user event may be failed along with it, and PoCL 3.1 uses the events of such
-        // commands after it has released them, unless somebody else holds them.
-        let watched = event.is_some() || reply.is_wanted() || !gates.is_empty();
-        let watched = watched.then(|| reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates));
+        // commands after it has released them, unless somebody else holds them. One that touches the guest's
+        // memory must have landed before anybody is told that nothing does. Of the others, enough for a bound on
+        // what is in flight.
+        let inline = work.as_ref().map_or(0, inline_bytes);
+        let watched = event.is_some()
+            || reply.is_wanted()
+            || !gates.is_empty()
+            || inline != 0
+            || work.as_ref().is_ok_and(touches_guest_memory)
+            || queue.unwatched.fetch_add(1, Ordering::Relaxed) >= most_unwatched(&queue.record);
+        let watched = watched.then(|| {
+            queue.unwatched.store(0, Ordering::Relaxed);
+            reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates, inline)
+        });
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
         let work = if foreign { Err(ClError::INVALID_CONTEXT) } else { work };
@@ -111,6 +123,27 @@ impl<B: Backend> Context<B> {
                 Err(error)
             }
         }
+    }
+}
+
+/// Commands between two that are watched. A queue in order is done with what came before a command that is
+/// complete; another is not.
+fn most_unwatched(queue: &QueueRecord) -> u32 {
+    if queue.properties & OUT_OF_ORDER == 0 { 16 } else { 0 }
+}
+
+fn inline_bytes<Buf, Ker>(work: &Work<'_, Buf, Ker>) -> usize {
+    match work {
+        Work::Write { from: HostBytes::Heap(bytes), .. } => bytes.len(),
+        _ => 0,
+    }
+}
+
+fn touches_guest_memory<Buf, Ker>(work: &Work<'_, Buf, Ker>) -> bool {
+    match work {
+        Work::Read { .. } | Work::ReadRect { .. } => true,
+        Work::Write { from, .. } | Work::WriteRect { from, .. } => matches!(from, HostBytes::Window(_)),
+        _ => false,
     }
 }
 
