@@ -15,10 +15,12 @@ use super::memory::GuestRam;
 use super::queue::{Chain, QueueAddresses, QueueError, Vring};
 use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
+use crate::device::step::Step;
 use crate::device::{Action, Device};
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
+use crate::recorder::Recorder;
 use crate::vgpu::{Lifecycle, Vgpu};
 
 /// Time that an executor has for letting go of guest memory when the front end stops the rings.
@@ -51,6 +53,7 @@ pub struct Session {
     quiesced: bool,
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
+    recorder: Option<Recorder>,
 }
 
 impl Session {
@@ -72,6 +75,7 @@ impl Session {
             stopped_at: None,
             quiesced: false,
             more_requests: false,
+            recorder: Recorder::from_environment("control"),
         })
     }
 
@@ -115,6 +119,7 @@ impl Session {
             let token = Token(self.next_token);
             self.next_token += 1;
             self.in_flight.insert(token, (index, chain));
+            record(&mut self.recorder, &Step::Request(&self.request));
             self.device.handle(token, &self.request, &self.memory, Instant::now());
             self.act();
             if !self.vrings[index].is_running() {
@@ -182,6 +187,9 @@ impl Session {
                 Ok(None) => break,
                 Ok(Some(message)) => {
                     self.quiesced |= message == ToBroker::Quiesced;
+                    if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
+                        record(&mut self.recorder, &step);
+                    }
                     self.device.on_message(message, &self.memory);
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
@@ -194,6 +202,7 @@ impl Session {
     /// The executor's wake eventfd is readable.
     pub(super) fn on_wake(&mut self) {
         if self.supervisor.take_wake() {
+            record(&mut self.recorder, &Step::Wake);
             self.device.wake();
             self.act();
             self.announce();
@@ -227,6 +236,7 @@ impl Session {
     /// Ends the executor, if it has not ended, and lets the device and the guest know.
     fn lose_executor(&mut self) {
         self.kill_executor();
+        record(&mut self.recorder, &Step::ExecutorGone);
         self.device.executor_gone(&self.memory);
         self.act();
     }
@@ -276,6 +286,7 @@ impl Session {
         if control.is_running() {
             self.stopped_at = Some((control.base(), control.addresses()));
         }
+        record(&mut self.recorder, &Step::Wake);
         self.device.wake();
         self.act();
         if self.supervisor.is_running() && !self.quiesced {
@@ -297,6 +308,7 @@ impl Session {
 
     /// Forgets everything that the guest made.
     pub(super) fn reset(&mut self) {
+        record(&mut self.recorder, &Step::NewDriver);
         self.device.new_driver();
         self.act();
         self.announce();
@@ -323,7 +335,9 @@ impl Session {
 
     /// The session is over. Contexts get a moment to say what they did, then nothing is left.
     pub(super) fn finish(&mut self, grace: Duration) {
+        record(&mut self.recorder, &Step::Wake);
         self.device.wake();
+        record(&mut self.recorder, &Step::EndContexts);
         self.device.end_contexts();
         self.act();
         self.serve_executor(Instant::now() + grace, |session| session.device.contexts_ended());
@@ -338,5 +352,13 @@ impl Session {
             counters.waits,
             counters.interrupts
         );
+    }
+}
+
+fn record(recorder: &mut Option<Recorder>, step: &Step<'_>) {
+    if let Some(recorder) = recorder
+        && let Some(bytes) = step.encode()
+    {
+        recorder.record(&bytes);
     }
 }

@@ -14,9 +14,10 @@ use super::builds::Builds;
 use super::completion::{Notifier, Reply};
 use super::objects::{EventState, QueueObject, Table};
 use super::record::ObjectRecord;
-use super::recorder::Recorder;
+
 use super::region::Regions;
 use crate::executor::message::ContextUsage;
+use crate::recorder::Recorder;
 
 /// How often a backend is tended that wants to be.
 pub(crate) const TEND_INTERVAL: Duration = Duration::from_millis(2);
