@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod device;
 pub mod executor;
 pub mod guest_log;
+pub mod recorder;
 pub mod sys;
 pub mod vgpu;
 pub mod vhost;

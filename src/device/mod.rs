@@ -6,10 +6,12 @@
 
 mod executor;
 pub mod extents;
+pub mod fuzz;
 pub mod pending;
 pub mod refusal;
 pub mod request;
 pub mod response;
+pub mod step;
 
 use std::time::{Duration, Instant};
 

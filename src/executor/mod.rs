@@ -5,5 +5,6 @@
 
 pub mod channel;
 pub mod child;
+pub mod fuzz;
 pub mod message;
 pub mod supervisor;

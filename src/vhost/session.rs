@@ -15,10 +15,12 @@ use super::memory::GuestRam;
 use super::queue::{Chain, MAX_QUEUE_SIZE, QueueAddresses, QueueError, Vring};
 use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
+use crate::device::step::Step;
 use crate::device::{Action, Device};
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
+use crate::recorder::Recorder;
 use crate::vgpu::{Lifecycle, Vgpu};
 
 /// Time that an executor has for letting go of guest memory when the front end stops the rings.
@@ -54,6 +56,7 @@ pub struct Session {
     quiescing: bool,
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
+    recorder: Option<Recorder>,
 }
 
 impl Session {
@@ -76,6 +79,7 @@ impl Session {
             quiesced: false,
             quiescing: false,
             more_requests: false,
+            recorder: Recorder::from_environment("control"),
         })
     }
 
@@ -123,6 +127,7 @@ impl Session {
             let token = Token(self.next_token);
             self.next_token += 1;
             self.in_flight.insert(token, (index, chain));
+            record(&mut self.recorder, &Step::Request(&self.request));
             self.device.handle(token, &self.request, &self.memory, Instant::now());
             self.act();
             if !self.vrings[index].is_running() {
@@ -196,6 +201,9 @@ impl Session {
                             self.log.line(Level::Warn, format_args!("executor is quiet unasked"));
                         }
                     }
+                    if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
+                        record(&mut self.recorder, &step);
+                    }
                     self.device.on_message(message, &self.memory);
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
@@ -208,6 +216,7 @@ impl Session {
     /// The executor's wake eventfd is readable.
     pub(super) fn on_wake(&mut self) {
         if self.supervisor.take_wake() {
+            record(&mut self.recorder, &Step::Wake);
             self.device.wake();
             self.act();
             self.announce();
@@ -241,6 +250,7 @@ impl Session {
     /// Ends the executor, if it has not ended, and lets the device and the guest know.
     fn lose_executor(&mut self) {
         self.kill_executor();
+        record(&mut self.recorder, &Step::ExecutorGone);
         self.device.executor_gone(&self.memory);
         self.act();
     }
@@ -290,6 +300,7 @@ impl Session {
         if control.is_running() {
             self.stopped_at = Some((control.base(), control.addresses()));
         }
+        record(&mut self.recorder, &Step::Wake);
         self.device.wake();
         self.act();
         if self.supervisor.is_running() && !self.quiesced {
@@ -312,6 +323,7 @@ impl Session {
 
     /// Forgets everything that the guest made.
     pub(super) fn reset(&mut self) {
+        record(&mut self.recorder, &Step::NewDriver);
         self.device.new_driver();
         self.act();
         self.announce();
@@ -338,7 +350,9 @@ impl Session {
 
     /// The session is over. Contexts get a moment to say what they did, then nothing is left.
     pub(super) fn finish(&mut self, grace: Duration) {
+        record(&mut self.recorder, &Step::Wake);
         self.device.wake();
+        record(&mut self.recorder, &Step::EndContexts);
         self.device.end_contexts();
         self.act();
         self.serve_executor(Instant::now() + grace, |session| session.device.contexts_ended());
@@ -353,5 +367,13 @@ impl Session {
             counters.waits,
             counters.interrupts
         );
+    }
+}
+
+fn record(recorder: &mut Option<Recorder>, step: &Step<'_>) {
+    if let Some(recorder) = recorder
+        && let Some(bytes) = step.encode()
+    {
+        recorder.record(&bytes);
     }
 }

@@ -15,9 +15,9 @@ use super::builds::Builds;
 use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
 use super::record::ObjectRecord;
-use super::recorder::Recorder;
 use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
+use crate::recorder::Recorder;
 
 /// How often a backend is tended that wants to be.
 pub(crate) const TEND_INTERVAL: Duration = Duration::from_millis(2);

@@ -16,10 +16,11 @@ use super::backend::Backend;
 use super::builds::Builds;
 use super::completion::Notifier;
 use super::context::Context;
-use super::recorder::Recorder;
+
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
+use crate::recorder::Recorder;
 
 /// Where an executor's messages go. Called from many threads, drivers' threads among them.
 pub trait EventSink: Send + Sync + 'static {
@@ -177,7 +178,7 @@ impl<B: Backend> Executor<B> {
             regions.clone(),
             self.builds.clone(),
             notifier,
-            Recorder::from_environment(id),
+            Recorder::from_environment("ring"),
         );
         let (control, messages) = channel();
         let thread = RingThread {

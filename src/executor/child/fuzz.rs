@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use paragpu_protocol::frame::{FrameHeader, HEADER_BYTES};
+use paragpu_protocol::command::{Command, Opcode};
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::frame::{Frame, FrameHeader, HEADER_BYTES};
+use paragpu_protocol::limits::MAX_FRAME_BYTES;
 use zerocopy::FromBytes;
 
 use super::backend::null::Null;
@@ -12,40 +15,60 @@ use super::region::Regions;
 use crate::sys::map::Mapping;
 
 /// Regions that a fuzzed context has: ids 1 to this, as small as those of a recorded session.
-const REGIONS: u32 = 4;
+const REGIONS: u32 = 8;
 
-/// Their length in bytes.
-const REGION_BYTES: usize = 1 << 20;
+/// Their length in bytes: the longest that a recorded session has. Pages that nobody touches cost nothing.
+const REGION_BYTES: usize = 16 << 20;
 
-/// Most bytes of the input that also lie in each region.
+/// Most bytes of the input that also lie in the first region.
 const SEED_BYTES: usize = 4096;
+
+/// What came of an input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// The commands that were executed, in order.
+    pub executed: Vec<Opcode>,
+    /// The mistake that ended it.
+    pub fault: Option<Fault>,
+}
 
 /// Gives `data` to a context as frames, each as long as its header says, and the rest as one more.
 ///
 /// # Panics
-/// If a fault does not stop the context, if objects are lost count of, or if the records do not agree with that.
-pub fn fuzz_frames(data: &[u8]) {
+/// If a fault does not stop the context, if objects are lost count of, if the records do not agree with that, or
+/// if a frame that was understood does not mean the same when it is written again.
+pub fn fuzz_frames(data: &[u8]) -> Replay {
     let regions = Arc::new(Regions::default());
+    let mut replay = Replay::default();
     for id in 1..=REGIONS {
-        let Ok(mapping) = Mapping::anonymous(REGION_BYTES) else { return };
-        assert!(mapping.write(0, &data[..data.len().min(SEED_BYTES)]));
+        // For want of memory of the fuzzer's own.
+        let Ok(mapping) = Mapping::anonymous(REGION_BYTES) else { return replay };
+        if id == 1 {
+            assert!(mapping.write(0, &data[..data.len().min(SEED_BYTES)]));
+        }
         regions.add(id, Arc::new(mapping));
     }
     let mut context = Context::new(Arc::new(Null::new(2)), regions, Builds::inline());
+    let mut again = vec![0; MAX_FRAME_BYTES as usize];
     let mut rest = data;
     while !rest.is_empty() {
         let len = FrameHeader::read_from_prefix(rest).ok().map(|(header, _)| header.len.get());
         let len = len.unwrap_or(HEADER_BYTES).max(HEADER_BYTES) as usize;
         let (frame, after) = rest.split_at(len.min(rest.len()));
         rest = after;
+        let opcode = round_trip(frame, &mut again);
         let before = context.live_objects();
         match context.execute(frame) {
-            Ok(()) => assert!(context.live_objects() <= before + 1, "a command makes one object at most"),
+            Ok(()) => {
+                assert!(context.live_objects() <= before + 1, "a command makes one object at most");
+                replay.executed.push(opcode.expect("what is executed was understood"));
+            }
             Err(fault) => {
                 assert_eq!(context.fault(), Some(fault));
                 let records = context.records();
                 assert_eq!(context.execute(frame), Err(fault), "a fault is for good");
                 assert_eq!(context.records(), records, "and nothing moves after it");
+                replay.fault = Some(fault);
                 break;
             }
         }
@@ -56,6 +79,18 @@ pub fn fuzz_frames(data: &[u8]) {
     assert!(records.iter().all(|record| record.id != Some(0)));
     context.tear_down();
     assert_eq!(context.live_objects(), 0, "nothing outlives its context");
+    replay
+}
+
+/// Writes the command again, if it is one. `again` is as long as a frame can be.
+fn round_trip(bytes: &[u8], again: &mut [u8]) -> Option<Opcode> {
+    let frame = Frame::parse(bytes).ok()?;
+    let command = Command::parse(&frame).ok()?;
+    let len = command.encode(again).expect("no longer than it was");
+    assert!(len <= bytes.len());
+    let frame = Frame::parse(&again[..len]).expect("a frame");
+    assert_eq!(Command::parse(&frame), Ok(command));
+    Some(command.opcode())
 }
 
 #[cfg(test)]

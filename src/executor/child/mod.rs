@@ -15,7 +15,6 @@ mod executor;
 pub mod fuzz;
 mod objects;
 pub mod record;
-mod recorder;
 pub mod region;
 mod ring;
 #[cfg(test)]
@@ -36,7 +35,6 @@ use super::message::{ToBroker, ToExecutor};
 
 pub use context::Context;
 pub use executor::{EventSink, Executor, ExecutorError};
-pub use recorder::RECORD_VARIABLE;
 
 /// Environment variable: `null` for a backend without a device, for tests of everything else.
 pub const BACKEND_VARIABLE: &str = "PARAGPU_BACKEND";

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::sys::map::Window;
 
-/// Name of the kernel that every built program has. Its arguments: a value of 4 bytes, a value of unknown size,
-/// a buffer, local memory, an image.
+/// Name of a kernel that every built program has, beside those in its text. Its arguments: a value of 4 bytes, a
+/// value of unknown size, a buffer, local memory, an image.
 pub const KERNEL_NAME: &str = "k";
 
 /// A program with this text does not build.
@@ -166,6 +166,9 @@ impl Backend for Null {
         if program.status.load(Ordering::Relaxed) != 0 {
             return Err(ClError::INVALID_PROGRAM_EXECUTABLE);
         }
+        if let Some(args) = declared_args(&program.source, name.to_bytes()) {
+            return Ok(NullKernel { args });
+        }
         if name.to_bytes() != KERNEL_NAME.as_bytes() {
             return Err(ClError::INVALID_KERNEL_NAME);
         }
@@ -246,6 +249,27 @@ impl Backend for Null {
     }
 }
 
+/// The arguments of a kernel in a program's text, roughly as a compiler would find them: enough for recorded
+/// sessions of real programs to go on.
+fn declared_args(source: &[u8], name: &[u8]) -> Option<Vec<Arg>> {
+    let source = std::str::from_utf8(source).ok()?;
+    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
+    let list = source.match_indices(name).find_map(|(at, _)| {
+        let before = source[..at].trim_end().strip_suffix("void")?.trim_end();
+        let after = source[at + name.len()..].trim_start().strip_prefix('(')?;
+        if before.ends_with("kernel") { after.split_once(')').map(|(list, _)| list) } else { None }
+    })?;
+    let arg = |text: &str| {
+        let kind = match text.contains('*') {
+            true if text.contains("local") => ArgKind::Local,
+            true => ArgKind::Buffer,
+            false => ArgKind::Value,
+        };
+        Arg { kind, size: 0 }
+    };
+    Some(list.split(',').filter(|text| !text.trim().is_empty()).map(arg).collect())
+}
+
 fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
     match work {
         Work::Launch { range: NdRange { .. }, .. } | Work::Marker | Work::Barrier => Ok(()),
@@ -316,4 +340,21 @@ fn rows(
 
 fn move_bytes(whole: bool) -> Result<(), ClError> {
     if whole { Ok(()) } else { Err(ClError::INVALID_VALUE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_in_a_programs_text() {
+        let source =
+            b"__kernel void scale(__global float* a, const float by, __local int *t) {} kernel void n(){}";
+        let kinds = |name: &[u8]| -> Option<Vec<ArgKind>> {
+            declared_args(source, name).map(|args| args.iter().map(|arg| arg.kind).collect())
+        };
+        assert_eq!(kinds(b"scale"), Some(vec![ArgKind::Buffer, ArgKind::Value, ArgKind::Local]));
+        assert_eq!(kinds(b"n"), Some(vec![]));
+        assert_eq!((kinds(b"cal"), kinds(b"")), (None, None));
+    }
 }
