@@ -237,16 +237,14 @@ impl ModelExecutor {
     /// It is believed where it was asked.
     fn says(&mut self, message: &ToBroker) {
         match message {
-            ToBroker::RegionRemoved { context, region } => {
-                if self.mapped.get(&(*context, *region)) == Some(&true) {
-                    self.mapped.remove(&(*context, *region));
-                }
+            ToBroker::RegionRemoved { context, region }
+                if self.mapped.get(&(*context, *region)) == Some(&true) =>
+            {
+                self.mapped.remove(&(*context, *region));
             }
-            ToBroker::ContextDestroyed { context, .. } => {
-                if self.ending.remove(context) {
-                    self.contexts.remove(context);
-                    self.mapped.retain(|(of, _), _| of != context);
-                }
+            ToBroker::ContextDestroyed { context, .. } if self.ending.remove(context) => {
+                self.contexts.remove(context);
+                self.mapped.retain(|(of, _), _| of != context);
             }
             _ => {}
         }

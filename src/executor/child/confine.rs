@@ -12,7 +12,7 @@ use landlock::{
     Scope, path_beneath_rules,
 };
 
-use super::RECORD_VARIABLE;
+use crate::recorder::RECORD_VARIABLE;
 
 /// Read and executed: libraries, compilers, and what says where they are. The paths under /run and /nix are NixOS's.
 const LIBRARIES: [&str; 22] = [
