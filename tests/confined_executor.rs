@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use common::{Daemon, wait_until};
@@ -108,6 +109,9 @@ fn executors_share_no_directory_and_leave_none_behind() {
         executors.iter().map(|pid| environment(*pid, "POCL_CACHE_DIR").unwrap()).collect();
     assert_eq!(directories.len(), 2);
     assert_ne!(directories[0], directories[1]);
+    for directory in &directories {
+        assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
+    }
     for guest in &mut guests {
         assert_eq!(guest.build("kernel void k(global int *x) { x[0] = 1; }").0, 0);
     }

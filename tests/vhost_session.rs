@@ -273,10 +273,16 @@ fn descriptors_that_are_given_twice_do_not_pile_up() {
     start_ring(&mut guest);
     // Its response waits for the executor, which says nothing.
     guest.post(1, &request(Request::CtxDetachResource, CONTEXT, 0, named(REGION).as_bytes()), 64);
-    for _ in 0..200 {
-        (0..16).for_each(|_| guest.offer(2));
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let offer = |guest: &mut Guest, times: u16| {
+        (0..times).for_each(|_| guest.offer(2));
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    offer(&mut guest, QUEUE_SIZE / 2);
+    offer(&mut guest, QUEUE_SIZE / 2 - 1);
+    // As many as there are descriptors may be out.
+    guest.kick();
+    assert_eq!(guest.take_used(Duration::from_millis(50)), None);
+    offer(&mut guest, 1);
     guest.post(0, &request(Request::GetDisplayInfo, 0, 0, &[]), 1024);
     assert_eq!(guest.take_used(Duration::from_millis(200)), None, "the queue is stopped");
     guest.stop();

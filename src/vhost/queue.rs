@@ -77,6 +77,11 @@ impl Vring {
         self.queue.try_set_size(size)
     }
 
+    /// Number of entries.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
     /// Sets the addresses of its parts.
     pub fn set_addresses(&mut self, addresses: QueueAddresses) -> Result<(), VirtqueueError> {
         self.queue.try_set_desc_table_address(GuestAddress(addresses.descriptors))?;

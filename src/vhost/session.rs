@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use vhost::vhost_user::{Backend, GpuBackend};
 
 use super::memory::GuestRam;
-use super::queue::{Chain, MAX_QUEUE_SIZE, QueueAddresses, QueueError, Vring};
+use super::queue::{Chain, QueueAddresses, QueueError, Vring};
 use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
 use crate::device::step::Step;
@@ -111,10 +111,6 @@ impl Session {
         }
         self.vrings[index].disable_notification(self.memory.map())?;
         for _ in 0..REQUESTS_PER_TURN {
-            // Whoever holds requests back counts on the queues' sizes for a bound.
-            if self.in_flight.len() >= QUEUES * usize::from(MAX_QUEUE_SIZE) {
-                return Err(QueueError::TooManyOut);
-            }
             let mut request = std::mem::take(&mut self.request);
             let popped = self.vrings[index].pop(self.memory.map(), &mut request, MAX_REQUEST_BYTES);
             self.request = request;
@@ -124,6 +120,11 @@ impl Session {
                 }
                 return Ok(());
             };
+            // Whoever holds requests back counts on the queues' sizes for a bound.
+            let out = self.in_flight.values().filter(|(queue, _)| *queue == index).count();
+            if out >= usize::from(self.vrings[index].size()) {
+                return Err(QueueError::TooManyOut);
+            }
             let token = Token(self.next_token);
             self.next_token += 1;
             self.in_flight.insert(token, (index, chain));

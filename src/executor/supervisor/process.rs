@@ -1,7 +1,9 @@
 //! Executors as processes of their own: the broker's own program, started anew.
 
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -46,7 +48,10 @@ impl Launcher for ProcessLauncher {
         if std::env::var_os(LOG_VARIABLE).is_none() {
             command.env(LOG_VARIABLE, log::max_level().as_str());
         }
-        let directory = tempfile::Builder::new().prefix("paragpu-executor-").tempdir()?;
+        let directory = tempfile::Builder::new()
+            .prefix("paragpu-executor-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()?;
         for variable in DIRECTORY_VARIABLES {
             command.env(variable, directory.path());
         }
