@@ -60,7 +60,6 @@ fn scenario(options: &VmOptions, program: &Path, log: &Path) -> Result<()> {
     let mut broker = options.start_broker(&socket, log_file)?;
     let options = options.on_socket(&socket);
     let paragpud = broker.id();
-    let fresh = Holdings::of(paragpud)?;
 
     let words = ["sh".as_ref(), "-c".as_ref(), SCRIPT.as_ref(), "lifecycle".as_ref(), program.as_os_str()];
     let mut command = words.map(std::ffi::OsStr::to_owned).to_vec();
@@ -70,9 +69,7 @@ fn scenario(options: &VmOptions, program: &Path, log: &Path) -> Result<()> {
     let observer = Observer { paragpud, shared, line: Vec::new(), first: None };
     let output = Output { stdout: Box::new(observer), stderr: Box::new(io::stderr()) };
     expect_success(&options.boot(&job, output)?)?;
-    // Allocators and thread libraries keep memory for later: mappings are compared between VMs.
-    let gave_back = |now: &Holdings| now.is_within_but_for_private_memory(&fresh);
-    let first = idle(paragpud, gave_back).context("after the first VM")?;
+    let first = idle(paragpud, Holdings::is_of_no_guest).context("after the first VM")?;
     say::step("lifecycle", format!("the first VM is off; paragpud holds {first}"));
 
     expect_success(&options.boot(&Job::new(vec![program.into()], &[])?, Output::passed_through())?)?;

@@ -26,6 +26,11 @@ impl Holdings {
         })
     }
 
+    /// Whether nothing is there for a guest: paragpud has a thread for each.
+    pub(crate) fn is_of_no_guest(&self) -> bool {
+        self.threads == 1 && self.guest_mappings == 0
+    }
+
     /// Whether nothing is more than in `other`.
     pub(crate) fn is_within(&self, other: &Holdings) -> bool {
         self.mappings <= other.mappings && self.is_within_but_for_private_memory(other)
