@@ -7,8 +7,11 @@ use std::path::Path;
 /// Environment variable: the directory that sessions are recorded to.
 pub const RECORD_VARIABLE: &str = "PARAGPU_RECORD";
 
-/// Most bytes of one recording. A longer seed teaches a fuzzer nothing more, and slows every run down.
-const MAX_RECORDED_BYTES: usize = 60 * 1024;
+/// Most bytes of a recorded ring: a fuzzer is the slower the longer its seeds are. Data in frames takes most of it.
+pub(crate) const MAX_RING_RECORD: usize = 60 * 1024;
+
+/// Most bytes of a recorded control queue; most of it says the same again and again.
+pub(crate) const MAX_CONTROL_RECORD: usize = 16 * 1024;
 
 /// The file of one recording. What does not fit any more is left out, and all after it.
 #[derive(Debug)]
@@ -18,11 +21,12 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Records what is called `name`, if the environment says so. An earlier recording of that name is kept.
-    pub(crate) fn from_environment(name: &str) -> Option<Recorder> {
+    /// Records up to `limit` bytes of what is called `name`, if the environment says so. Earlier recordings are
+    /// kept.
+    pub(crate) fn from_environment(name: &str, limit: usize) -> Option<Recorder> {
         let directory = std::env::var_os(RECORD_VARIABLE)?;
         match create_new(Path::new(&directory), name) {
-            Ok(file) => Some(Recorder { file: Some(file), left: MAX_RECORDED_BYTES }),
+            Ok(file) => Some(Recorder { file: Some(file), left: limit }),
             Err(error) => {
                 log::warn!("cannot record to {}: {error}", Path::new(&directory).display());
                 None

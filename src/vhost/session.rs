@@ -20,7 +20,7 @@ use crate::device::{Action, Device};
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
-use crate::recorder::Recorder;
+use crate::recorder::{MAX_CONTROL_RECORD, Recorder};
 use crate::vgpu::{Lifecycle, Vgpu};
 
 /// Time that an executor has for letting go of guest memory when the front end stops the rings.
@@ -79,7 +79,7 @@ impl Session {
             quiesced: false,
             quiescing: false,
             more_requests: false,
-            recorder: Recorder::from_environment("control"),
+            recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
         })
     }
 

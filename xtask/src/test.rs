@@ -28,7 +28,7 @@ impl Test {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let mut steps = Steps::default();
         steps.run("Debian packages", Box::new(|| self.install_packages()));
-        steps.run("formatting", Box::new(|| cargo(&["fmt", "--all", "--check"])));
+        steps.run("formatting", Box::new(check_formatting));
         steps.run(
             "clippy",
             Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
@@ -49,6 +49,12 @@ impl Test {
             self.vm.install_packages(&[Purpose::Test, Purpose::Vm])
         }
     }
+}
+
+/// The fuzz targets are a workspace of their own.
+fn check_formatting() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"])
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {

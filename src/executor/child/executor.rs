@@ -20,7 +20,7 @@ use super::context::Context;
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
-use crate::recorder::Recorder;
+use crate::recorder::{MAX_RING_RECORD, Recorder};
 
 /// Where an executor's messages go. Called from many threads, drivers' threads among them.
 pub trait EventSink: Send + Sync + 'static {
@@ -178,7 +178,7 @@ impl<B: Backend> Executor<B> {
             regions.clone(),
             self.builds.clone(),
             notifier,
-            Recorder::from_environment("ring"),
+            Recorder::from_environment("ring", MAX_RING_RECORD),
         );
         let (control, messages) = channel();
         let thread = RingThread {
