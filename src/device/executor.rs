@@ -26,6 +26,8 @@ impl Device {
                 let resource = self.vgpu.resources.get_mut(&region);
                 match resource.and_then(|resource| resource.contexts.get_mut(&context)) {
                     Some(attachment @ Attachment::Leaving) => *attachment = Attachment::Attached,
+                    // The last to let go of a region may be a driver's thread that comes after the context's own.
+                    _ if self.vgpu.contexts.get(&context).is_none_or(|entry| !entry.on_executor) => {}
                     _ => self.log(Level::Warn, format!("executor removed region {region} unasked")),
                 }
             }

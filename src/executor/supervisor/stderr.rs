@@ -38,9 +38,10 @@ impl Drop for Listener {
 
 fn log_line(log: &mut GuestLog, line: &[u8]) {
     let line = printable(&String::from_utf8_lossy(line));
-    // Our own lines say their level before anything else; a false one moves nothing but its own line.
+    // Our own lines say their level before anything else; a false one moves nothing but its own line. The rest is
+    // what drivers say, most of it about guests' programs that do not compile.
     let start: String = line.chars().take(40).collect();
-    match Level::iter().find(|level| start.contains(level.as_str())).unwrap_or(Level::Warn) {
+    match Level::iter().find(|level| start.contains(level.as_str())).unwrap_or(Level::Info) {
         // Only who asked for that many lines gets them.
         level @ (Level::Debug | Level::Trace) => log.detail(level, format_args!("executor: {line}")),
         level => log.line(level, format_args!("executor: {line}")),
