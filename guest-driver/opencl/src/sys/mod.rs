@@ -4,4 +4,5 @@
 pub(crate) mod drm;
 pub(crate) mod event;
 pub(crate) mod mapping;
+pub(crate) mod region;
 pub(crate) mod shared;

@@ -6,7 +6,7 @@ use paragpu_protocol::ring::{HEADER_BYTES, RingPages, Word};
 use paragpu_protocol::slot::{self, SLOT_BYTES, Slot};
 use zerocopy::FromBytes;
 
-use crate::transport::Region;
+use crate::sys::region::Region;
 
 /// A shared region, with checked accesses. An offset that is out of range is a bug of the caller's, and panics.
 #[derive(Debug)]

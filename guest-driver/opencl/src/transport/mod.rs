@@ -15,12 +15,12 @@ mod drm;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
 use paragpu_protocol::capset::Capset;
 
+pub use crate::sys::region::{Region, RegionOwner};
 pub use crate::sys::shared::Shared;
 
 /// A door to the device. One connection is one virtio-gpu context; it ends when this is dropped, which frees
@@ -39,28 +39,6 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// or anything else; at most about `timeout`. Coming back early is allowed. Callable from many threads.
     fn wait(&self, seen: u32, timeout: Duration) -> Result<(), TransportError>;
 }
-
-/// A shared region, mapped in this process until dropped.
-#[derive(Debug)]
-pub struct Region {
-    /// virtio-gpu resource id: what the host calls it.
-    pub id: u32,
-    /// First byte.
-    pub ptr: NonNull<u8>,
-    /// Length in bytes.
-    pub len: usize,
-    /// Unmaps and releases the region when dropped.
-    pub owner: Box<dyn RegionOwner>,
-}
-
-/// What keeps a [`Region`] mapped.
-pub trait RegionOwner: Send + Sync + fmt::Debug {}
-
-// SAFETY: a region is plain shared memory that stays mapped while `owner` lives; how its bytes may be accessed
-// from several threads is decided by those who read and write through `ptr`.
-unsafe impl Send for Region {}
-// SAFETY: as above.
-unsafe impl Sync for Region {}
 
 /// Why a transport failed.
 #[derive(Debug, thiserror::Error)]

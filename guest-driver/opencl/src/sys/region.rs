@@ -1,0 +1,26 @@
+//! Shared regions, however they came to be mapped.
+
+use std::fmt;
+use std::ptr::NonNull;
+
+/// A shared region, mapped in this process until dropped.
+#[derive(Debug)]
+pub struct Region {
+    /// virtio-gpu resource id: what the host calls it.
+    pub id: u32,
+    /// First byte.
+    pub ptr: NonNull<u8>,
+    /// Length in bytes.
+    pub len: usize,
+    /// Unmaps and releases the region when dropped.
+    pub owner: Box<dyn RegionOwner>,
+}
+
+/// What keeps a [`Region`] mapped.
+pub trait RegionOwner: Send + Sync + fmt::Debug {}
+
+// SAFETY: a region is plain shared memory that stays mapped while `owner` lives; how its bytes may be accessed
+// from several threads is decided by those who read and write through `ptr`.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
