@@ -54,6 +54,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("contents given at creation", initial_contents),
     ("large transfer both ways", large_transfer),
     ("a program that does not compile", failing_build),
+    ("a program that includes files", included_files),
     ("a build does not hold up another queue", build_beside_kernels),
 ];
 
@@ -475,5 +476,23 @@ fn long_wait_list(bench: &Bench) -> Result<()> {
     // SAFETY: blocking, and `got` is as long as what is read.
     unsafe { bench.gpu.queue.enqueue_read_buffer(&counters, CL_TRUE, 0, &mut got, &list)? };
     ensure!(got == [300; 16], "counts differ");
+    Ok(())
+}
+
+fn included_files(bench: &Bench) -> Result<()> {
+    // The compiler is on another machine than the files.
+    let directory = std::env::temp_dir().join(format!("vgpu_check-{}", std::process::id()));
+    std::fs::create_dir_all(&directory)?;
+    let header = directory.join("factor.h");
+    std::fs::write(&header, "#pragma once\n#define FACTOR 5\n")?;
+    let source = "#include \"factor.h\"\n#include <factor.h>\nkernel void f(global int *x) { x[get_global_id(0)] *= FACTOR; }";
+    let program = bench.gpu.program(source, &format!("-I {}", directory.display()));
+    std::fs::remove_dir_all(&directory)?;
+    let data = bench.gpu.upload(&[1, 2, 3_i32])?;
+    // SAFETY: a buffer of one int per work-item, as the kernel declares.
+    bench.gpu.run(&program?, "f", &[3], &[], |call| unsafe {
+        call.set_arg(&data);
+    })?;
+    ensure!(bench.gpu.download(&data, 3)? == [5, 10, 15], "products differ");
     Ok(())
 }

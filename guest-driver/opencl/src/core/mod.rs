@@ -10,6 +10,7 @@ pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod extensions;
 pub(crate) mod flights;
+mod includes;
 pub(crate) mod info;
 pub(crate) mod kernel;
 pub(crate) mod mapping;

@@ -12,10 +12,11 @@ use opencl_sys::{
     CL_PROGRAM_NUM_KERNELS, CL_PROGRAM_REFERENCE_COUNT, CL_PROGRAM_SCOPE_GLOBAL_CTORS_PRESENT,
     CL_PROGRAM_SCOPE_GLOBAL_DTORS_PRESENT, CL_PROGRAM_SOURCE,
 };
-use paragpu_protocol::command::{BuildProgram, CreateProgram};
+use paragpu_protocol::command::{BuildProgram, CreateProgram, Release};
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_SOURCE_BYTES};
 use paragpu_protocol::types::{Create, Span};
+use zerocopy::little_endian::U32;
 
 use crate::boundary::callback::{Callback, HandleFn};
 use crate::boundary::object::{Kind, Object};
@@ -23,6 +24,7 @@ use crate::core::connection::Connection;
 use crate::core::context::{self, Context};
 use crate::core::device::{self, Device};
 use crate::core::error::{ClError, ClResult};
+use crate::core::includes;
 use crate::core::info::{self, Info};
 use crate::core::lock;
 use crate::core::query::Question;
@@ -33,7 +35,7 @@ use crate::core::slots::Slot;
 pub(crate) struct Program {
     context: Arc<Object<Context>>,
     id: u32,
-    source: String,
+    source: Vec<u8>,
     build: Mutex<Build>,
     kernels: AtomicUsize,
 }
@@ -44,6 +46,8 @@ pub(crate) struct Program {
 struct Build {
     is_running: bool,
     has_executable: bool,
+    /// The text that the host has, where it is not the source but that with included files.
+    expanded: Option<Vec<u8>>,
     /// The options of each device's last build, by device index.
     options: BTreeMap<u32, String>,
 }
@@ -70,29 +74,32 @@ impl Drop for KernelShare {
     }
 }
 
+fn post_source(connection: &Connection, create: Create, source: &[u8]) -> ClResult<()> {
+    if source.len() as u64 > MAX_SOURCE_BYTES {
+        return Err(ClError::OUT_OF_RESOURCES);
+    }
+    if source.len() <= MAX_INLINE_BYTES as usize && !source.is_empty() {
+        return connection.send(&CreateProgram { create, source: Span::NONE }, &[], source);
+    }
+    let mut staging = connection.staging(source.len())?;
+    staging.write(0, source);
+    let slot = connection.slot()?;
+    let create = Create { reply: slot.to_ref(), ..create };
+    connection.send(&CreateProgram { create, source: staging.span() }, &[], &[])?;
+    connection.retire(slot, Some(staging));
+    Ok(())
+}
+
 impl Program {
     /// `clCreateProgramWithSource`, with the strings put together.
     pub(crate) fn with_source(context: &Object<Context>, source: &[u8]) -> ClResult<Arc<Object<Program>>> {
-        if source.len() as u64 > MAX_SOURCE_BYTES {
-            return Err(ClError::OUT_OF_RESOURCES);
-        }
         let connection = context.connection();
         let id = connection.new_id();
-        let create = context::create(id, context.id());
-        if source.len() <= MAX_INLINE_BYTES as usize && !source.is_empty() {
-            connection.send(&CreateProgram { create, source: Span::NONE }, &[], source)?;
-        } else {
-            let mut staging = connection.staging(source.len())?;
-            staging.write(0, source);
-            let slot = connection.slot()?;
-            let create = Create { reply: slot.to_ref(), ..create };
-            connection.send(&CreateProgram { create, source: staging.span() }, &[], &[])?;
-            connection.retire(slot, Some(staging));
-        }
+        post_source(connection, context::create(id, context.id()), source)?;
         Ok(Object::new(Program {
             context: context.arc(),
             id,
-            source: String::from_utf8_lossy(source).into_owned(),
+            source: source.to_vec(),
             build: Mutex::default(),
             kernels: AtomicUsize::new(0),
         }))
@@ -136,6 +143,7 @@ impl Program {
         if build.is_running || self.kernels.load(Ordering::Relaxed) > 0 {
             return Err(ClError::INVALID_OPERATION);
         }
+        self.post_includes(&mut build, options)?;
         let slot = self.connection().slot()?;
         let body = BuildProgram {
             program: self.id.into(),
@@ -150,6 +158,19 @@ impl Program {
             build.options.insert(device.index(), options.clone().into_owned());
         }
         Ok(slot)
+    }
+
+    /// Gives the host the text with the files that it includes with these options, if it has another one. It takes the
+    /// program's place: nothing was made of it, or the build would have been refused.
+    fn post_includes(&self, build: &mut Build, options: &[u8]) -> ClResult<()> {
+        let expanded = includes::expand(&self.source, options);
+        if expanded != build.expanded {
+            self.connection().send(&Release { id: self.id.into(), reserved: U32::ZERO }, &[], &[])?;
+            let create = context::create(self.id, self.context.id());
+            post_source(self.connection(), create, expanded.as_ref().unwrap_or(&self.source))?;
+            build.expanded = expanded;
+        }
+        Ok(())
     }
 
     fn end_build(&self, slot: &Slot) -> ClResult<()> {
@@ -234,7 +255,7 @@ impl Object<Program> {
             CL_PROGRAM_CONTEXT => Info::handle(self.context.handle()),
             CL_PROGRAM_NUM_DEVICES => Info::value(devices.len() as u32),
             CL_PROGRAM_DEVICES => Info::handles(device::handles(devices).into_iter()),
-            CL_PROGRAM_SOURCE => Info::text(&self.source),
+            CL_PROGRAM_SOURCE => Info::text(&String::from_utf8_lossy(&self.source)),
             // "a zero size ... if there is no binary available": binaries stay on the host.
             CL_PROGRAM_BINARY_SIZES => Info::list(&vec![0usize; devices.len()]),
             CL_PROGRAM_BINARIES => Info::untouched(devices.len() * size_of::<usize>()),
