@@ -55,6 +55,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("large transfer both ways", large_transfer),
     ("a program that does not compile", failing_build),
     ("a program that includes files", included_files),
+    ("a program from its own binary", own_binary),
     ("a build does not hold up another queue", build_beside_kernels),
 ];
 
@@ -494,5 +495,22 @@ fn included_files(bench: &Bench) -> Result<()> {
         call.set_arg(&data);
     })?;
     ensure!(bench.gpu.download(&data, 3)? == [5, 10, 15], "products differ");
+    Ok(())
+}
+
+fn own_binary(bench: &Bench) -> Result<()> {
+    let source = "kernel void f(global int *x) { x[get_global_id(0)] += AMOUNT; }";
+    let binaries = bench.gpu.program(source, "-DAMOUNT=3")?.get_binaries()?;
+    let binaries: Vec<&[u8]> = binaries.iter().map(Vec::as_slice).collect();
+    ensure!(binaries.iter().all(|binary| !binary.is_empty()), "a program that was built has no binary");
+    let program = Program::create_and_build_from_binary(&bench.gpu.context, &binaries, "")?;
+    let data = bench.gpu.upload(&[1, 2, 3_i32])?;
+    // SAFETY: a buffer of one int per work-item, as the kernel declares.
+    bench.gpu.run(&program, "f", &[3], &[], |call| unsafe {
+        call.set_arg(&data);
+    })?;
+    ensure!(bench.gpu.download(&data, 3)? == [4, 5, 6], "sums differ");
+    let damaged = Program::create_and_build_from_binary(&bench.gpu.context, &[&binaries[0][1..]], "");
+    ensure!(damaged.is_err(), "a damaged binary is accepted");
     Ok(())
 }

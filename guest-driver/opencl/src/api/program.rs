@@ -3,6 +3,8 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
+use opencl_sys::{CL_INVALID_BINARY, CL_SUCCESS};
+
 use crate::boundary::callback::{Callback, HandleFn, UserData};
 use crate::boundary::object::{Handle, Object, RawHandle};
 use crate::boundary::pointer::{Bytes, In, Out};
@@ -23,7 +25,7 @@ pub(super) fn create_with_source(
     // CL_INVALID_VALUE if count is zero or if strings or any entry in strings is NULL.
     refuse_if(count == 0, ClError::INVALID_VALUE)?;
     let strings = strings.strings(count as usize, lengths).ok_or(ClError::INVALID_VALUE)?;
-    Ok(Program::with_source(context, &strings.concat())?.hand_out())
+    Ok(Program::with_source(context, strings.concat())?.hand_out())
 }
 
 /// `clRetainProgram`.
@@ -137,11 +139,20 @@ pub(super) fn create_with_binary(
     // CL_INVALID_VALUE if device_list is NULL or num_devices is zero, or if lengths or binaries is NULL.
     let missing = num_devices == 0 || device_list.is_null() || lengths.is_null() || binaries.is_null();
     refuse_if(missing, ClError::INVALID_VALUE)?;
-    let devices = self::device_list(context, num_devices, device_list)?;
-    // CL_INVALID_BINARY if an invalid program binary was encountered for any device: this driver gives none out, so
-    // whatever this is, it is from somewhere else.
-    binary_status.fill(&vec![opencl_sys::CL_INVALID_BINARY; devices.len()]);
-    Err(ClError(opencl_sys::CL_INVALID_BINARY))
+    self::device_list(context, num_devices, device_list)?;
+    let count = num_devices as usize;
+    let binaries = binaries.arrays(count, lengths).ok_or(ClError::INVALID_VALUE)?;
+    // CL_INVALID_VALUE if any entry in binaries is NULL or its length is zero.
+    let Some(binaries) = binaries.into_iter().collect::<Option<Vec<_>>>() else {
+        binary_status.fill(&vec![ClError::INVALID_VALUE.0; count]);
+        return Err(ClError::INVALID_VALUE);
+    };
+    // One text for all devices: a binary that differs from another device's is none of ours.
+    let same = binaries.iter().all(|binary| *binary == binaries[0]);
+    let program =
+        if same { Program::with_binary(context, &binaries[0]) } else { Err(ClError(CL_INVALID_BINARY)) };
+    binary_status.fill(&vec![program.as_ref().map_or_else(|error| error.0, |_| CL_SUCCESS); count]);
+    Ok(program?.hand_out())
 }
 
 /// `clCreateProgramWithBuiltInKernels`.

@@ -34,6 +34,7 @@ impl Answer {
             // param_value is not NULL.
             refuse_if(self.size < info.size(), ClError::INVALID_VALUE)?;
             self.value.fill(info.bytes());
+            self.value.fill_pointed(info.behind_pointers());
         }
         self.size_ret.set(info.size());
         Ok(())

@@ -130,6 +130,14 @@ impl In<*const c_char> {
     }
 }
 
+impl In<*const u8> {
+    /// `count` arrays as long as `lengths` says; `None` for one that is NULL or empty.
+    pub(crate) fn arrays(&self, count: usize, lengths: In<usize>) -> Option<Vec<Option<Vec<u8>>>> {
+        let arrays = self.values(count)?.into_iter().zip(lengths.values(count)?);
+        Some(arrays.map(|(array, len)| In(array).values(len).filter(|array| !array.is_empty())).collect())
+    }
+}
+
 /// Bytes that are read during the call.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes(*const u8);
@@ -211,6 +219,18 @@ impl<T: Copy> Out<T> {
                 // SAFETY: `from_c` was promised room for what the specification says is written.
                 unsafe { self.0.add(index).write_unaligned(*value) }
             }
+        }
+    }
+}
+
+impl Out<u8> {
+    /// Writes to where the pointers at this place point, unless they are NULL: one for each of `contents`.
+    pub(crate) fn fill_pointed(&self, contents: &[Vec<u8>]) {
+        for (index, content) in contents.iter().enumerate() {
+            // SAFETY: `from_c` was promised as many pointers as the specification says are read.
+            let pointer = unsafe { self.0.cast::<*mut u8>().add(index).read_unaligned() };
+            // Each of which is NULL, or has room for what the application was told.
+            Out(pointer).fill(content);
         }
     }
 }

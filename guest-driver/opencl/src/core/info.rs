@@ -8,8 +8,8 @@ use crate::boundary::object::RawHandle;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Info {
     bytes: Vec<u8>,
-    /// Bytes of the application's that belong to the answer but are left as they are.
-    untouched: usize,
+    /// Instead of bytes: what goes to where each pointer in the application's array points.
+    pointed: Vec<Vec<u8>>,
 }
 
 impl Info {
@@ -43,9 +43,14 @@ impl Info {
         Info::list(&handles.map(RawHandle::bits).collect::<Vec<_>>())
     }
 
-    /// `size` bytes that are left as the application has them.
-    pub(crate) fn untouched(size: usize) -> Info {
-        Info { bytes: Vec::new(), untouched: size }
+    /// An answer for an application that gives an array of pointers, one for each of these.
+    pub(crate) fn pointed(contents: Vec<Vec<u8>>) -> Info {
+        Info { bytes: Vec::new(), pointed: contents }
+    }
+
+    /// What goes to where the application's pointers point.
+    pub(crate) fn behind_pointers(&self) -> &[Vec<u8>] {
+        &self.pointed
     }
 
     /// What is written.
@@ -55,13 +60,13 @@ impl Info {
 
     /// The size that the application is told.
     pub(crate) fn size(&self) -> usize {
-        self.bytes.len() + self.untouched
+        self.bytes.len() + self.pointed.len() * size_of::<*mut u8>()
     }
 }
 
 impl From<Vec<u8>> for Info {
     fn from(bytes: Vec<u8>) -> Info {
-        Info { bytes, untouched: 0 }
+        Info { bytes, pointed: Vec::new() }
     }
 }
 
@@ -86,8 +91,7 @@ mod tests {
         assert_eq!(Info::text("ab").bytes(), b"ab\0");
         assert_eq!(Info::value(7u64).size(), 8);
         assert_eq!(Info::list::<u64>(&[]).size(), 0);
-        assert_eq!(Info::untouched(16).size(), 16);
-        assert!(Info::untouched(16).bytes().is_empty());
+        assert_eq!(Info::pointed(vec![vec![7; 100]; 2]).size(), 16);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The object model, in safe Rust.
 
+mod binary;
 pub(crate) mod buffer;
 pub(crate) mod completion;
 pub(crate) mod connection;

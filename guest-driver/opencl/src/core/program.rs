@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use opencl_sys::{
-    CL_BUILD_IN_PROGRESS, CL_BUILD_NONE, CL_PROGRAM_BINARIES, CL_PROGRAM_BINARY_SIZES,
+    CL_BUILD_IN_PROGRESS, CL_BUILD_NONE, CL_INVALID_BINARY, CL_PROGRAM_BINARIES, CL_PROGRAM_BINARY_SIZES,
     CL_PROGRAM_BINARY_TYPE, CL_PROGRAM_BINARY_TYPE_NONE, CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE,
     CL_PROGRAM_BUILD_LOG, CL_PROGRAM_BUILD_OPTIONS, CL_PROGRAM_BUILD_STATUS, CL_PROGRAM_CONTEXT,
     CL_PROGRAM_DEVICES, CL_PROGRAM_IL, CL_PROGRAM_KERNEL_NAMES, CL_PROGRAM_NUM_DEVICES,
@@ -20,6 +20,7 @@ use zerocopy::little_endian::U32;
 
 use crate::boundary::callback::{Callback, HandleFn};
 use crate::boundary::object::{Kind, Object};
+use crate::core::binary::Binary;
 use crate::core::connection::Connection;
 use crate::core::context::{self, Context};
 use crate::core::device::{self, Device};
@@ -36,6 +37,8 @@ pub(crate) struct Program {
     context: Arc<Object<Context>>,
     id: u32,
     source: Vec<u8>,
+    /// The options that a program from a binary was built with: it is built with the same.
+    binary_options: Option<Vec<u8>>,
     build: Mutex<Build>,
     kernels: AtomicUsize,
 }
@@ -92,14 +95,30 @@ fn post_source(connection: &Connection, create: Create, source: &[u8]) -> ClResu
 
 impl Program {
     /// `clCreateProgramWithSource`, with the strings put together.
-    pub(crate) fn with_source(context: &Object<Context>, source: &[u8]) -> ClResult<Arc<Object<Program>>> {
+    pub(crate) fn with_source(context: &Object<Context>, source: Vec<u8>) -> ClResult<Arc<Object<Program>>> {
+        Program::new(context, source, None)
+    }
+
+    /// `clCreateProgramWithBinary`, with the binary of one device.
+    pub(crate) fn with_binary(context: &Object<Context>, binary: &[u8]) -> ClResult<Arc<Object<Program>>> {
+        // CL_INVALID_BINARY if an invalid program binary was encountered for any device.
+        let Binary { text, options } = Binary::read(binary).ok_or(ClError(CL_INVALID_BINARY))?;
+        Program::new(context, text, Some(options))
+    }
+
+    fn new(
+        context: &Object<Context>,
+        source: Vec<u8>,
+        binary_options: Option<Vec<u8>>,
+    ) -> ClResult<Arc<Object<Program>>> {
         let connection = context.connection();
         let id = connection.new_id();
-        post_source(connection, context::create(id, context.id()), source)?;
+        post_source(connection, context::create(id, context.id()), &source)?;
         Ok(Object::new(Program {
             context: context.arc(),
             id,
-            source: source.to_vec(),
+            source,
+            binary_options,
             build: Mutex::default(),
             kernels: AtomicUsize::new(0),
         }))
@@ -131,6 +150,7 @@ impl Program {
 
     /// Posts the build of devices of the context: all of them if there are none.
     fn start_build(&self, devices: &[Arc<Object<Device>>], options: &[u8]) -> ClResult<Slot> {
+        let options = self.binary_options.as_deref().unwrap_or(options);
         let indices = devices.iter().map(|device| device.index());
         let data: Vec<u8> = indices.flat_map(u32::to_le_bytes).chain(options.iter().copied()).collect();
         if data.len() > MAX_INLINE_BYTES as usize {
@@ -207,6 +227,18 @@ impl Program {
         }
     }
 
+    /// The binary of each device of the context; empty where there is none.
+    fn binaries(&self) -> Vec<Vec<u8>> {
+        let build = lock(&self.build);
+        let text = build.expanded.as_ref().unwrap_or(&self.source);
+        let options = |device: &Arc<Object<Device>>| {
+            build.options.get(&device.index()).filter(|_| build.has_executable)
+        };
+        let binary =
+            |options: &String| Binary { text: text.clone(), options: options.clone().into_bytes() }.write();
+        self.context.devices().iter().map(|device| options(device).map(binary).unwrap_or_default()).collect()
+    }
+
     fn ask(&self, param: u32) -> ClResult<Vec<u8>> {
         let question = Question { kind: InfoKind::Program, object: self.id, param, index: 0 };
         self.when_built(|| question.ask(self.connection()))
@@ -256,9 +288,10 @@ impl Object<Program> {
             CL_PROGRAM_NUM_DEVICES => Info::value(devices.len() as u32),
             CL_PROGRAM_DEVICES => Info::handles(device::handles(devices).into_iter()),
             CL_PROGRAM_SOURCE => Info::text(&String::from_utf8_lossy(&self.source)),
-            // "a zero size ... if there is no binary available": binaries stay on the host.
-            CL_PROGRAM_BINARY_SIZES => Info::list(&vec![0usize; devices.len()]),
-            CL_PROGRAM_BINARIES => Info::untouched(devices.len() * size_of::<usize>()),
+            CL_PROGRAM_BINARY_SIZES => {
+                Info::list(&self.binaries().iter().map(Vec::len).collect::<Vec<usize>>())
+            }
+            CL_PROGRAM_BINARIES => Info::pointed(self.binaries()),
             // "If program is created with clCreateProgramWithSource ... the param_value_size_ret is 0".
             CL_PROGRAM_IL => Info::default(),
             CL_PROGRAM_NUM_KERNELS
