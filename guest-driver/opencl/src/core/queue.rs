@@ -251,15 +251,19 @@ impl Object<Queue> {
 
         let copies = {
             let mut state = lock(&self.state);
-            let (wait, gathered) = self.wait_ids(request.wait)?;
-            if let Err(error) = connection.send(&body(enqueue), &wait, data) {
+            let sent = self.wait_ids(request.wait).and_then(|(wait, gathered)| {
+                connection.send(&body(enqueue), &wait, data)?;
+                gathered.into_iter().for_each(|id| connection.release(id));
+                Ok(())
+            });
+            if let Err(error) = sent {
+                // The application's callback may use this queue.
                 drop(state);
                 // Never posted, so nothing uses the memory.
                 completion.and_then(|completion| completion.take_staging());
                 self.context.tell_if_lost();
                 return Err(error);
             }
-            gathered.into_iter().for_each(|id| connection.release(id));
             state.note(self.is_in_order(), request, completion.as_ref().zip(destination))
         };
 
