@@ -247,10 +247,13 @@ pub(super) fn copy_rect(
         // dst_slice_pitch and src_row_pitch is not equal to dst_row_pitch.
         let same_pitches = from.row_pitch == to.row_pitch && from.slice_pitch == to.slice_pitch;
         refuse_if(!same_pitches, ClError::INVALID_VALUE)?;
-        // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
-        // destination regions overlap.
-        refuse_if(from.overlaps(&to), ClError::MEM_COPY_OVERLAP)?;
     }
+    // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
+    // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
+    // buffer object and they overlap.
+    let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
+    let overlaps = src_root == dst_root && from.overlaps(src_base, &to, dst_base);
+    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_COPY_BUFFER_RECT, &wait, events.wants_event());
     events.give(transfer::copy_rect(queue, &request, (src, from), (dst, to))?);
