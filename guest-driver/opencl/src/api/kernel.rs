@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use opencl_sys::{CL_COMMAND_NDRANGE_KERNEL, CL_COMMAND_TASK};
+use paragpu_protocol::command::Opcode;
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::ArgKind;
 
@@ -17,9 +18,6 @@ use crate::core::kernel::{Kernel, Range};
 use crate::core::program::Program;
 use crate::core::queue::{Queue, Request};
 
-/// Longest name that is asked for; the protocol carries no longer one, and no compiler takes one.
-const MAX_NAME_BYTES: usize = 4096;
-
 /// `clCreateKernel`.
 pub(super) fn create(program: Handle<Program>, kernel_name: Bytes) -> ClResult<RawHandle> {
     let program = program.get()?;
@@ -27,7 +25,9 @@ pub(super) fn create(program: Handle<Program>, kernel_name: Bytes) -> ClResult<R
     let name = kernel_name.string(0).ok_or(ClError::INVALID_VALUE)?;
     // CL_INVALID_KERNEL_NAME if kernel_name is not found in program. The host knows.
     let name = String::from_utf8(name).or(Err(ClError::INVALID_KERNEL_NAME))?;
-    refuse_if(name.is_empty() || name.len() > MAX_NAME_BYTES, ClError::INVALID_KERNEL_NAME)?;
+    // The protocol carries no longer one, and no compiler takes one.
+    let is_long = name.len() > Opcode::CreateKernel.max_data() as usize;
+    refuse_if(name.is_empty() || is_long, ClError::INVALID_KERNEL_NAME)?;
     Ok(Kernel::new(program, &name)?.hand_out())
 }
 

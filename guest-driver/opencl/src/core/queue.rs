@@ -104,6 +104,11 @@ impl<'a> Request<'a> {
     pub(crate) fn new(command: u32, wait: &'a [Arc<Object<Event>>], wants_event: bool) -> Request<'a> {
         Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command }
     }
+
+    /// The same, blocking if the application says so.
+    pub(crate) fn blocking(self, blocking: u32) -> Request<'a> {
+        Request { is_blocking: blocking != 0, ..self }
+    }
 }
 
 /// What is left of a command for this side to hold. Of a command without event, payload and wait: nothing.
