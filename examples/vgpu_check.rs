@@ -8,8 +8,10 @@ use std::ffi::c_void;
 use std::ptr;
 
 use anyhow::{Result, ensure};
+use cl3::kernel::CL_KERNEL_MAX_SUB_GROUP_SIZE_FOR_NDRANGE;
 use clap::Parser;
 use opencl3::command_queue::CommandQueue;
+use opencl3::error_codes::{CL_INVALID_KERNEL_NAME, CL_INVALID_VALUE, CL_MEM_COPY_OVERLAP};
 use opencl3::event::{Event, create_user_event, set_user_event_status};
 use opencl3::kernel::{ExecuteKernel, Kernel};
 use opencl3::memory::{Buffer, CL_MAP_READ, CL_MAP_WRITE, CL_MEM_COPY_HOST_PTR, CL_MEM_READ_WRITE, ClMem};
@@ -57,6 +59,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a program that includes files", included_files),
     ("a program from its own binary", own_binary),
     ("a build does not hold up another queue", build_beside_kernels),
+    ("mistakes are errors and cost the context nothing", mistakes),
 ];
 
 fn main() -> Result<()> {
@@ -421,6 +424,61 @@ fn failing_build(bench: &Bench) -> Result<()> {
     };
     ensure!(error.to_string().contains("no_such_name"), "the build log does not name the mistake: {error}");
     Ok(())
+}
+
+/// Each of these is for the driver to refuse: what got through would be a fault to the host, and end the context.
+fn mistakes(bench: &Bench) -> Result<()> {
+    const INPUT_BYTES: usize = 5;
+    let kernel = Kernel::create(&bench.program, "add")?;
+    let library = match cl3::load_library() {
+        Ok(library) => library,
+        Err(error) => anyhow::bail!("{error}"),
+    };
+    let input = [0_u8; INPUT_BYTES];
+    let status = library.clGetKernelSubGroupInfo(
+        kernel.get(),
+        bench.gpu.device.id(),
+        CL_KERNEL_MAX_SUB_GROUP_SIZE_FOR_NDRANGE,
+        INPUT_BYTES,
+        input.as_ptr().cast(),
+        0,
+        ptr::null_mut(),
+        ptr::null_mut(),
+    );
+    ensure!(status == Some(CL_INVALID_VALUE), "an input of five bytes: {status:?}");
+
+    let Err(error) = Kernel::create(&bench.program, "no_such_kernel") else {
+        anyhow::bail!("a kernel that there is not was created");
+    };
+    ensure!(error.0 == CL_INVALID_KERNEL_NAME, "a kernel that there is not: {error}");
+
+    let align = bench.gpu.device.mem_base_addr_align()? as usize / 8;
+    let whole = bench.gpu.buffer::<u8>(4 * align)?;
+    // SAFETY: both origins are aligned as the device asks, and both sub-buffers within their parent.
+    let (low, mut high) = unsafe {
+        let low = whole.create_sub_buffer(CL_MEM_READ_WRITE, 0, 2 * align)?;
+        (low, whole.create_sub_buffer(CL_MEM_READ_WRITE, align, 2 * align)?)
+    };
+    // Of rows of 16 bytes the columns 0 to 3, and 2 to 5, in the half that the sub-buffers share.
+    // SAFETY: the rectangles are within both sub-buffers.
+    let copied = unsafe {
+        bench.gpu.queue.enqueue_copy_buffer_rect(
+            &low,
+            &mut high,
+            [align, 0, 0].as_ptr(),
+            [2, 0, 0].as_ptr(),
+            [4, 2, 1].as_ptr(),
+            16,
+            0,
+            16,
+            0,
+            &[],
+        )
+    };
+    let status = copied.err().map(|error| error.0);
+    ensure!(status == Some(CL_MEM_COPY_OVERLAP), "rectangles that overlap through sub-buffers: {status:?}");
+
+    vector_addition(bench)
 }
 
 fn build_beside_kernels(bench: &Bench) -> Result<()> {

@@ -19,7 +19,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// A token bucket that counts what it refused.
 #[derive(Clone, Debug)]
-pub struct RateLimit {
+struct RateLimit {
     tokens: u32,
     refilled: Instant,
     suppressed: u64,
@@ -27,12 +27,12 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// A full bucket.
-    pub fn new(now: Instant) -> RateLimit {
+    fn new(now: Instant) -> RateLimit {
         RateLimit { tokens: BURST, refilled: now, suppressed: 0 }
     }
 
     /// Takes one line. `Some` if it may go, with the number of lines refused since the last that went.
-    pub fn allow(&mut self, now: Instant) -> Option<u64> {
+    fn allow(&mut self, now: Instant) -> Option<u64> {
         let elapsed = now.saturating_duration_since(self.refilled);
         let refills = elapsed.as_millis() / REFILL.as_millis();
         if refills > 0 {

@@ -70,6 +70,17 @@ fn clinfo_shows_one_platform_with_the_hosts_devices() {
 }
 
 #[test]
+fn the_driver_is_disabled_by_a_word_and_not_by_a_zero() {
+    let daemon = Daemon::start();
+    for (value, is_there) in [("0", true), ("1", false)] {
+        let variable = format!("PARAGPU_DISABLE={value}");
+        let output = daemon.run(Path::new("env")).args([&variable, "clinfo", "-l"]).output().unwrap();
+        let list = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(list.contains("paragpu"), is_there, "{variable}: {list}");
+    }
+}
+
+#[test]
 fn exit_status_and_output_pass_through() {
     let daemon = Daemon::start();
     let output = daemon.run(Path::new("sh")).args(["-c", "echo out; echo err >&2; exit 7"]).output().unwrap();

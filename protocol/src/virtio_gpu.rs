@@ -4,8 +4,6 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// virtio device id of virtio-gpu.
-pub const DEVICE_ID: u32 = 16;
 /// `VIRTIO_GPU_F_VIRGL`: 3D commands, capsets and contexts.
 pub const F_VIRGL: u64 = 1 << 0;
 /// `VIRTIO_GPU_F_EDID`: `GET_EDID`.
@@ -13,9 +11,7 @@ pub const F_EDID: u64 = 1 << 1;
 
 /// Queue index of the control queue.
 pub const CONTROL_QUEUE: usize = 0;
-/// Queue index of the cursor queue.
-pub const CURSOR_QUEUE: usize = 1;
-/// Number of queues.
+/// Number of queues: control, then cursor.
 pub const QUEUES: usize = 2;
 
 /// `VIRTIO_GPU_FLAG_FENCE` in [`Header::flags`]: the response means that the command's effects are there.
@@ -24,7 +20,7 @@ pub const FLAG_FENCE: u32 = 1 << 0;
 pub const FLAG_INFO_RING_IDX: u32 = 1 << 1;
 
 /// Number of display outputs in `GET_DISPLAY_INFO`'s answer.
-pub const MAX_SCANOUTS: usize = 16;
+const MAX_SCANOUTS: usize = 16;
 
 macro_rules! numbers {
     ($(#[$doc:meta])* $enum:ident { $( $(#[$variant_doc:meta])* $name:ident = $code:literal, )* }) => {

@@ -16,7 +16,7 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Responses that may wait for the executor without limit of time. A mainline driver's control queue has 256
 /// descriptors.
-pub const MAX_PATIENT_RELEASES: usize = 64;
+const MAX_PATIENT_RELEASES: usize = 64;
 
 /// Names a request between arrival and response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -30,6 +30,8 @@ impl ClError {
     pub const INVALID_PROGRAM_EXECUTABLE: ClError = ClError(-45);
     /// `CL_INVALID_KERNEL_NAME`
     pub const INVALID_KERNEL_NAME: ClError = ClError(-46);
+    /// `CL_INVALID_ARG_INDEX`
+    pub const INVALID_ARG_INDEX: ClError = ClError(-49);
     /// `CL_INVALID_ARG_VALUE`
     pub const INVALID_ARG_VALUE: ClError = ClError(-50);
     /// `CL_INVALID_ARG_SIZE`

@@ -2,7 +2,8 @@
 //! boundary of OpenCL, and inherited descriptors.
 //!
 //! Everything that leaves this module is safe to use in any order and with any numbers, but for the functions that
-//! take over descriptors.
+//! take over or close inherited descriptors, and for the guard of a mapping, which must not outlive it: their callers
+//! (`daemon`, `vhost::memory`) say why that holds.
 
 pub mod compute;
 pub mod compute_probe;

@@ -7,7 +7,7 @@ use virtio_queue::{Error as VirtqueueError, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Most entries of a queue.
-pub const MAX_QUEUE_SIZE: u16 = 1024;
+const MAX_QUEUE_SIZE: u16 = 1024;
 
 /// Most writable descriptors of one request that are used: responses are about a kilobyte at most, in one piece
 /// or two.

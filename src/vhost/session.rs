@@ -24,7 +24,7 @@ use crate::recorder::{MAX_CONTROL_RECORD, Recorder};
 use crate::vgpu::{Lifecycle, Vgpu};
 
 /// Time that an executor has for letting go of guest memory when the front end stops the rings.
-pub const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
+const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Requests taken from a queue before anything else gets its turn.
 const REQUESTS_PER_TURN: usize = 64;

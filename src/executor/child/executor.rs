@@ -16,7 +16,6 @@ use super::backend::Backend;
 use super::builds::Builds;
 use super::completion::Notifier;
 use super::context::Context;
-
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};

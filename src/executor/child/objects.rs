@@ -17,6 +17,16 @@ use super::region::Taken;
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
 
+/// The handle, for what uses it.
+pub(crate) fn handle<T>(host: &Host<T>) -> Result<&T, ClError> {
+    host.as_ref().map_err(|error| *error)
+}
+
+/// How the creation went, for whoever waits for it.
+pub(crate) fn creation<T>(host: &Host<T>) -> Result<(), ClError> {
+    handle(host).map(|_| ())
+}
+
 /// Status of a command that has not started (`CL_QUEUED`), or of an open user event (`CL_SUBMITTED` would be as
 /// good: all that counts is that it is positive).
 const QUEUED: i32 = 3;

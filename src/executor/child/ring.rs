@@ -4,7 +4,7 @@ use std::fmt;
 use std::hint::spin_loop;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use paragpu_protocol::fault::Fault;
@@ -121,11 +121,7 @@ impl<B: Backend> RingThread<B> {
                         self.fail(fault, &format!("the ring cannot be started: {fault}"));
                     }
                 }
-                Ok(Control::Removed { region }) => {
-                    if self.ring.as_ref().is_some_and(|ring| ring.region == region) {
-                        self.end();
-                    }
-                }
+                Ok(Control::Removed { region }) => self.removed(region),
                 Ok(Control::Fail(fault, reason)) => self.fail(fault, &reason),
                 Ok(Control::Resume) => {
                     self.paused = false;
@@ -157,24 +153,26 @@ impl<B: Backend> RingThread<B> {
                 drop(quiesced);
                 return Continue(());
             }
-            match self.control.recv_timeout(Duration::ZERO) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Control::Destroy) | Err(RecvTimeoutError::Disconnected) => return Break(()),
+            match self.control.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                Ok(Control::Destroy) | Err(TryRecvError::Disconnected) => return Break(()),
                 Ok(Control::Resume) => {
                     self.paused = false;
                     self.notify(|notifier| notifier.pause(false));
                     return Continue(());
                 }
                 Ok(Control::Fail(fault, reason)) => self.fail(fault, &reason),
-                Ok(Control::Removed { region }) => {
-                    if self.ring.as_ref().is_some_and(|ring| ring.region == region) {
-                        self.end();
-                    }
-                }
+                Ok(Control::Removed { region }) => self.removed(region),
                 Ok(Control::Start { .. } | Control::Quiesce(_)) => {
                     log::warn!("context {}: asked to start or stop while stopping", self.id);
                 }
             }
+        }
+    }
+
+    fn removed(&mut self, region: u32) {
+        if self.ring.as_ref().is_some_and(|ring| ring.region == region) {
+            self.end();
         }
     }
 

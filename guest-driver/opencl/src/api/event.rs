@@ -27,9 +27,7 @@ pub(super) fn set_user_status(event: Handle<Event>, execution_status: i32) -> Cl
     refuse_if(!event.is_user(), ClError::INVALID_EVENT)?;
     // CL_INVALID_VALUE if the execution_status is not CL_COMPLETE or a negative integer value.
     refuse_if(execution_status > CL_COMPLETE, ClError::INVALID_VALUE)?;
-    event.set_user_status(execution_status)?;
-    event.settle();
-    Ok(())
+    event.set_user_status(execution_status)
 }
 
 /// `clRetainEvent`.

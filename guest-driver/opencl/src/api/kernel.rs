@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use opencl_sys::{CL_COMMAND_NDRANGE_KERNEL, CL_COMMAND_TASK};
+use paragpu_protocol::command::Opcode;
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::ArgKind;
 
@@ -17,9 +18,6 @@ use crate::core::kernel::{Kernel, Range};
 use crate::core::program::Program;
 use crate::core::queue::{Queue, Request};
 
-/// Longest name that is asked for; the protocol carries no longer one, and no compiler takes one.
-const MAX_NAME_BYTES: usize = 4096;
-
 /// `clCreateKernel`.
 pub(super) fn create(program: Handle<Program>, kernel_name: Bytes) -> ClResult<RawHandle> {
     let program = program.get()?;
@@ -27,7 +25,9 @@ pub(super) fn create(program: Handle<Program>, kernel_name: Bytes) -> ClResult<R
     let name = kernel_name.string(0).ok_or(ClError::INVALID_VALUE)?;
     // CL_INVALID_KERNEL_NAME if kernel_name is not found in program. The host knows.
     let name = String::from_utf8(name).or(Err(ClError::INVALID_KERNEL_NAME))?;
-    refuse_if(name.is_empty() || name.len() > MAX_NAME_BYTES, ClError::INVALID_KERNEL_NAME)?;
+    // The protocol carries no longer one, and no compiler takes one.
+    let is_long = name.len() > Opcode::CreateKernel.max_data() as usize;
+    refuse_if(name.is_empty() || is_long, ClError::INVALID_KERNEL_NAME)?;
     Ok(Kernel::new(program, &name)?.hand_out())
 }
 
@@ -144,6 +144,12 @@ pub(super) fn work_group_info(
     Ok(kernel.ask(InfoKind::KernelWorkGroup, param_name, device.index(), &[])?.into())
 }
 
+/// "CL_INVALID_VALUE if the size in bytes specified by input_value_size is not valid for param_name": up to three sizes,
+/// or one, or nothing. Which of these the host tells apart, but to the protocol anything else is a fault.
+fn is_sub_group_input(size: usize) -> bool {
+    size <= 3 * size_of::<usize>() && size.is_multiple_of(size_of::<usize>())
+}
+
 /// `clGetKernelSubGroupInfo`.
 pub(super) fn sub_group_info(
     kernel: Handle<Kernel>,
@@ -152,12 +158,9 @@ pub(super) fn sub_group_info(
     input_value_size: usize,
     input_value: Bytes,
 ) -> ClResult<Info> {
-    /// Three sizes are the longest input.
-    const MAX_INPUT_BYTES: usize = 3 * size_of::<usize>();
     let kernel = kernel.get()?;
     let device = device_for(kernel, &device)?;
-    // CL_INVALID_VALUE if the size in bytes specified by input_value_size is not valid for param_name.
-    refuse_if(input_value_size > MAX_INPUT_BYTES, ClError::INVALID_VALUE)?;
+    refuse_if(!is_sub_group_input(input_value_size), ClError::INVALID_VALUE)?;
     let input = input_value.get(input_value_size).unwrap_or_default();
     Ok(kernel.ask(InfoKind::KernelSubGroup, param_name, device.index(), input)?.into())
 }
@@ -170,13 +173,13 @@ fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
 
 /// Checks the work-group size that the application wants.
 fn check_local(kernel: &Kernel, device: &Device, range: &Range) -> ClResult<()> {
-    let limits = kernel.limits(device)?;
-    let is_required = limits.required != [0; 3];
     let Some(local) = range.local else {
         // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
         // OpenCL 2.1. Since then the host may choose, and it knows the required size.
         return Ok(());
     };
+    let limits = kernel.limits(device)?;
+    let is_required = limits.required != [0; 3];
     let local64 = local.map(|size| size as u64);
     // CL_INVALID_WORK_GROUP_SIZE if local_work_size is specified and does not match the required work-group size for
     // kernel in the program source.
@@ -239,9 +242,7 @@ pub(super) fn enqueue_nd_range(
     // global_work_offset for any dimensions is greater than the maximum value representable by size_t on the device.
     let overflows = (0..3).any(|dim| range.global[dim].checked_add(range.offset[dim]).is_none());
     refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
-    if range.local.is_some() {
-        check_local(kernel, queue.device(), &range)?;
-    }
+    check_local(kernel, queue.device(), &range)?;
     events.give(kernel.enqueue(queue, &request, range)?);
     Ok(())
 }
@@ -256,4 +257,15 @@ pub(super) fn enqueue_task(queue: Handle<Queue>, kernel: Handle<Kernel>, events:
     let request = Request::new(CL_COMMAND_TASK, &wait, events.wants_event());
     events.give(kernel.enqueue(queue, &request, range)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_group_inputs_are_whole_sizes() {
+        let accepted = (0..64).filter(|size| is_sub_group_input(*size)).collect::<Vec<_>>();
+        assert_eq!(accepted, [0, 8, 16, 24]);
+    }
 }

@@ -62,10 +62,7 @@ pub(super) fn read(
     let part = part(buffer, offset, size, ptr)?;
     let wait = events.wait_list(queue.context())?;
     check_host_access(buffer, CL_MEM_HOST_WRITE_ONLY)?;
-    let request = Request {
-        is_blocking: blocking != 0,
-        ..Request::new(CL_COMMAND_READ_BUFFER, &wait, events.wants_event())
-    };
+    let request = Request::new(CL_COMMAND_READ_BUFFER, &wait, events.wants_event()).blocking(blocking);
     if size == 0 {
         events.give(queue.enqueue_nothing(&request)?.event);
     } else {
@@ -89,10 +86,7 @@ pub(super) fn write(
     let part = part(buffer, offset, size, ptr)?;
     let wait = events.wait_list(queue.context())?;
     check_host_access(buffer, CL_MEM_HOST_READ_ONLY)?;
-    let request = Request {
-        is_blocking: blocking != 0,
-        ..Request::new(CL_COMMAND_WRITE_BUFFER, &wait, events.wants_event())
-    };
+    let request = Request::new(CL_COMMAND_WRITE_BUFFER, &wait, events.wants_event()).blocking(blocking);
     if size == 0 {
         events.give(queue.enqueue_nothing(&request)?.event);
     } else {
@@ -110,15 +104,27 @@ fn three(values: In<usize>) -> ClResult<[usize; 3]> {
 /// A rectangle that lies in the buffer.
 fn rect_in(
     buffer: &Buffer,
-    origin: [usize; 3],
+    origin: In<usize>,
     region: [usize; 3],
     [row_pitch, slice_pitch]: [usize; 2],
 ) -> ClResult<Rect> {
-    let rect = Rect::new(origin, region, row_pitch, slice_pitch)?;
+    let rect = Rect::new(three(origin)?, region, row_pitch, slice_pitch)?;
     // CL_INVALID_VALUE if the region being read or written specified by (buffer_origin, region, buffer_row_pitch,
     // buffer_slice_pitch) is out of bounds.
     refuse_if(rect.end() > buffer.size(), ClError::INVALID_VALUE)?;
     Ok(rect)
+}
+
+/// The rectangle in the application's memory that goes with one in a buffer.
+fn layout(
+    ptr: AppMemory,
+    origin: In<usize>,
+    region: [usize; 3],
+    [row_pitch, slice_pitch]: [usize; 2],
+) -> ClResult<Rect> {
+    // CL_INVALID_VALUE if ptr is NULL.
+    refuse_if(ptr.is_null(), ClError::INVALID_VALUE)?;
+    Rect::new(three(origin)?, region, row_pitch, slice_pitch)
 }
 
 /// `clEnqueueReadBufferRect`.
@@ -140,16 +146,11 @@ pub(super) fn read_rect(
     let (queue, buffer) = (queue.get()?, buffer.get()?);
     check(queue, buffer)?;
     let region = three(region)?;
-    let rect = rect_in(buffer, three(buffer_origin)?, region, [buffer_row_pitch, buffer_slice_pitch])?;
-    let layout = Rect::new(three(host_origin)?, region, host_row_pitch, host_slice_pitch)?;
-    // CL_INVALID_VALUE if ptr is NULL.
-    refuse_if(ptr.is_null(), ClError::INVALID_VALUE)?;
+    let rect = rect_in(buffer, buffer_origin, region, [buffer_row_pitch, buffer_slice_pitch])?;
+    let layout = layout(ptr, host_origin, region, [host_row_pitch, host_slice_pitch])?;
     let wait = events.wait_list(queue.context())?;
     check_host_access(buffer, CL_MEM_HOST_WRITE_ONLY)?;
-    let request = Request {
-        is_blocking: blocking != 0,
-        ..Request::new(CL_COMMAND_READ_BUFFER_RECT, &wait, events.wants_event())
-    };
+    let request = Request::new(CL_COMMAND_READ_BUFFER_RECT, &wait, events.wants_event()).blocking(blocking);
     events.give(transfer::read_rect(queue, &request, (buffer, rect), (ptr, layout))?);
     Ok(())
 }
@@ -173,15 +174,11 @@ pub(super) fn write_rect(
     let (queue, buffer) = (queue.get()?, buffer.get()?);
     check(queue, buffer)?;
     let region = three(region)?;
-    let rect = rect_in(buffer, three(buffer_origin)?, region, [buffer_row_pitch, buffer_slice_pitch])?;
-    let layout = Rect::new(three(host_origin)?, region, host_row_pitch, host_slice_pitch)?;
-    refuse_if(ptr.is_null(), ClError::INVALID_VALUE)?;
+    let rect = rect_in(buffer, buffer_origin, region, [buffer_row_pitch, buffer_slice_pitch])?;
+    let layout = layout(ptr, host_origin, region, [host_row_pitch, host_slice_pitch])?;
     let wait = events.wait_list(queue.context())?;
     check_host_access(buffer, CL_MEM_HOST_READ_ONLY)?;
-    let request = Request {
-        is_blocking: blocking != 0,
-        ..Request::new(CL_COMMAND_WRITE_BUFFER_RECT, &wait, events.wants_event())
-    };
+    let request = Request::new(CL_COMMAND_WRITE_BUFFER_RECT, &wait, events.wants_event()).blocking(blocking);
     events.give(transfer::write_rect(queue, &request, (buffer, rect), (ptr, layout))?);
     Ok(())
 }
@@ -240,17 +237,20 @@ pub(super) fn copy_rect(
     check(queue, src)?;
     check(queue, dst)?;
     let region = three(region)?;
-    let from = rect_in(src, three(src_origin)?, region, [src_row_pitch, src_slice_pitch])?;
-    let to = rect_in(dst, three(dst_origin)?, region, [dst_row_pitch, dst_slice_pitch])?;
+    let from = rect_in(src, src_origin, region, [src_row_pitch, src_slice_pitch])?;
+    let to = rect_in(dst, dst_origin, region, [dst_row_pitch, dst_slice_pitch])?;
     if src.handle() == dst.handle() {
         // CL_INVALID_VALUE if src_buffer and dst_buffer are the same buffer object and src_slice_pitch is not equal to
         // dst_slice_pitch and src_row_pitch is not equal to dst_row_pitch.
         let same_pitches = from.row_pitch == to.row_pitch && from.slice_pitch == to.slice_pitch;
         refuse_if(!same_pitches, ClError::INVALID_VALUE)?;
-        // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
-        // destination regions overlap.
-        refuse_if(from.overlaps(&to), ClError::MEM_COPY_OVERLAP)?;
     }
+    // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
+    // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
+    // buffer object and they overlap.
+    let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
+    let overlaps = src_root == dst_root && from.overlaps(src_base, &to, dst_base);
+    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_COPY_BUFFER_RECT, &wait, events.wants_event());
     events.give(transfer::copy_rect(queue, &request, (src, from), (dst, to))?);

@@ -5,7 +5,7 @@
 //! some microseconds goes through the kernel to sleep.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paragpu_protocol::command::{Body, Release};
@@ -17,6 +17,7 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use crate::core::error::{ClError, ClResult};
+use crate::core::lock;
 use crate::core::slots::{Slot, SlotPool};
 use crate::core::staging::{Staging, StagingPool};
 use crate::debug::debug;
@@ -95,11 +96,6 @@ impl Retired {
 }
 
 static CURRENT: Mutex<Option<Arc<Connection>>> = Mutex::new(None);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic is caught at the C boundary; what these mutexes guard is consistent at every await of the lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Connection {
     /// The process's connection: opened at first use, and anew after the host lost the old one.

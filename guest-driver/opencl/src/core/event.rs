@@ -163,24 +163,6 @@ impl Event {
         }
     }
 
-    /// `clSetUserEventStatus`.
-    pub(crate) fn set_user_status(&self, new: i32) -> ClResult<()> {
-        let Source::User(status, changed) = &self.source else {
-            return Err(ClError::INVALID_EVENT);
-        };
-        {
-            let mut status = lock(status);
-            // CL_INVALID_OPERATION if the execution_status for event has already been changed by a previous call.
-            if *status <= CL_COMPLETE {
-                return Err(ClError::INVALID_OPERATION);
-            }
-            *status = new;
-        }
-        changed.notify_all();
-        let body = SetUserEvent { event: self.id.into(), status: new.into() };
-        self.context.connection().send(&body, &[], &[])
-    }
-
     /// `clGetEventProfilingInfo`.
     pub(crate) fn profiling_info(&self, param: u32) -> ClResult<Info> {
         // CL_PROFILING_INFO_NOT_AVAILABLE if the CL_QUEUE_PROFILING_ENABLE flag is not set for the command-queue, if
@@ -221,6 +203,27 @@ impl Object<Event> {
             // CL_INVALID_VALUE if param_name is not one of the supported values.
             _ => return Err(ClError::INVALID_VALUE),
         })
+    }
+
+    /// `clSetUserEventStatus`. Calls the event's callbacks.
+    pub(crate) fn set_user_status(&self, new: i32) -> ClResult<()> {
+        let Source::User(status, changed) = &self.source else {
+            return Err(ClError::INVALID_EVENT);
+        };
+        {
+            let mut status = lock(status);
+            // CL_INVALID_OPERATION if the execution_status for event has already been changed by a previous call.
+            if *status <= CL_COMPLETE {
+                return Err(ClError::INVALID_OPERATION);
+            }
+            *status = new;
+        }
+        changed.notify_all();
+        let body = SetUserEvent { event: self.id.into(), status: new.into() };
+        let sent = self.context.connection().send(&body, &[], &[]);
+        // On a lost connection too: it is this side that the event has ended for, and nothing else calls them.
+        self.settle();
+        sent
     }
 
     /// `clSetEventCallback`. May call the callback at once.

@@ -7,9 +7,7 @@ use opencl_sys::{
     CL_KERNEL_ATTRIBUTES, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, CL_KERNEL_CONTEXT, CL_KERNEL_FUNCTION_NAME,
     CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM, CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
 };
-use paragpu_protocol::command::{
-    CreateKernel, EnqueueKernel, Release, SetArgLocal, SetArgObject, SetArgValue,
-};
+use paragpu_protocol::command::{CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgValue};
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
@@ -102,9 +100,7 @@ impl Kernel {
     /// `clCreateKernel`: waits for the host, which alone knows the names and the arguments.
     pub(crate) fn new(program: &Object<Program>, name: &str) -> ClResult<Arc<Object<Kernel>>> {
         program.when_built(|| {
-            let connection = program.context().connection();
-            let id = connection.new_id();
-            let args = create(connection, id, program.id(), name).inspect_err(|_| connection.release(id))?;
+            let (id, args) = create(program.context().connection(), program.id(), name)?;
             Ok(Object::new(Kernel {
                 id,
                 name: name.to_owned(),
@@ -278,26 +274,37 @@ impl Object<Kernel> {
     }
 }
 
-/// Creates a kernel on the host and returns its arguments.
-fn create(connection: &Connection, id: u32, program: u32, name: &str) -> ClResult<Vec<ArgInfo>> {
+/// Creates a kernel on the host and returns its id and its arguments.
+fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, Vec<ArgInfo>)> {
     let mut room = FEW_ARGS_BYTES;
     loop {
         let info = connection.staging(room)?;
         let slot = connection.slot()?;
+        let id = connection.new_id();
         let create = Create { reply: slot.to_ref(), ..context::create(id, program) };
         connection.send(&CreateKernel { create, info: info.span() }, &[], name.as_bytes())?;
-        let len = connection.wait(&slot).ok()?.len as usize;
-        if len <= room {
+        // From here on the host knows the id, even if it could not make the kernel. Not before: to release what was
+        // never created is a fault.
+        let described = connection.wait(&slot).ok().and_then(|outcome| {
+            let len = outcome.len as usize;
+            if len > room {
+                return Ok(None);
+            }
             let mut bytes = vec![0; len];
             info.read(0, &mut bytes);
-            return parse_info(&bytes).ok_or(ClError::OUT_OF_RESOURCES);
+            parse_info(&bytes).map(Some).ok_or(ClError::OUT_OF_RESOURCES)
+        });
+        if let Ok(Some(args)) = described {
+            return Ok((id, args));
         }
-        room = size_of::<KernelInfo>() + size_of::<ArgInfo>() * MAX_KERNEL_ARGS as usize;
-        if len > room {
+        connection.release(id);
+        described?;
+        // It has more arguments than there was room for: it is made again, described in full.
+        let most = size_of::<KernelInfo>() + size_of::<ArgInfo>() * MAX_KERNEL_ARGS as usize;
+        if room >= most {
             return Err(ClError::OUT_OF_RESOURCES);
         }
-        // It exists already; it is made again, described in full.
-        connection.send(&Release { id: id.into(), reserved: 0.into() }, &[], &[])?;
+        room = most;
     }
 }
 

@@ -129,11 +129,17 @@ pub(crate) fn unmap(
     }
     let staging = match mapping.staging.take() {
         Some(staging) => staging,
-        None => {
-            let mut staging = queue.staging(mapping.len)?;
-            staging.write(0, mapping.memory.bytes(mapping.len));
-            staging
-        }
+        None => match queue.staging(mapping.len) {
+            Ok(mut staging) => {
+                staging.write(0, mapping.memory.bytes(mapping.len));
+                staging
+            }
+            Err(error) => {
+                // The region stays mapped, so that the application can try again.
+                lock(buffer.mappings()).push(mapping);
+                return Err(error);
+            }
+        },
     };
     let span = staging.span();
     let posted = queue.enqueue(&request, Payload::Source(staging), &[], |enqueue| WriteBuffer {

@@ -264,13 +264,20 @@ impl Object<Program> {
             return self.end_build(&slot);
         };
         let program = self.arc();
-        let thread = std::thread::Builder::new().name("paragpu-build".into());
-        let spawned = thread.spawn(move || {
+        let finish = Arc::new(move || {
             // The application asks for the outcome itself.
             let _outcome = program.end_build(&slot);
             notify.call(program.handle());
         });
-        spawned.map(|_| ()).or(Err(ClError::OUT_OF_HOST_MEMORY))
+        let in_thread = finish.clone();
+        let thread = std::thread::Builder::new().name("paragpu-build".into());
+        if let Err(error) = thread.spawn(move || in_thread()) {
+            // It is posted, and the program is of no use before it is ended: "clBuildProgram does not need to wait", but it
+            // may.
+            crate::debug::debug!("no thread for a build: {error}");
+            finish();
+        }
+        Ok(())
     }
 
     /// A share in the program for a kernel that was just created; called while the program is in use.

@@ -104,6 +104,11 @@ impl<'a> Request<'a> {
     pub(crate) fn new(command: u32, wait: &'a [Arc<Object<Event>>], wants_event: bool) -> Request<'a> {
         Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command }
     }
+
+    /// The same, blocking if the application says so.
+    pub(crate) fn blocking(self, blocking: u32) -> Request<'a> {
+        Request { is_blocking: blocking != 0, ..self }
+    }
 }
 
 /// What is left of a command for this side to hold. Of a command without event, payload and wait: nothing.
@@ -251,15 +256,19 @@ impl Object<Queue> {
 
         let copies = {
             let mut state = lock(&self.state);
-            let (wait, gathered) = self.wait_ids(request.wait)?;
-            if let Err(error) = connection.send(&body(enqueue), &wait, data) {
+            let sent = self.wait_ids(request.wait).and_then(|(wait, gathered)| {
+                connection.send(&body(enqueue), &wait, data)?;
+                gathered.into_iter().for_each(|id| connection.release(id));
+                Ok(())
+            });
+            if let Err(error) = sent {
+                // The application's callback may use this queue.
                 drop(state);
                 // Never posted, so nothing uses the memory.
                 completion.and_then(|completion| completion.take_staging());
                 self.context.tell_if_lost();
                 return Err(error);
             }
-            gathered.into_iter().for_each(|id| connection.release(id));
             state.note(self.is_in_order(), request, completion.as_ref().zip(destination))
         };
 

@@ -81,26 +81,30 @@ impl Rect {
         })
     }
 
-    /// True if both rectangles have the same pitches and share a byte. Rectangles with gaps interleave, so it is not
-    /// enough that their ends overlap.
-    pub(crate) fn overlaps(&self, other: &Rect) -> bool {
-        let meet = |a: usize, a_len: usize, b: usize, b_len: usize| a < b + b_len && b < a + a_len;
-        if !meet(self.start(), self.end() - self.start(), other.start(), other.end() - other.start()) {
+    /// True if both rectangles share a byte, each lying in a part of one buffer that starts at its own base.
+    /// Rectangles with gaps interleave, so it is not enough that their extents overlap.
+    pub(crate) fn overlaps(&self, base: usize, other: &Rect, other_base: usize) -> bool {
+        let meet = |a: usize, a_end: usize, b: usize, b_end: usize| a < b_end && b < a_end;
+        let (start, end) = (base + self.start(), base + self.end());
+        if !meet(start, end, other_base + other.start(), other_base + other.end()) {
             return false;
         }
-        // Both are sets of rows of the same length and pitch, so it is enough to compare them as coordinates: a
-        // rectangle that runs over a row's end also has the row's continuation in the next one.
-        let (row, slice) = (self.row_pitch, self.slice_pitch);
-        let coordinates = |at: usize| [at % row, at % slice / row, at / slice];
-        let wraps = |rect: &Rect| {
-            let [x, y, _] = coordinates(rect.start());
-            x + rect.region[0] > row || y + rect.region[1] > slice / row
-        };
-        if wraps(self) || wraps(other) {
-            return true;
+        // Rows come in ascending order and do not overlap their own kind, so the lower of two rows that do not meet
+        // meets none that comes later.
+        let (mut rows, mut others) = (self.rows(), other.rows());
+        let mut next = (rows.next(), others.next());
+        while let (Some(row), Some(other_row)) = next {
+            let (a, b) = (base + row, other_base + other_row);
+            if meet(a, a + self.row_len(), b, b + other.row_len()) {
+                return true;
+            }
+            if a < b {
+                next.0 = rows.next();
+            } else {
+                next.1 = others.next();
+            }
         }
-        let (a, b) = (coordinates(self.start()), coordinates(other.start()));
-        (0..3).all(|dim| meet(a[dim], self.region[dim], b[dim], other.region[dim]))
+        false
     }
 }
 
@@ -144,10 +148,30 @@ mod tests {
 
     #[test]
     fn overlap_is_by_bytes_not_by_extent() {
-        let rect = |x, y| Rect::new([x, y, 0], [4, 4, 1], 16, 256).unwrap();
-        assert!(rect(0, 0).overlaps(&rect(3, 3)));
-        assert!(!rect(0, 0).overlaps(&rect(4, 0)));
-        assert!(!rect(0, 0).overlaps(&rect(0, 4)));
-        assert!(!rect(8, 0).overlaps(&rect(4, 1)));
+        let bytes = |rect: &Rect, base: usize| {
+            let rows = rect.rows().map(move |row| base + row);
+            rows.flat_map(|row| row..row + rect.row_len()).collect::<std::collections::BTreeSet<_>>()
+        };
+        let rects = [
+            Rect::new([0, 0, 0], [4, 4, 1], 16, 256),
+            Rect::new([4, 0, 0], [4, 4, 1], 16, 256),
+            Rect::new([3, 3, 0], [4, 4, 1], 16, 256),
+            Rect::new([0, 4, 0], [4, 4, 1], 16, 256),
+            // Runs over the end of its rows, and over that of its slices.
+            Rect::new([14, 2, 0], [4, 2, 2], 16, 64),
+            Rect::new([0, 3, 0], [2, 2, 2], 16, 64),
+            Rect::new([0, 0, 0], [5, 7, 3], 5, 35),
+            Rect::new([1, 0, 1], [1, 9, 2], 3, 30),
+        ]
+        .map(Result::unwrap);
+        let mut outcomes = [0; 2];
+        for (a, b) in rects.iter().flat_map(|a| rects.iter().map(move |b| (a, b))) {
+            for (base, other) in [(0, 0), (0, 8), (12, 0), (0, 64), (500, 0)] {
+                let shared = !bytes(a, base).is_disjoint(&bytes(b, other));
+                assert_eq!(a.overlaps(base, b, other), shared, "{a:?} at {base}, {b:?} at {other}");
+                outcomes[usize::from(shared)] += 1;
+            }
+        }
+        assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
     }
 }

@@ -1,12 +1,13 @@
 //! Slots: where the host says that a command is complete.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use paragpu_protocol::slot::SLOT_BYTES;
 use paragpu_protocol::types::SlotRef;
 
 use crate::core::connection::Outcome;
 use crate::core::error::{ClError, ClResult};
+use crate::core::lock;
 use crate::sys::shared::Shared;
 use crate::transport::Transport;
 
@@ -59,7 +60,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            let mut state = self.pool.lock();
+            let mut state = lock(&self.pool.state);
             if place.is_done() { state.free.push(place) } else { state.abandoned.push(place) }
         }
     }
@@ -84,13 +85,9 @@ impl SlotPool {
         SlotPool { state: Mutex::default(), transport }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A slot that is pending.
     pub(crate) fn take(self: &Arc<Self>) -> ClResult<Slot> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.free.is_empty() {
             let (done, running) = std::mem::take(&mut state.abandoned).into_iter().partition(Place::is_done);
             *state = State { free: done, abandoned: running };

@@ -5,11 +5,12 @@
 //! extent. Small blocks share a region.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use paragpu_protocol::types::Span;
 
 use crate::core::error::{ClError, ClResult};
+use crate::core::lock;
 use crate::sys::shared::Shared;
 use crate::transport::Transport;
 
@@ -119,12 +120,8 @@ impl StagingPool {
         Ok(Staging { block: Some(block), len, pool: self.clone() })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take_free(&self, size: usize) -> Option<Block> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let block = state.free.get_mut(&size)?.pop()?;
         if size > MAX_SLAB_BLOCK {
             state.cached -= size;
@@ -140,13 +137,11 @@ impl StagingPool {
             .create_region(bytes as u64)
             .or_else(|error| {
                 // Free memory of other sizes may be what is missing.
-                let freed = std::mem::take(&mut *self.lock());
-                if freed.cached == 0 {
-                    self.lock().free = freed.free;
+                let spare = lock(&self.state).forget_regions();
+                if spare.is_empty() {
                     return Err(error);
                 }
-                let slabs = freed.free.into_iter().filter(|(size, _)| *size <= MAX_SLAB_BLOCK).collect();
-                self.lock().free = slabs;
+                drop(spare);
                 self.transport.create_region(bytes as u64)
             })
             .map_err(|error| {
@@ -157,13 +152,13 @@ impl StagingPool {
         if is_slab {
             let rest = (size..bytes).step_by(size);
             let rest = rest.map(|offset| Block { shared: shared.clone(), offset, size });
-            self.lock().free.entry(size).or_default().extend(rest);
+            lock(&self.state).free.entry(size).or_default().extend(rest);
         }
         Ok(Block { shared, offset: 0, size })
     }
 
     fn give_back(&self, block: Block) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if block.size > MAX_SLAB_BLOCK {
             if block.size > MAX_CACHED_BYTES {
                 return;
@@ -176,6 +171,12 @@ impl StagingPool {
 }
 
 impl State {
+    /// Takes out all free blocks that are regions of their own.
+    fn forget_regions(&mut self) -> Vec<Block> {
+        self.cached = 0;
+        self.free.split_off(&(MAX_SLAB_BLOCK + 1)).into_values().flatten().collect()
+    }
+
     /// Forgets free blocks that are regions of their own until no more than `most` bytes of them are left. The
     /// block that comes is of the size that is in use, so the others go.
     fn make_room(&mut self, most: usize) {

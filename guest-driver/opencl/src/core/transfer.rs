@@ -15,6 +15,7 @@ use crate::core::error::ClResult;
 use crate::core::event::Event;
 use crate::core::queue::{Payload, Queue, Request};
 use crate::core::rect::{Rect, dim3};
+use crate::core::staging::Staging;
 
 /// Writes up to this size travel in the command itself.
 const INLINE_BYTES: usize = 4 * 1024;
@@ -63,10 +64,16 @@ fn by_pieces(
     Ok(event)
 }
 
-/// True if the transfer shall go by pieces because it is long, and blocks anyway. A long one for which there is no
-/// memory goes by pieces too: blocking is better than failing.
-fn goes_by_pieces(request: &Request<'_>, len: usize) -> bool {
-    len > WHOLE_BYTES && request.is_blocking
+/// Staging memory for the whole transfer. Nothing if it shall go by pieces: because it is long, and blocks anyway, or
+/// because there is no memory for it, since blocking is better than failing.
+fn staging_for_whole(queue: &Queue, request: &Request<'_>, len: usize) -> ClResult<Option<Staging>> {
+    if len > WHOLE_BYTES && request.is_blocking {
+        return Ok(None);
+    }
+    match queue.staging(len) {
+        Err(_) if len > PIECE_BYTES => Ok(None),
+        staging => staging.map(Some),
+    }
 }
 
 /// `clEnqueueReadBuffer`.
@@ -76,16 +83,8 @@ pub(crate) fn read(
     part: Part<'_>,
     memory: AppMemory,
 ) -> Enqueued {
-    if goes_by_pieces(request, part.len) {
+    let Some(staging) = staging_for_whole(queue, request, part.len)? else {
         return by_pieces(part, request, |request, piece, at| read(queue, request, piece, memory.offset(at)));
-    }
-    let staging = match queue.staging(part.len) {
-        Err(_) if part.len > PIECE_BYTES => {
-            return by_pieces(part, request, |request, piece, at| {
-                read(queue, request, piece, memory.offset(at))
-            });
-        }
-        staging => staging?,
     };
     let dst = staging.span();
     let payload = Payload::Sink(staging, Destination::Linear(memory, part.len));
@@ -106,11 +105,6 @@ pub(crate) fn write(
     part: Part<'_>,
     memory: AppMemory,
 ) -> Enqueued {
-    if goes_by_pieces(request, part.len) {
-        return by_pieces(part, request, |request, piece, at| {
-            write(queue, request, piece, memory.offset(at))
-        });
-    }
     let body = |src| {
         move |enqueue| WriteBuffer {
             enqueue,
@@ -124,13 +118,10 @@ pub(crate) fn write(
     if part.len <= INLINE_BYTES {
         return Ok(queue.enqueue(request, Payload::None, bytes, body(Span::NONE))?.event);
     }
-    let mut staging = match queue.staging(part.len) {
-        Err(_) if part.len > PIECE_BYTES => {
-            return by_pieces(part, request, |request, piece, at| {
-                write(queue, request, piece, memory.offset(at))
-            });
-        }
-        staging => staging?,
+    let Some(mut staging) = staging_for_whole(queue, request, part.len)? else {
+        return by_pieces(part, request, |request, piece, at| {
+            write(queue, request, piece, memory.offset(at))
+        });
     };
     staging.write(0, bytes);
     let src = staging.span();

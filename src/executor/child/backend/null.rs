@@ -23,7 +23,7 @@ pub const KERNEL_NAME: &str = "k";
 pub const BAD_SOURCE: &[u8] = b"error";
 
 /// Largest buffer: a fuzzer has little memory.
-pub const MAX_ALLOC: u64 = 1 << 20;
+const MAX_ALLOC: u64 = 1 << 20;
 
 /// The backend.
 #[derive(Debug)]

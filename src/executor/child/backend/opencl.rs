@@ -9,7 +9,7 @@ use crate::sys::opencl::{
 };
 
 /// Environment variable: part of the name of the platform to use.
-pub const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
+const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
 
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";

@@ -10,7 +10,7 @@ use paragpu_protocol::limits::MAX_INFO_BYTES;
 
 use super::super::backend::{Backend, ClError, Outcome, Query};
 use super::super::context::Context;
-use super::super::objects::{KernelObject, ProgramObject};
+use super::super::objects::{KernelObject, ProgramObject, handle};
 use super::require;
 
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
@@ -65,7 +65,7 @@ impl<B: Backend> Context<B> {
         index: u32,
         param: u32,
     ) -> Result<Vec<u8>, ClError> {
-        let host = program.host.as_ref().map_err(|error| *error)?;
+        let host = handle(&program.host)?;
         if kind == InfoKind::Program {
             return self.backend.query(Query::Program(host), param);
         }
@@ -108,7 +108,7 @@ impl<B: Backend> Context<B> {
             return Ok(Err(ClError::INVALID_DEVICE));
         }
         if kind == InfoKind::KernelArg && index as usize >= kernel.args.len() {
-            return Ok(Err(ClError::from_code(-49)));
+            return Ok(Err(ClError::INVALID_ARG_INDEX));
         }
         Ok(self.backend.query(query, param))
     }

@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::super::backend::{Arg, ArgValue, Backend, Outcome};
 use super::super::context::Context;
-use super::super::objects::{BufferObject, KernelObject, KernelState, Object};
+use super::super::objects::{BufferObject, KernelObject, KernelState, Object, handle};
 use super::super::record::{ArgRecord, KernelRecord};
 use super::{require, reserved, same_context, size};
 
@@ -26,10 +26,7 @@ impl<B: Backend> Context<B> {
         let id = body.create.id.get();
         program.idle()?;
         let common = self.objects.admit(id)?;
-        let host = match &program.host {
-            Ok(program) => self.backend.create_kernel(program, &name),
-            Err(error) => Err(*error),
-        };
+        let host = handle(&program.host).and_then(|program| self.backend.create_kernel(program, &name));
         let args = host.as_ref().map_or(Vec::new(), |kernel| self.backend.args(kernel).to_vec());
         let outcome = host.as_ref().map_or_else(|error| Outcome::failed(*error), |_| Outcome::SUCCESS);
         let answer = if host.is_ok() { describe(&args) } else { Vec::new() };
@@ -115,10 +112,8 @@ impl<B: Backend> Context<B> {
         let set = match &value {
             Posted::Local(bytes) => self.backend.set_arg(host, index, ArgValue::Local(*bytes)),
             Posted::Buffer(None) => self.backend.set_arg(host, index, ArgValue::Buffer(None)),
-            Posted::Buffer(Some(buffer)) => match &buffer.host {
-                Ok(buffer) => self.backend.set_arg(host, index, ArgValue::Buffer(Some(buffer))),
-                Err(error) => Err(*error),
-            },
+            Posted::Buffer(Some(buffer)) => handle(&buffer.host)
+                .and_then(|buffer| self.backend.set_arg(host, index, ArgValue::Buffer(Some(buffer)))),
         };
         let record = match (&set, &value) {
             (Err(_), _) => ArgRecord::Unset,

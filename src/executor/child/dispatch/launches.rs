@@ -8,7 +8,7 @@ use zerocopy::little_endian::U32;
 
 use super::super::backend::{Backend, ClError, DeviceLimits, Done, NdRange, Order, Outcome, Work};
 use super::super::context::Context;
-use super::super::objects::{KernelObject, KernelState};
+use super::super::objects::{KernelObject, KernelState, handle};
 use super::super::record::ArgRecord;
 use super::{require, reserved, sizes};
 
@@ -96,7 +96,7 @@ fn ready<'k, B: Backend>(
     range: &NdRange,
     limits: Option<&DeviceLimits>,
 ) -> Result<&'k B::Kernel, ClError> {
-    let host = state.host.as_ref().map_err(|error| *error)?;
+    let host = handle(&state.host)?;
     debug_assert_eq!(kernel.args.len(), state.record.args.len());
     let limits = limits.ok_or(ClError::INVALID_DEVICE)?;
     let mut local_memory = 0_u64;

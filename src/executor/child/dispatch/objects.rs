@@ -13,7 +13,7 @@ use paragpu_protocol::limits::MAX_DEVICES;
 use super::super::backend::{Backend, ClError, Outcome};
 use super::super::context::Context;
 use super::super::objects::{
-    BufferObject, ContextObject, EventObject, EventState, Object, QueueObject, QueueState,
+    BufferObject, ContextObject, EventObject, EventState, Object, QueueObject, QueueState, creation, handle,
 };
 use super::super::record::{BufferRecord, ContextRecord, QueueRecord};
 use super::{device_list, require, reserved, size};
@@ -46,7 +46,7 @@ impl<B: Backend> Context<B> {
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
         let host = self.backend.create_context(&devices);
-        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let outcome = creation(&host);
         let object = ContextObject { common, record: ContextRecord { devices }, host };
         self.objects.insert(id, Object::Context(Arc::new(object)));
         reply.status(outcome);
@@ -63,11 +63,9 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let host = match &context.host {
-            Ok(context) => self.backend.create_queue(context, device, properties),
-            Err(error) => Err(*error),
-        };
-        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let host =
+            handle(&context.host).and_then(|context| self.backend.create_queue(context, device, properties));
+        let outcome = creation(&host);
         let object = QueueObject {
             common,
             record: QueueRecord { context: context.common.serial, device, properties, deferred: None },
@@ -104,7 +102,7 @@ impl<B: Backend> Context<B> {
         if host.is_ok() && init.is_some() {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(bytes as u64);
         }
-        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let outcome = creation(&host);
         let object = BufferObject {
             common,
             record: BufferRecord { context: context.common.serial, flags, size: bytes as u64, parent: None },
@@ -127,11 +125,9 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let host = match &parent.host {
-            Ok(parent) => self.backend.create_sub_buffer(parent, flags, origin, bytes),
-            Err(error) => Err(*error),
-        };
-        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let host = handle(&parent.host)
+            .and_then(|parent| self.backend.create_sub_buffer(parent, flags, origin, bytes));
+        let outcome = creation(&host);
         let object = BufferObject {
             common,
             record: BufferRecord {
@@ -154,11 +150,8 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let host = match &context.host {
-            Ok(context) => self.backend.create_user_event(context),
-            Err(error) => Err(*error),
-        };
-        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let host = handle(&context.host).and_then(|context| self.backend.create_user_event(context));
+        let outcome = creation(&host);
         let state = Arc::new(EventState::user());
         let event = Arc::new(EventObject { common, context, state, host });
         match &event.host {

@@ -11,7 +11,7 @@ use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_SOURCE_BYTES};
 
 use super::super::backend::{Backend, ClError, HostBytes, Outcome};
 use super::super::context::Context;
-use super::super::objects::{Object, ProgramObject};
+use super::super::objects::{Object, ProgramObject, creation};
 use super::super::record::BuildRecord;
 use super::{device_list, require};
 
@@ -42,7 +42,7 @@ impl<B: Backend> Context<B> {
             Ok(_) if source.is_empty() => Err(ClError::INVALID_VALUE),
             Ok(context) => self.backend.create_program(context, &source),
         };
-        let outcome = host.as_ref().map(drop).map_err(|error| *error);
+        let outcome = creation(&host);
         let object = ProgramObject {
             common,
             context,

@@ -11,7 +11,9 @@ use zerocopy::little_endian::U32;
 use super::super::backend::{Backend, ClError, Done, HostBytes, Order, Outcome, Work};
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
-use super::super::objects::{Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject};
+use super::super::objects::{
+    Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject, handle,
+};
 use super::super::record::QueueRecord;
 use super::objects::{OUT_OF_ORDER, PROFILING};
 use super::same_context;
@@ -101,7 +103,7 @@ impl<B: Backend> Context<B> {
         watched: Option<Completion>,
     ) -> Result<Option<B::Event>, ClError> {
         let ready = work.and_then(|work| {
-            let host = queue.host.as_ref().map_err(|error| *error)?;
+            let host = handle(&queue.host)?;
             // Some drivers take an event that has failed already for one that is complete.
             if wait.iter().any(|event| event.state.has_failed()) {
                 return Err(ClError::WAIT_LIST_FAILED);

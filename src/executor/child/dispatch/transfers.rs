@@ -5,18 +5,21 @@ use paragpu_protocol::command::{
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
+use paragpu_protocol::types::Dim3;
+use zerocopy::little_endian::U64;
 
 use super::super::backend::{Backend, ClError, HostBytes, Rect, Work};
 use super::super::context::Context;
-use super::super::objects::BufferObject;
+use super::super::objects::{BufferObject, handle};
 use super::{require, reserved, size, sizes};
-
-/// Longest pattern of a fill.
-const MAX_PATTERN: usize = 128;
 
 fn check_range<B: Backend>(buffer: &BufferObject<B>, offset: usize, len: usize) -> Result<(), Fault> {
     let end = offset.checked_add(len).ok_or(Fault::BadValue)?;
     require(end as u64 <= buffer.record.size, Fault::BadValue)
+}
+
+fn rect(origin: &Dim3, row_pitch: U64, slice_pitch: U64) -> Result<Rect, Fault> {
+    Ok(Rect { origin: sizes(origin)?, row_pitch: size(row_pitch)?, slice_pitch: size(slice_pitch)? })
 }
 
 /// Checks a rectangle against its buffer, and returns how many bytes it has.
@@ -36,8 +39,8 @@ impl<B: Backend> Context<B> {
         let len = to.len();
         check_range(&buffer, offset, len)?;
         let plan = self.plan(&body.enqueue, tail.wait)?;
-        let work = buffer.host.as_ref().map(|buffer| Work::Read { buffer, offset, to });
-        if self.submit(Opcode::ReadBuffer, plan, &[&buffer.context], work.map_err(|error| *error)) {
+        let work = handle(&buffer.host).map(|buffer| Work::Read { buffer, offset, to });
+        if self.submit(Opcode::ReadBuffer, plan, &[&buffer.context], work) {
             self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
         }
         Ok(())
@@ -56,8 +59,8 @@ impl<B: Backend> Context<B> {
         let len = from.len();
         check_range(&buffer, offset, len)?;
         let plan = self.plan(&body.enqueue, tail.wait)?;
-        let work = buffer.host.as_ref().map(|buffer| Work::Write { buffer, offset, from });
-        if self.submit(Opcode::WriteBuffer, plan, &[&buffer.context], work.map_err(|error| *error)) {
+        let work = handle(&buffer.host).map(|buffer| Work::Write { buffer, offset, from });
+        if self.submit(Opcode::WriteBuffer, plan, &[&buffer.context], work) {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
         }
         Ok(())
@@ -83,31 +86,28 @@ impl<B: Backend> Context<B> {
         reserved(body.reserved)?;
         let buffer = self.objects.buffer(body.buffer.get())?;
         let (offset, len, pattern) = (size(body.offset)?, size(body.size)?, tail.data);
-        require(pattern.len().is_power_of_two() && pattern.len() <= MAX_PATTERN, Fault::BadValue)?;
+        // No longer than its opcode allows; that has been checked.
+        require(pattern.len().is_power_of_two(), Fault::BadValue)?;
         let whole = offset.is_multiple_of(pattern.len()) && len.is_multiple_of(pattern.len());
         require(whole, Fault::BadValue)?;
         check_range(&buffer, offset, len)?;
         let plan = self.plan(&body.enqueue, tail.wait)?;
-        let work = buffer.host.as_ref().map(|buffer| Work::Fill { buffer, pattern, offset, size: len });
-        self.submit(Opcode::FillBuffer, plan, &[&buffer.context], work.map_err(|error| *error));
+        let work = handle(&buffer.host).map(|buffer| Work::Fill { buffer, pattern, offset, size: len });
+        self.submit(Opcode::FillBuffer, plan, &[&buffer.context], work);
         Ok(())
     }
 
     pub(crate) fn read_buffer_rect(&mut self, body: &ReadBufferRect, tail: Tail<'_>) -> Result<(), Fault> {
         reserved(body.reserved)?;
         let buffer = self.objects.buffer(body.buffer.get())?;
-        let rect = Rect {
-            origin: sizes(&body.origin)?,
-            row_pitch: size(body.row_pitch)?,
-            slice_pitch: size(body.slice_pitch)?,
-        };
+        let rect = rect(&body.origin, body.row_pitch, body.slice_pitch)?;
         let extent = sizes(&body.extent)?;
         let len = check_rect(&buffer, &rect, extent)?;
         let to = self.regions.window(&body.dst)?;
         require(to.len() == len, Fault::BadValue)?;
         let plan = self.plan(&body.enqueue, tail.wait)?;
-        let work = buffer.host.as_ref().map(|buffer| Work::ReadRect { buffer, rect, extent, to });
-        if self.submit(Opcode::ReadBufferRect, plan, &[&buffer.context], work.map_err(|error| *error)) {
+        let work = handle(&buffer.host).map(|buffer| Work::ReadRect { buffer, rect, extent, to });
+        if self.submit(Opcode::ReadBufferRect, plan, &[&buffer.context], work) {
             self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
         }
         Ok(())
@@ -116,19 +116,15 @@ impl<B: Backend> Context<B> {
     pub(crate) fn write_buffer_rect(&mut self, body: &WriteBufferRect, tail: Tail<'_>) -> Result<(), Fault> {
         reserved(body.reserved)?;
         let buffer = self.objects.buffer(body.buffer.get())?;
-        let rect = Rect {
-            origin: sizes(&body.origin)?,
-            row_pitch: size(body.row_pitch)?,
-            slice_pitch: size(body.slice_pitch)?,
-        };
+        let rect = rect(&body.origin, body.row_pitch, body.slice_pitch)?;
         let extent = sizes(&body.extent)?;
         let len = check_rect(&buffer, &rect, extent)?;
         let from = self.regions.window(&body.src)?;
         require(from.len() == len, Fault::BadValue)?;
         let from = HostBytes::Window(from);
         let plan = self.plan(&body.enqueue, tail.wait)?;
-        let work = buffer.host.as_ref().map(|buffer| Work::WriteRect { buffer, rect, extent, from });
-        if self.submit(Opcode::WriteBufferRect, plan, &[&buffer.context], work.map_err(|error| *error)) {
+        let work = handle(&buffer.host).map(|buffer| Work::WriteRect { buffer, rect, extent, from });
+        if self.submit(Opcode::WriteBufferRect, plan, &[&buffer.context], work) {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
         }
         Ok(())
@@ -136,25 +132,16 @@ impl<B: Backend> Context<B> {
 
     pub(crate) fn copy_buffer_rect(&mut self, body: &CopyBufferRect, tail: Tail<'_>) -> Result<(), Fault> {
         let (from, to) = (self.objects.buffer(body.src.get())?, self.objects.buffer(body.dst.get())?);
-        let source = Rect {
-            origin: sizes(&body.src_origin)?,
-            row_pitch: size(body.src_row_pitch)?,
-            slice_pitch: size(body.src_slice_pitch)?,
-        };
-        let target = Rect {
-            origin: sizes(&body.dst_origin)?,
-            row_pitch: size(body.dst_row_pitch)?,
-            slice_pitch: size(body.dst_slice_pitch)?,
-        };
+        let source = rect(&body.src_origin, body.src_row_pitch, body.src_slice_pitch)?;
+        let target = rect(&body.dst_origin, body.dst_row_pitch, body.dst_slice_pitch)?;
         let extent = sizes(&body.extent)?;
         check_rect(&from, &source, extent)?;
         check_rect(&to, &target, extent)?;
         let plan = self.plan(&body.enqueue, tail.wait)?;
-        let work = match (&from.host, &to.host) {
-            (Err(error), _) | (_, Err(error)) => Err(*error),
-            // Whether two rectangles of one buffer overlap is left to the driver, which must look anyway.
-            (Ok(from), Ok(to)) => Ok(Work::CopyRect { from, to, rects: (source, target), extent }),
-        };
+        // Whether two rectangles of one buffer overlap is left to the driver, which must look anyway.
+        let work = handle(&from.host).and_then(|from| {
+            Ok(Work::CopyRect { from, to: handle(&to.host)?, rects: (source, target), extent })
+        });
         self.submit(Opcode::CopyBufferRect, plan, &[&from.context, &to.context], work);
         Ok(())
     }
