@@ -201,12 +201,15 @@ fn find_driver() -> anyhow::Result<PathBuf> {
             .filter(|path| path.is_file())
             .with_context(|| format!("PARAGPU_ICD names {}, which is no file", path.display()));
     }
-    let multiarch = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let multiarch = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
     let beside = beside();
+    let prefix = beside.as_ref().and_then(|directory| Some(directory.parent()?.to_owned()));
     let directories = [
-        beside.clone(),
-        beside.map(|directory| directory.join("../lib")),
-        Some(multiarch.into()),
+        beside,
+        // Below /usr, /usr/local or any other prefix.
+        prefix.as_ref().map(|prefix| prefix.join(&multiarch)),
+        prefix.map(|prefix| prefix.join("lib")),
+        Some(Path::new("/usr").join(&multiarch)),
         Some("/usr/lib".into()),
     ];
     let candidates: Vec<PathBuf> =
@@ -215,7 +218,10 @@ fn find_driver() -> anyhow::Result<PathBuf> {
         Some(path) => Ok(path),
         None => {
             let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-            bail!("{DRIVER_FILE} is at none of {}; PARAGPU_ICD may name it", tried.join(", "))
+            bail!(
+                "{DRIVER_FILE} is missing; install it as one of {}, or name it in PARAGPU_ICD",
+                tried.join(", ")
+            )
         }
     }
 }
