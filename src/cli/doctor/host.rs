@@ -36,8 +36,9 @@ fn opencl() -> Finding {
                 })
                 .collect();
             if devices.is_empty() {
-                // PoCL, for one, has none where it cannot write its cache; executors get a directory for it, this does not.
-                let home = "or, if one is installed, give this user a home it can write to: HOME=$(mktemp -d) paragpu doctor";
+                // PoCL, for one, has none where it cannot write its cache. Executors get a directory for that.
+                let home = "or, if one is installed, it may want a home that this user can write to: \
+                            HOME=$(mktemp -d) paragpu doctor";
                 Finding::missing(WHAT, "no platform has a device", format!("{INSTALL_OPENCL}; {home}"))
             } else {
                 Finding::ok(WHAT, devices.join(", "))
