@@ -162,6 +162,31 @@ fn a_program_ends_as_its_signal_says_and_signals_are_passed_on() {
     assert_eq!(waiting.wait().unwrap().code(), Some(9));
     daemon.kill().unwrap();
     daemon.wait().unwrap();
+    assert_eq!(run(&["--", "/no/such/program"]).output().unwrap().status.code(), Some(127));
+    assert_eq!(run(&["--", "/etc"]).output().unwrap().status.code(), Some(126));
     let nobody = run(&["--socket", socket.to_str().unwrap(), "true"]).output().unwrap();
-    assert!(text(&nobody.stderr).contains("no daemon at"), "{nobody:?}");
+    assert!(text(&nobody.stderr).contains("no daemon answers at"), "{nobody:?}");
+    assert_eq!(nobody.status.code(), Some(125));
+}
+
+#[test]
+fn output_that_nobody_takes_is_no_panic() {
+    let commands: [&[&str]; 2] = [&["completions", "bash"], &["doctor", "--place", "guest", "--json"]];
+    for arguments in commands {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paragpu"));
+        command.args(arguments).stderr(Stdio::piped());
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let failed = command.stdout(full).output().unwrap();
+        assert_eq!(failed.status.code(), Some(1));
+        assert!(text(&failed.stderr).starts_with("paragpu: standard output:"), "{failed:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(text(&command.stdout(writer).output().unwrap().stderr), "");
+    }
+}
+
+#[test]
+fn a_wrong_log_level_is_answered_with_the_right_ones() {
+    let wrong = daemon().args(["--log-level", "loud"]).output().unwrap();
+    assert!(text(&wrong.stderr).contains("off, error, warn, info, debug, trace"), "{wrong:?}");
 }

@@ -107,3 +107,37 @@ fn handmade_seeds_are_as_they_are_built() {
         assert_eq!(fs::read(&path).ok(), Some(built), "{target}/{name}: write the seeds anew");
     }
 }
+
+/// The fuzz targets are a workspace of their own, which no other check builds: a new dependency must be in its lock file
+/// too, or the first `cargo xtask fuzz` chooses versions anew and leaves a changed file behind.
+#[test]
+fn the_lock_file_of_the_fuzz_targets_has_every_dependency() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let lock = std::fs::read_to_string(format!("{root}/fuzz/Cargo.lock")).unwrap();
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(root);
+    let metadata: serde_json::Value = serde_json::from_slice(&cargo.output().unwrap().stdout).unwrap();
+    let mut checked = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let Some(locked) =
+            lock.split("[[package]]").find(|locked| locked.contains(&format!("\nname = \"{name}\"\n")))
+        else {
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let needed = dependency["name"].as_str().unwrap();
+            // An optional one may be left out; others' development is none of the targets' business.
+            if dependency["kind"] == "dev" || dependency["optional"] == true {
+                continue;
+            }
+            let listed = [format!("\n \"{needed}\""), format!("\n \"{needed} ")];
+            assert!(
+                listed.iter().any(|listed| locked.contains(listed)),
+                "fuzz/Cargo.lock lacks {name}'s dependency {needed}: run cargo fuzz build"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "{checked}");
+}

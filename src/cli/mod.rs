@@ -4,8 +4,10 @@ mod completions;
 mod doctor;
 mod run;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Tools for paragpu, which shares this host's OpenCL devices with virtual machines and containers.
@@ -25,16 +27,22 @@ enum Command {
 
 /// The tool's `main`.
 pub fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Run(arguments) => run::main(&arguments),
-        Command::Doctor(arguments) => Ok(doctor::main(&arguments)),
-        Command::Completions(arguments) => {
-            completions::main(&arguments);
-            Ok(ExitCode::SUCCESS)
-        }
+    let (result, failure) = match Arguments::parse().command {
+        Command::Run(arguments) => (run::main(&arguments), ExitCode::from(run::FAILED)),
+        Command::Doctor(arguments) => (doctor::main(&arguments), ExitCode::FAILURE),
+        Command::Completions(arguments) => (completions::main(&arguments), ExitCode::FAILURE),
     };
     result.unwrap_or_else(|error| {
         eprintln!("paragpu: {error:#}");
-        ExitCode::FAILURE
+        failure
     })
+}
+
+/// Prints `text`. That nobody reads it to its end (`paragpu … | head`) is no mistake.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
 }

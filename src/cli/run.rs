@@ -1,7 +1,7 @@
 //! `paragpu run`: a program of this host on a vGPU, without a VM.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -9,12 +9,16 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::ValueHint;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tempfile::TempDir;
 
 use crate::daemon::socket;
+
+/// The exit status when not the program failed but its start, as with `env` and `timeout`.
+pub(super) const FAILED: u8 = 125;
 
 const DRIVER_FILE: &str = "libparagpu_opencl.so";
 const DAEMON_FILE: &str = "paragpud";
@@ -25,14 +29,23 @@ const DAEMON_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// The program's OpenCL sees the paragpu platform alone. It talks to the daemon that runs on this host or, if
 /// there is none, to one that is started for it and ends with it.
+///
+/// The exit status is the program's, or 128 and the number of the signal that ended it. 125 means that there is no
+/// vGPU for it, 126 that the program cannot be run, and 127 that it does not exist.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The daemon's socket. Default: the daemon of this user, then the system's, then a private one.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     socket: Option<PathBuf>,
 
     /// The program and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND",
+        value_hint = ValueHint::CommandWithArguments
+    )]
     command: Vec<OsString>,
 }
 
@@ -50,7 +63,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut private = None;
     let socket = match &arguments.socket {
         Some(path) => {
-            UnixStream::connect(path).with_context(|| format!("no daemon at {}", path.display()))?;
+            UnixStream::connect(path).with_context(|| no_daemon(path))?;
             path.clone()
         }
         None => match running_daemon() {
@@ -69,10 +82,25 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .env_remove("OCL_ICD_FILENAMES")
         .env_remove("OPENCL_VENDOR_PATH")
         .env_remove("PARAGPU_DISABLE");
-    let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("paragpu: cannot run {}: {error}", program.display());
+            let found = error.kind() != io::ErrorKind::NotFound;
+            return Ok(ExitCode::from(if found { 126 } else { 127 }));
+        }
+    };
     let status = wait(child, &mut signals)?;
     drop(private);
     Ok(exit_code(status))
+}
+
+fn no_daemon(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "no daemon answers at {path} (`paragpud --socket-path {path}` starts one; without --socket, \
+         `paragpu run` finds or starts one itself)"
+    )
 }
 
 /// Passes signals on until the program ends.
@@ -127,7 +155,12 @@ impl PrivateDaemon {
             .process_group(0)
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("no daemon runs, and {} cannot be started", program.display()))?;
+            .with_context(|| {
+                format!(
+                    "no daemon runs, and none can be started: {} (it is looked for beside paragpu, and in PATH)",
+                    program.display()
+                )
+            })?;
         let mut daemon = PrivateDaemon { child, socket };
         let until = Instant::now() + DAEMON_TIMEOUT;
         while UnixStream::connect(&daemon.socket).is_err() {
@@ -168,12 +201,15 @@ fn find_driver() -> anyhow::Result<PathBuf> {
             .filter(|path| path.is_file())
             .with_context(|| format!("PARAGPU_ICD names {}, which is no file", path.display()));
     }
-    let multiarch = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let multiarch = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
     let beside = beside();
+    let prefix = beside.as_ref().and_then(|directory| Some(directory.parent()?.to_owned()));
     let directories = [
-        beside.clone(),
-        beside.map(|directory| directory.join("../lib")),
-        Some(multiarch.into()),
+        beside,
+        // Below /usr, /usr/local or any other prefix.
+        prefix.as_ref().map(|prefix| prefix.join(&multiarch)),
+        prefix.map(|prefix| prefix.join("lib")),
+        Some(Path::new("/usr").join(&multiarch)),
         Some("/usr/lib".into()),
     ];
     let candidates: Vec<PathBuf> =
@@ -182,7 +218,10 @@ fn find_driver() -> anyhow::Result<PathBuf> {
         Some(path) => Ok(path),
         None => {
             let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-            bail!("{DRIVER_FILE} is at none of {}; PARAGPU_ICD may name it", tried.join(", "))
+            bail!(
+                "{DRIVER_FILE} is missing; install it as one of {}, or name it in PARAGPU_ICD",
+                tried.join(", ")
+            )
         }
     }
 }

@@ -4,7 +4,7 @@ mod options;
 mod server;
 pub mod socket;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -31,8 +31,13 @@ pub fn main() -> ExitCode {
     }
     let options = Options::parse();
     if options.print_capabilities {
-        println!("{CAPABILITIES}");
-        return ExitCode::SUCCESS;
+        return match writeln!(io::stdout(), "{CAPABILITIES}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("paragpud: standard output: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     start_logging(options.log_level);
     match run(&options) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use log::LevelFilter;
 
 /// Shares this host's OpenCL devices with virtual machines and containers.
@@ -26,9 +27,9 @@ pub struct Options {
     #[arg(long, value_name = "PREFIX", default_value = "vgpu")]
     pub name: String,
 
-    /// Log this much: off, error, warn, info, debug or trace. The environment variable PARAGPU_LOG says it in
-    /// more detail, like RUST_LOG.
-    #[arg(long, value_name = "LEVEL")]
+    /// Log this much; info unless told. The environment variable PARAGPU_LOG goes before it, and says it in more
+    /// detail, like RUST_LOG.
+    #[arg(long, value_name = "LEVEL", value_parser = log_level())]
     pub log_level: Option<LevelFilter>,
 
     /// Print what this program can do, as JSON, and exit.
@@ -46,4 +47,9 @@ pub struct Options {
     /// End when standard input does: `paragpu run` ties a private daemon to itself with this.
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,
+}
+
+fn log_level() -> impl TypedValueParser<Value = LevelFilter> {
+    let names = ["off", "error", "warn", "info", "debug", "trace"];
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<LevelFilter>())
 }

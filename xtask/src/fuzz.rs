@@ -46,6 +46,8 @@ impl Fuzz {
         };
         let sanitizer = sanitizer()?;
         say::step("fuzz", format!("sanitizer: {sanitizer}"));
+        say::step("fuzz", "building the targets (some minutes the first time)");
+        build(sanitizer)?;
         let corpora = workspace::target_directory()?.join("fuzz-corpus");
         let runs = chosen.into_iter().map(|target| run_target(target, self.seconds, sanitizer, &corpora));
         let runs = runs.collect::<Result<Vec<_>>>()?;
@@ -98,6 +100,23 @@ fn sanitizer() -> Result<&'static str> {
     Ok(if nightly { "address" } else { "none" })
 }
 
+fn build(sanitizer: &str) -> Result<()> {
+    let status = workspace::cargo().args(["fuzz", "build", "--sanitizer", sanitizer]).status();
+    if !status.context("cannot start cargo")?.success() {
+        bail!("the fuzz targets cannot be built; cargo's messages above say why");
+    }
+    Ok(())
+}
+
+/// Whether a line of libFuzzer's is for people who run a target for a while: not each input that it keeps (its pulse
+/// tells how far it is), and not that functions of the sanitizer are missing without one.
+fn is_telling(line: &str) -> bool {
+    let kept =
+        line.starts_with('#') && ["\tNEW ", "\tREDUCE ", "\tRELOAD "].iter().any(|word| line.contains(word));
+    let dictionary = line.contains("# Uses: ") || line.contains("ecommended dictionary. ######");
+    !kept && !dictionary && !line.starts_with("WARNING: Failed to find function \"__sanitizer_")
+}
+
 /// Runs one target. What libFuzzer finds interesting is kept below the target directory; what the repository holds in
 /// `fuzz/corpus` is read as well.
 fn run_target(target: String, seconds: u64, sanitizer: &str, corpora: &Path) -> Result<Run> {
@@ -117,7 +136,9 @@ fn run_target(target: String, seconds: u64, sanitizer: &str, corpora: &Path) -> 
     for line in BufReader::new(stderr).split(b'\n') {
         let line = line.context("cannot read cargo fuzz's messages")?;
         let line = String::from_utf8_lossy(&line);
-        eprintln!("{line}");
+        if is_telling(&line) {
+            eprintln!("{line}");
+        }
         if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
             executions = count.trim().parse().ok();
         }
@@ -125,4 +146,33 @@ fn run_target(target: String, seconds: u64, sanitizer: &str, corpora: &Path) -> 
     let status = process.child().wait().context("cannot wait for cargo fuzz")?;
     let passed = status.success() && executions.is_some();
     Ok(Run { target, executions, passed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_telling;
+
+    #[test]
+    fn progress_and_crashes_are_shown_and_not_every_input() {
+        for line in [
+            "#8192\tpulse  cov: 1440 ft: 5109 corp: 388/2862Kb lim: 16374 exec/s: 4096 rss: 49Mb",
+            "#8\tINITED cov: 1020 ft: 2266 corp: 7/55Kb exec/s: 0 rss: 49Mb",
+            "thread '<unnamed>' panicked at src/device/fuzz.rs:1:1:",
+            "==1== ERROR: libFuzzer: deadly signal",
+            "WARNING: AddressSanitizer failed to allocate 0x7 bytes",
+            "stat::number_of_executed_units: 115439",
+        ] {
+            assert!(is_telling(line), "{line}");
+        }
+        for line in [
+            "#27001\tREDUCE cov: 1709 ft: 5204 corp: 437/8174Kb lim: 61440 exec/s: 2700 rss: 48Mb L: 3208/61440",
+            "#2701\tNEW    cov: 1709 ft: 5204 corp: 437/8174Kb lim: 61440 exec/s: 2700 rss: 48Mb L: 3208/61440",
+            "\"\\377\\377\" # Uses: 123",
+            "###### Recommended dictionary. ######",
+            "###### End of recommended dictionary. ######",
+            "WARNING: Failed to find function \"__sanitizer_set_death_callback\".",
+        ] {
+            assert!(!is_telling(line), "{line}");
+        }
+    }
 }

@@ -107,7 +107,7 @@ fn vendor_file() -> Finding {
         None => Finding::missing(
             WHAT,
             format!("none in {} names libparagpu_opencl.so", directory.display()),
-            "install resources/paragpu.icd there",
+            "install paragpu.icd there (docs/getting-started.md, in the guest)",
         ),
         Some((content, path)) => {
             let library = Path::new(content.trim());
@@ -134,7 +134,8 @@ fn test_computation() -> Finding {
         Err(error) => Finding::missing(
             WHAT,
             error.to_string(),
-            "set PARAGPU_DEBUG=1 for the driver's own words; the host's paragpud log has the other side",
+            "PARAGPU_DEBUG=1 paragpu doctor: the driver says why, and the host's paragpud log has the other side; if \
+             the driver says nothing, the loader did not find it: name its full path in the vendor file",
         ),
     }
 }

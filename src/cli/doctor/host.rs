@@ -36,7 +36,10 @@ fn opencl() -> Finding {
                 })
                 .collect();
             if devices.is_empty() {
-                Finding::missing(WHAT, "no platform has a device", INSTALL_OPENCL)
+                // PoCL, for one, has none where it cannot write its cache. Executors get a directory for that.
+                let home = "or, if one is installed, it may want a home that this user can write to: \
+                            HOME=$(mktemp -d) paragpu doctor";
+                Finding::missing(WHAT, "no platform has a device", format!("{INSTALL_OPENCL}; {home}"))
             } else {
                 Finding::ok(WHAT, devices.join(", "))
             }

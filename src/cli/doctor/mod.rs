@@ -120,16 +120,16 @@ impl fmt::Display for Report {
 }
 
 /// Runs the command; the exit status is 1 if computing would not work.
-pub(super) fn main(arguments: &Arguments) -> ExitCode {
+pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.compute_only {
         return match compute_probe::run("paragpu") {
             Ok(device) => {
-                println!("{device}");
-                ExitCode::SUCCESS
+                super::print(format!("{device}\n").as_bytes())?;
+                Ok(ExitCode::SUCCESS)
             }
             Err(error) => {
                 eprintln!("{error}");
-                ExitCode::FAILURE
+                Ok(ExitCode::FAILURE)
             }
         };
     }
@@ -140,15 +140,9 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     };
     let computes = findings.iter().all(|finding| finding.state != State::Missing);
     let report = Report { place, computes, findings };
-    if arguments.json {
-        match serde_json::to_string_pretty(&report) {
-            Ok(json) => println!("{json}"),
-            Err(error) => eprintln!("paragpu doctor: {error}"),
-        }
-    } else {
-        println!("{report}");
-    }
-    if computes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let text = if arguments.json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
+    super::print(format!("{text}\n").as_bytes())?;
+    Ok(if computes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn place_by_looks() -> Place {

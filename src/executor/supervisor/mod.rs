@@ -40,10 +40,24 @@ pub enum ExecutorError {
     Start(#[source] io::Error),
     /// Its socket failed, or what came through it.
     #[error("the executor's socket failed: {0}")]
-    Channel(#[from] ChannelError),
+    Channel(#[source] ChannelError),
     /// It hung up, or was never there.
     #[error("the executor ended")]
     Ended,
+}
+
+impl From<ChannelError> for ExecutorError {
+    fn from(error: ChannelError) -> ExecutorError {
+        match error {
+            // One that ended with unread messages resets its socket; how it ended says more than that.
+            ChannelError::Io(error)
+                if [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error.kind()) =>
+            {
+                ExecutorError::Ended
+            }
+            error => ExecutorError::Channel(error),
+        }
+    }
 }
 
 /// The guest's memory as an executor is told of it.

@@ -158,8 +158,10 @@ impl Connection {
     fn reason(&self) -> String {
         match (self.status(), Fault::from_code(self.ring.load(Word::Reason))) {
             (Some(Status::Failed), Some(fault)) => format!("the host refused what this driver sent: {fault}"),
-            (Some(Status::Failed), None) => "the host has no usable OpenCL device (its log says why)".into(),
-            _ => "the host's executor ended".into(),
+            (Some(Status::Failed), None) => {
+                "the host has no usable OpenCL device (paragpud's log says why)".into()
+            }
+            _ => "the host's executor ended (paragpud's log says why)".into(),
         }
     }
 

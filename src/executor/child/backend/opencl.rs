@@ -25,7 +25,7 @@ pub enum NoDevice {
     Load(#[from] LoadError),
     /// No platform, or none with a device.
     #[error(
-        "the host has no OpenCL platform with a device; install the GPU vendor's OpenCL driver, or \
+        "no OpenCL platform has a device; install the GPU vendor's OpenCL driver, or \
          pocl-opencl-icd (with ocl-icd-libopencl1) to compute on the CPU"
     )]
     NoPlatform,
