@@ -484,7 +484,7 @@ fn mistakes(bench: &Bench) -> Result<()> {
 fn build_beside_kernels(bench: &Bench) -> Result<()> {
     // A program that takes a compiler some time, and that no cache has seen.
     let unique = std::process::id();
-    let functions: String = (0..400)
+    let functions: String = (0..120)
         .map(|i| format!("kernel void f{i}_{unique}(global float *x) {{ x[{i}] = sin(x[{i}]) * cos(x[0]) + {unique}; }}\n"))
         .collect();
     let counters = bench.gpu.upload(&[0_u32; 16])?;
