@@ -53,9 +53,10 @@ impl Kind for Buffer {
     }
 }
 
-/// What the host is told of the flags: host pointers are this side's affair.
+/// What the host is told of the flags. Host pointers are this side's affair, and so is what the application may do: a map
+/// that only writes shows the contents nevertheless, for which the host must let this side read.
 fn host_flags(flags: u64) -> u64 {
-    flags & (KERNEL_ACCESS | HOST_ACCESS)
+    flags & KERNEL_ACCESS
 }
 
 impl Buffer {
