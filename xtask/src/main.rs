@@ -23,6 +23,7 @@ mod proc_count;
 mod process;
 mod qemu;
 mod say;
+mod sides;
 mod test;
 mod vm;
 mod vm_run;
