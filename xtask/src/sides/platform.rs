@@ -4,7 +4,7 @@ use super::{Place, output_of};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// The platform and the device that the suite tests: the first ones.
+/// The first platform and its first device, which programs take unless told otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Platform {
     /// Such as `Portable Computing Language`.
