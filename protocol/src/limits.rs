@@ -65,3 +65,6 @@ pub const MAX_CONTROL_BYTES: u32 = 256;
 /// Sleeping guest threads (fenced waits held back) per vGPU. The mainline driver stops, uninterruptibly, when
 /// all descriptors of its control queue are out, so the host never holds more than this.
 pub const MAX_HELD_WAITS: usize = 64;
+
+/// Most shared buffers that a kernel may reach through pointers in memory: the host holds each for every launch.
+pub const MAX_EXEC_POINTERS: u32 = 8 * 1024;

@@ -36,6 +36,8 @@ pub struct Context<B: Backend> {
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
+    /// Every shared memory of the context holds one.
+    pub(crate) shared: Arc<()>,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
 }
@@ -63,6 +65,7 @@ impl<B: Backend> Context<B> {
             sources: Budget::new(MAX_SOURCES_BYTES),
             open: Vec::new(),
             unflushed: Vec::new(),
+            shared: Arc::default(),
             fault: None,
             recorder,
         }
@@ -107,6 +110,8 @@ impl<B: Backend> Context<B> {
             Command::SetArgValue(body, tail) => self.set_arg_value(body, tail),
             Command::SetArgObject(body, _) => self.set_arg_object(body),
             Command::SetArgLocal(body, _) => self.set_arg_local(body),
+            Command::SetArgSvm(body, _) => self.set_arg_svm(body),
+            Command::SetExecInfo(body, tail) => self.set_exec_info(body, tail),
             Command::EnqueueKernel(body, tail) => self.enqueue_kernel(body, tail),
             Command::ReadBuffer(body, tail) => self.read_buffer(body, tail),
             Command::WriteBuffer(body, tail) => self.write_buffer(body, tail),
@@ -118,6 +123,8 @@ impl<B: Backend> Context<B> {
             Command::Marker(body, tail) => self.marker(body, tail),
             Command::Barrier(body, tail) => self.barrier(body, tail),
             Command::Finish(body, _) => self.finish(body),
+            Command::CreateSharedBuffer(body, _) => self.create_shared_buffer(body),
+            Command::ReleaseShared(body, _) => self.release_shared(body),
         }
     }
 

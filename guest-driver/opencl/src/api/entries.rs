@@ -5,7 +5,10 @@ use std::ffi::{c_char, c_uchar, c_void};
 
 use opencl_sys::{cl_bitfield, cl_bool, cl_image_desc, cl_image_format, cl_int, cl_uint, cl_ulong};
 
-use crate::api::{buffer, context, device, event, kernel, platform, program, queue, transfer, unsupported};
+use crate::api::{
+    buffer, context, device, event, kernel, kernel_memory, platform, program, queue, svm, transfer,
+    unsupported, usm,
+};
 use crate::boundary::arguments::{Answer, EventArgs};
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn};
 use crate::boundary::entry::entries;
@@ -253,25 +256,51 @@ entries! {
     enqueue clEnqueueSVMFree(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *mut c_void, pfn_free_func: Option<SvmFreeFn>,
         user_data: *mut c_void,
-    ) => unsupported::svm_free;
+    ) => svm::enqueue_free;
     enqueue clEnqueueSVMMemcpy(
         queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
-    ) => unsupported::svm_copy;
+    ) => svm::copy;
     enqueue clEnqueueSVMMemFill(
         queue: Handle, svm_ptr: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
-    ) => unsupported::svm_fill;
+    ) => svm::fill;
     enqueue clEnqueueSVMMap(
         queue: Handle, blocking: cl_bool, flags: cl_bitfield, svm_ptr: *mut c_void, size: usize,
-    ) => unsupported::svm_map;
-    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => unsupported::svm_unmap;
+    ) => svm::map;
+    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => svm::unmap;
     enqueue clEnqueueSVMMigrateMem(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *const c_void, sizes: *const usize,
         flags: cl_bitfield,
-    ) => unsupported::svm_migrate;
+    ) => svm::migrate;
     status clSetKernelArgSVMPointer(
         kernel: Handle, arg_index: cl_uint, arg_value: *const c_void,
-    ) => unsupported::svm_argument;
+    ) => kernel_memory::set_arg;
     status clSetKernelExecInfo(
         kernel: Handle, param_name: cl_uint, size: usize, value: *const c_void,
-    ) => unsupported::kernel_exec_info;
+    ) => kernel_memory::set_exec_info;
+
+    create clHostMemAllocINTEL(
+        context: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::host_alloc;
+    create clDeviceMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::device_alloc;
+    create clSharedMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::shared_alloc;
+    status clMemFreeINTEL(context: Handle, ptr: *mut c_void) => usm::free;
+    status clMemBlockingFreeINTEL(context: Handle, ptr: *mut c_void) => usm::blocking_free;
+    query clGetMemAllocInfoINTEL(context: Handle, ptr: *const c_void, param_name: cl_uint) => usm::alloc_info;
+    enqueue clEnqueueMemFillINTEL(
+        queue: Handle, dst: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
+    ) => usm::fill;
+    enqueue clEnqueueMemsetINTEL(queue: Handle, dst: *mut c_void, value: cl_int, size: usize) => usm::set;
+    enqueue clEnqueueMemcpyINTEL(
+        queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
+    ) => usm::copy;
+    enqueue clEnqueueMigrateMemINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, flags: cl_bitfield,
+    ) => usm::migrate;
+    enqueue clEnqueueMemAdviseINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, advice: cl_uint,
+    ) => usm::advise;
 }

@@ -120,6 +120,20 @@ impl In<*mut c_void> {
     }
 }
 
+impl In<*mut c_void> {
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast())).collect())
+    }
+}
+
+impl In<*const c_void> {
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast_mut().cast())).collect())
+    }
+}
+
 impl In<*const c_char> {
     /// `count` strings, each as long as `lengths` says, or up to its NUL if that is 0 or absent. `None` if the
     /// array or a string is NULL.
@@ -269,6 +283,11 @@ impl AppMemory {
     /// The memory at this address of staging memory, which stays mapped while the mapping that it is for exists.
     pub(crate) fn at(address: *mut u8) -> AppMemory {
         AppMemory(address)
+    }
+
+    /// The memory at this address of shared memory, which stays mapped while the buffer or allocation that it is for exists.
+    pub(crate) fn at_address(address: usize) -> AppMemory {
+        AppMemory(std::ptr::with_exposed_provenance_mut(address))
     }
 
     /// True if the pointer is NULL.

@@ -19,6 +19,7 @@ use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::mapping::Mapping;
+use crate::core::shared::{self, SharedBytes};
 
 /// Kernel access flags: at most one of them.
 pub(crate) const KERNEL_ACCESS: u64 = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
@@ -37,6 +38,8 @@ pub(crate) struct Buffer {
     flags: u64,
     size: usize,
     host_memory: Option<AppMemory>,
+    /// Its bytes, where kernels and the application see the same.
+    shared: Option<SharedBytes>,
     /// The buffer that this is a part of, and where it starts in it.
     parent: Option<(Arc<Object<Buffer>>, usize)>,
     properties: Vec<u64>,
@@ -96,6 +99,7 @@ impl Buffer {
             flags,
             size,
             host_memory: host_memory.filter(|_| flags & CL_MEM_USE_HOST_PTR != 0),
+            shared: None,
             parent: None,
             properties,
             mappings: Mutex::default(),
@@ -108,6 +112,53 @@ impl Buffer {
             connection.retire(slot, staging);
         }
         Ok(buffer)
+    }
+
+    /// Creates a buffer that is shared memory of its own, zeroed. Only where [`Context::shares_memory`].
+    pub(crate) fn shared(
+        context: &Object<Context>,
+        flags: u64,
+        size: usize,
+    ) -> ClResult<Arc<Object<Buffer>>> {
+        let (id, bytes) = shared::allocate(context, host_flags(flags), size)?;
+        Ok(Buffer::over(context, id, (flags, size), bytes, Vec::new()))
+    }
+
+    /// Creates a buffer of bytes that are shared already: `CL_MEM_USE_HOST_PTR` with a pointer to them.
+    pub(crate) fn of_shared(
+        context: &Object<Context>,
+        (flags, size): (u64, usize),
+        bytes: SharedBytes,
+        properties: Vec<u64>,
+    ) -> ClResult<Arc<Object<Buffer>>> {
+        let id = shared::buffer_of(context, host_flags(flags), &bytes, size)?;
+        Ok(Buffer::over(context, id, (flags, size), bytes, properties))
+    }
+
+    fn over(
+        context: &Object<Context>,
+        id: u32,
+        (flags, size): (u64, usize),
+        bytes: SharedBytes,
+        properties: Vec<u64>,
+    ) -> Arc<Object<Buffer>> {
+        Object::new(Buffer {
+            context: context.arc(),
+            id,
+            flags,
+            size,
+            host_memory: Some(AppMemory::at_address(bytes.address())),
+            shared: Some(bytes),
+            parent: None,
+            properties,
+            mappings: Mutex::default(),
+            destructors: Mutex::default(),
+        })
+    }
+
+    /// Its bytes, where kernels and the application see the same.
+    pub(crate) fn shared_bytes(&self) -> Option<&SharedBytes> {
+        self.shared.as_ref()
     }
 
     /// The buffer's context.
@@ -174,6 +225,7 @@ impl Object<Buffer> {
             flags,
             size,
             host_memory: self.host_memory.map(|memory| memory.offset(origin)),
+            shared: self.shared.as_ref().map(|bytes| bytes.part(origin)),
             parent: Some((self.arc(), origin)),
             properties: Vec::new(),
             mappings: Mutex::default(),
@@ -203,7 +255,7 @@ impl Object<Buffer> {
                 Info::handle(self.parent.as_ref().map_or(RawHandle::NULL, |(parent, _)| parent.handle()))
             }
             CL_MEM_OFFSET => Info::value(self.parent.as_ref().map_or(0, |(_, origin)| *origin)),
-            CL_MEM_USES_SVM_POINTER => Info::bool(false),
+            CL_MEM_USES_SVM_POINTER => Info::bool(self.shared.is_some()),
             CL_MEM_PROPERTIES => Info::list(&self.properties),
             // CL_INVALID_VALUE if param_name is not one of the supported values.
             _ => return Err(ClError::INVALID_VALUE),
@@ -225,7 +277,12 @@ pub(crate) fn inherited_flags(flags: u64, of_buffer: u64) -> u64 {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.context.connection().release(self.id);
+        let connection = self.context.connection();
+        match &self.shared {
+            // The host knows a part of a shared buffer as any part of a buffer.
+            Some(bytes) if self.parent.is_none() => connection.release_shared(self.id, bytes.region()),
+            _ => connection.release(self.id),
+        }
     }
 }
 

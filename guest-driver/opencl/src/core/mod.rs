@@ -11,6 +11,7 @@ pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod extensions;
 pub(crate) mod flights;
+pub(crate) mod host_task;
 mod includes;
 pub(crate) mod info;
 pub(crate) mod kernel;
@@ -21,8 +22,10 @@ pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod queue;
 pub(crate) mod rect;
+pub(crate) mod shared;
 pub(crate) mod slots;
 pub(crate) mod staging;
+pub(crate) mod svm;
 pub(crate) mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

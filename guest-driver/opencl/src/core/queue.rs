@@ -134,7 +134,7 @@ impl Queue {
             properties: properties.into(),
         };
         context.connection().send(&body, &[], &[])?;
-        Ok(Object::new(Queue {
+        let queue = Object::new(Queue {
             context: context.arc(),
             device: device.arc(),
             id,
@@ -142,7 +142,9 @@ impl Queue {
             property_list,
             state: Mutex::default(),
             flights: Flights::default(),
-        }))
+        });
+        context.add_queue(&queue);
+        Ok(queue)
     }
 
     /// The queue's context.

@@ -8,6 +8,8 @@ use std::fmt;
 
 use crate::sys::map::Window;
 
+pub use crate::sys::opencl::Keep;
+
 pub use crate::sys::compute::{
     Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, NdRange, Order, Outcome, Query, Rect, Work,
 };
@@ -50,6 +52,15 @@ pub trait Backend: Send + Sync + 'static {
         flags: u64,
         size: usize,
         init: Option<&Window>,
+    ) -> Result<Self::Buffer, ClError>;
+
+    /// A buffer whose bytes are those of `memory`. That and `keep` are kept until nothing uses the buffer any more.
+    fn create_shared_buffer(
+        &self,
+        context: &Self::Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
     ) -> Result<Self::Buffer, ClError>;
 
     /// A part of a buffer.

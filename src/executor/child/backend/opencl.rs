@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Order, Query, Work};
+use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Keep, Order, Query, Work};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
     self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
@@ -143,6 +143,16 @@ impl Backend for OpenCl {
             Some(_) => Err(ClError::INVALID_VALUE),
             None => Buffer::zeroed(context, flags, size),
         }
+    }
+
+    fn create_shared_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::over(context, flags, memory, keep)
     }
 
     fn create_sub_buffer(

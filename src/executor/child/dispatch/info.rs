@@ -31,6 +31,10 @@ impl<B: Backend> Context<B> {
             Some(InfoKind::Device) if param == DEVICE_COUNT => {
                 Ok((self.backend.devices().len() as u32).to_le_bytes().to_vec())
             }
+            Some(InfoKind::Memory) => {
+                let limits = self.backend.devices().get(index as usize).ok_or(ClError::INVALID_DEVICE);
+                limits.map(|limits| u32::from(limits.shares_memory).to_le_bytes().to_vec())
+            }
             Some(InfoKind::Device) => self.backend.query(Query::Device(index as usize), param),
             Some(kind @ (InfoKind::Program | InfoKind::ProgramBuild)) => {
                 let program = self.objects.program(object)?;

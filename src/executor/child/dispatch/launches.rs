@@ -1,5 +1,7 @@
 //! Kernel launches, and the commands that only keep order.
 
+use std::sync::Arc;
+
 use paragpu_protocol::command::{Barrier, EnqueueKernel, Finish, Marker, Opcode};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
@@ -16,9 +18,12 @@ impl<B: Backend> Context<B> {
     pub(crate) fn enqueue_kernel(&mut self, body: &EnqueueKernel, tail: Tail<'_>) -> Result<(), Fault> {
         let kernel = self.objects.kernel(body.kernel.get())?;
         let range = nd_range(body)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
         let context = kernel.program.context.clone();
         let state = kernel.state();
+        plan.keep = state.shared();
+        // Pointers in memory lead anywhere.
+        plan.may_reach = Arc::strong_count(&self.shared) > 1;
         let limits = self.backend.devices().get(plan.queue.record.device);
         let work = ready(&kernel, &state, &range, limits);
         let work = work.map(|kernel| Work::Launch { kernel, range });
@@ -104,7 +109,7 @@ fn ready<'k, B: Backend>(
         match arg {
             ArgRecord::Unset => return Err(ClError::INVALID_KERNEL_ARGS),
             ArgRecord::Local(bytes) => local_memory = local_memory.saturating_add(*bytes),
-            ArgRecord::Value(_) | ArgRecord::Buffer(_) => {}
+            ArgRecord::Value(_) | ArgRecord::Buffer(_) | ArgRecord::Pointer(..) => {}
         }
     }
     if local_memory > limits.local_memory {

@@ -9,6 +9,7 @@ mod kernels;
 mod launches;
 mod objects;
 mod programs;
+mod shared;
 mod submit;
 mod transfers;
 

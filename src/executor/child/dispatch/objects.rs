@@ -28,7 +28,7 @@ const KERNEL_ACCESS: u64 = 0b111;
 /// `CL_MEM_HOST_WRITE_ONLY`, `HOST_READ_ONLY`, `HOST_NO_ACCESS`, of which at most one.
 const HOST_ACCESS: u64 = 0b111 << 7;
 
-fn check_flags(flags: u64) -> Result<(), Fault> {
+pub(super) fn check_flags(flags: u64) -> Result<(), Fault> {
     let one_at_most = |bits: u64| bits.count_ones() <= 1;
     let fine = flags & !(KERNEL_ACCESS | HOST_ACCESS) == 0
         && one_at_most(flags & KERNEL_ACCESS)
@@ -105,9 +105,16 @@ impl<B: Backend> Context<B> {
         let outcome = creation(&host);
         let object = BufferObject {
             common,
-            record: BufferRecord { context: context.common.serial, flags, size: bytes as u64, parent: None },
+            record: BufferRecord {
+                context: context.common.serial,
+                flags,
+                size: bytes as u64,
+                parent: None,
+                shared: None,
+            },
             context,
             parent: None,
+            shared: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
@@ -135,9 +142,11 @@ impl<B: Backend> Context<B> {
                 flags,
                 size: bytes as u64,
                 parent: Some((parent.common.serial, origin as u64)),
+                shared: None,
             },
             context: parent.context.clone(),
             parent: Some(parent),
+            shared: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
