@@ -5,15 +5,14 @@ use opencl_sys::{
     CL_MEM_USE_HOST_PTR, cl_buffer_region,
 };
 
-use crate::boundary::callback::{Callback, HandleFn, UserData};
-use crate::boundary::object::{Handle, Object, RawHandle};
+use crate::boundary::object::{Handle, RawHandle};
 use crate::boundary::pointer::{AppMemory, In};
-use crate::core::buffer::{self, Buffer, HOST_ACCESS, KERNEL_ACCESS};
+use crate::core::buffer::{self, Buffer};
 use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
-use crate::core::info::Info;
+use crate::core::memory::{HOST_ACCESS, KERNEL_ACCESS};
 
-const HOST_POINTER: u64 = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
+pub(super) const HOST_POINTER: u64 = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
 
 /// CL_INVALID_VALUE if values specified in flags are not valid: unknown ones, or two that exclude each other.
 fn check_flags(flags: u64) -> ClResult<()> {
@@ -132,33 +131,6 @@ pub(super) fn create_sub_buffer(
         buffer.context().devices().iter().any(|device| origin.is_multiple_of(device.base_align()));
     refuse_if(!is_aligned, ClError::MISALIGNED_SUB_BUFFER_OFFSET)?;
     Ok(buffer.part(buffer::inherited_flags(flags, buffer.flags()), origin, size)?.hand_out())
-}
-
-/// `clRetainMemObject`.
-pub(super) fn retain(memobj: Handle<Buffer>) -> ClResult<()> {
-    memobj.get().map(Object::retain)
-}
-
-/// `clReleaseMemObject`.
-pub(super) fn release(memobj: Handle<Buffer>) -> ClResult<()> {
-    memobj.get()?.release()
-}
-
-/// `clGetMemObjectInfo`.
-pub(super) fn info(memobj: Handle<Buffer>, param_name: u32) -> ClResult<Info> {
-    memobj.get()?.info(param_name)
-}
-
-/// `clSetMemObjectDestructorCallback`.
-pub(super) fn set_destructor(
-    memobj: Handle<Buffer>,
-    pfn_notify: Option<HandleFn>,
-    user_data: UserData,
-) -> ClResult<()> {
-    let buffer = memobj.get()?;
-    // CL_INVALID_VALUE if pfn_notify is NULL.
-    buffer.on_destruction(Callback::new(pfn_notify, user_data).ok_or(ClError::INVALID_VALUE)?);
-    Ok(())
 }
 
 #[cfg(test)]

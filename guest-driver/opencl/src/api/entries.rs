@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_uchar, c_void};
 use opencl_sys::{cl_bitfield, cl_bool, cl_image_desc, cl_image_format, cl_int, cl_uint, cl_ulong};
 
 use crate::api::{
-    buffer, context, device, event, kernel, kernel_memory, platform, program, queue, svm, transfer,
+    buffer, context, device, event, kernel, kernel_memory, memory, platform, program, queue, svm, transfer,
     unsupported, usm,
 };
 use crate::boundary::arguments::{Answer, EventArgs};
@@ -72,12 +72,12 @@ entries! {
     create clCreateSubBuffer(
         buffer: Handle, flags: cl_bitfield, buffer_create_type: cl_uint, buffer_create_info: *const c_void,
     ) => buffer::create_sub_buffer;
-    status clRetainMemObject(memobj: Handle) => buffer::retain;
-    status clReleaseMemObject(memobj: Handle) => buffer::release;
-    query clGetMemObjectInfo(memobj: Handle, param_name: cl_uint) => buffer::info;
+    status clRetainMemObject(memobj: Handle) => memory::retain;
+    status clReleaseMemObject(memobj: Handle) => memory::release;
+    query clGetMemObjectInfo(memobj: Handle, param_name: cl_uint) => memory::info;
     status clSetMemObjectDestructorCallback(
         memobj: Handle, pfn_notify: Option<HandleFn>, user_data: *mut c_void,
-    ) => buffer::set_destructor;
+    ) => memory::set_destructor;
 
     enqueue clEnqueueReadBuffer(
         queue: Handle, buffer: Handle, blocking: cl_bool, offset: usize, size: usize, ptr: *mut c_void,
@@ -109,10 +109,10 @@ entries! {
     map clEnqueueMapBuffer(
         queue: Handle, buffer: Handle, blocking: cl_bool, flags: cl_bitfield, offset: usize, size: usize,
     ) => transfer::map;
-    enqueue clEnqueueUnmapMemObject(queue: Handle, memobj: Handle, mapped_ptr: *mut c_void) => transfer::unmap;
+    enqueue clEnqueueUnmapMemObject(queue: Handle, memobj: Handle, mapped_ptr: *mut c_void) => memory::unmap;
     enqueue clEnqueueMigrateMemObjects(
         queue: Handle, num_mem_objects: cl_uint, mem_objects: *const Handle, flags: cl_bitfield,
-    ) => transfer::migrate;
+    ) => memory::migrate;
 
     create clCreateProgramWithSource(
         context: Handle, count: cl_uint, strings: *mut *const c_char, lengths: *const usize,

@@ -13,6 +13,7 @@ mod event;
 mod exports;
 mod kernel;
 mod kernel_memory;
+mod memory;
 mod platform;
 mod program;
 mod queue;

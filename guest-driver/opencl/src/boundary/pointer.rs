@@ -6,7 +6,7 @@ use std::sync::Arc;
 use opencl_sys::cl_buffer_region;
 
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn, UserData};
-use crate::boundary::object::{self, Kind, Object, RawHandle};
+use crate::boundary::object::{self, Handle, Kind, Object, RawHandle};
 use crate::core::error::ClResult;
 
 /// What an entry point's argument becomes.
@@ -110,13 +110,16 @@ impl<T: Copy + PartialEq + Default> In<T> {
 }
 
 impl In<*mut c_void> {
-    /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
-    pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
+    /// `count` handles; `None` if the array is NULL.
+    pub(crate) fn handles<T>(&self, count: usize) -> Option<Vec<Handle<T>>> {
         let handles = self.values(count)?;
         // SAFETY: `from_c` was promised an array of handles that are NULL or live.
-        let objects =
-            handles.into_iter().map(|raw| unsafe { object::object::<T>(RawHandle(raw)) }.map(Object::arc));
-        Some(objects.collect())
+        Some(handles.into_iter().map(|raw| unsafe { Handle::from_c(raw) }).collect())
+    }
+
+    /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
+    pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
+        Some(self.handles(count)?.iter().map(|handle| handle.get().map(Object::arc)).collect())
     }
 }
 

@@ -16,6 +16,7 @@ mod includes;
 pub(crate) mod info;
 pub(crate) mod kernel;
 pub(crate) mod mapping;
+pub(crate) mod memory;
 pub(crate) mod notifier;
 pub(crate) mod platform;
 pub(crate) mod program;
