@@ -19,8 +19,8 @@ impl<B: Backend> Context<B> {
         let plan = self.plan(&body.enqueue, tail.wait)?;
         let context = kernel.program.context.clone();
         let state = kernel.state();
-        let limits = self.backend.devices().get(plan.queue.record.device);
-        let work = ready(&kernel, &state, &range, limits);
+        let device = plan.queue.device.clone();
+        let work = handle(&device.host).and_then(|device| ready(&kernel, &state, &range, &device.limits));
         let work = work.map(|kernel| Work::Launch { kernel, range });
         if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
             self.usage.kernels += 1;
@@ -94,11 +94,10 @@ fn ready<'k, B: Backend>(
     kernel: &KernelObject<B>,
     state: &'k KernelState<B>,
     range: &NdRange,
-    limits: Option<&DeviceLimits>,
+    limits: &DeviceLimits,
 ) -> Result<&'k B::Kernel, ClError> {
     let host = handle(&state.host)?;
     debug_assert_eq!(kernel.args.len(), state.record.args.len());
-    let limits = limits.ok_or(ClError::INVALID_DEVICE)?;
     let mut local_memory = 0_u64;
     for arg in &state.record.args {
         match arg {
