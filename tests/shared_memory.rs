@@ -30,8 +30,8 @@ const SOURCE: &str = "
 fn backend() -> Option<Arc<OpenCl>> {
     static BACKEND: OnceLock<Arc<OpenCl>> = OnceLock::new();
     let backend = BACKEND.get_or_init(|| Arc::new(OpenCl::open().expect("the host's OpenCL")));
-    if !backend.devices()[0].shares_memory {
-        println!("skipped: {} shares no memory with the host", backend.devices()[0].name);
+    if !backend.devices()[0].limits.shares_memory {
+        println!("skipped: {} shares no memory with the host", backend.devices()[0].limits.name);
         return None;
     }
     Some(backend.clone())

@@ -10,19 +10,19 @@
 pub enum InfoKind {
     /// `clGetPlatformInfo` of the host's platform.
     Platform = 1,
-    /// `clGetDeviceInfo`, by device index. Parameter 0 is the number of devices, as a `u32`.
+    /// `clGetDeviceInfo`, by [reference](crate::device). Parameter 0 is the number of devices, as a `u32`.
     Device = 2,
     /// `clGetProgramInfo`.
     Program = 3,
-    /// `clGetProgramBuildInfo`, by device index.
+    /// `clGetProgramBuildInfo`, by reference to the device.
     ProgramBuild = 4,
     /// `clGetKernelInfo`.
     Kernel = 5,
-    /// `clGetKernelWorkGroupInfo`, by device index.
+    /// `clGetKernelWorkGroupInfo`, by reference to the device.
     KernelWorkGroup = 6,
     /// `clGetKernelArgInfo`, by argument index.
     KernelArg = 7,
-    /// `clGetKernelSubGroupInfo`, by device index; the input value is the data.
+    /// `clGetKernelSubGroupInfo`, by reference to the device; the input value is the data.
     KernelSubGroup = 8,
     /// How a device's memory relates to the host's, by device index: see [`svm`](crate::svm).
     Memory = 14,

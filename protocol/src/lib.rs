@@ -22,6 +22,7 @@ extern crate std;
 pub mod capset;
 pub mod command;
 pub mod control;
+pub mod device;
 pub mod fault;
 pub mod frame;
 pub mod info;

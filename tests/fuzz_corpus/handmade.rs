@@ -5,9 +5,9 @@ use paragpu::executor::message::{ContextUsage, ToBroker};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
     Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel,
-    CreateProgram, CreateQueue, CreateSharedBuffer, CreateSubBuffer, CreateUserEvent, EnqueueKernel,
-    FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, Release, ReleaseShared,
-    SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo, SetUserEvent, WriteBuffer,
+    CreateProgram, CreateQueue, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent,
+    EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, Release,
+    ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo, SetUserEvent, WriteBuffer,
     WriteBufferRect,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
@@ -38,6 +38,7 @@ const SUB_BUFFER: u32 = 5;
 const KERNEL: u32 = 6;
 const USER_EVENT: u32 = 7;
 const SHARED: u32 = 8;
+const SUB_DEVICE: u32 = 30;
 const BUFFER_BYTES: u64 = 4096;
 
 #[derive(Default)]
@@ -74,7 +75,17 @@ fn every_command() -> Vec<u8> {
     let info =
         GetInfo { kind: (InfoKind::Device as u32).into(), dst: span, reply: slot(0), ..GetInfo::default() };
     frames.add(&info, &[], &[]);
-    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &[0, 0, 0, 0, 1, 0, 0, 0]);
+    let parts = CreateSubDevices {
+        parent: 1.into(),
+        partition: 0x1087.into(),
+        count: 2.into(),
+        reply: slot(22),
+        ..CreateSubDevices::default()
+    };
+    let data: Vec<u8> = [SUB_DEVICE, SUB_DEVICE + 1, 3, 5].into_iter().flat_map(u32::to_le_bytes).collect();
+    frames.add(&parts, &[], &data);
+    let devices: Vec<u8> = [0, 0x8000_0000 | SUB_DEVICE].into_iter().flat_map(u32::to_le_bytes).collect();
+    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &devices);
     let queue =
         CreateQueue { create: create(QUEUE, CONTEXT), properties: 3.into(), ..CreateQueue::default() };
     frames.add(&queue, &[], &[]);
@@ -174,7 +185,7 @@ fn every_command() -> Vec<u8> {
     frames.add(&CopyBuffer { enqueue: enqueue(23), dst: SHARED.into(), ..copy_linear }, &[], &[]);
     let release = ReleaseShared { id: SHARED.into(), reply: slot(24), ..ReleaseShared::default() };
     frames.add(&release, &[], &[]);
-    for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE] {
+    for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE, SUB_DEVICE] {
         frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);
     }
     frames.0

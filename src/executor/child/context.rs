@@ -8,7 +8,7 @@ use std::time::Duration;
 use paragpu_protocol::command::Command;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Frame;
-use paragpu_protocol::limits::MAX_SOURCES_BYTES;
+use paragpu_protocol::limits::{MAX_SOURCES_BYTES, MAX_SUB_DEVICES};
 
 use super::backend::{Backend, ClError};
 use super::builds::Builds;
@@ -33,6 +33,8 @@ pub struct Context<B: Backend> {
     pub(crate) usage: ContextUsage,
     /// Bytes that sources may still take.
     pub(crate) sources: Budget,
+    /// Sub-devices that may still be made.
+    pub(crate) sub_devices: Budget,
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
@@ -56,13 +58,14 @@ impl<B: Backend> Context<B> {
         recorder: Option<Recorder>,
     ) -> Context<B> {
         Context {
+            objects: Table::new(backend.devices()),
             backend,
-            objects: Table::new(),
             regions,
             notifier,
             builds,
             usage: ContextUsage::default(),
             sources: Budget::new(MAX_SOURCES_BYTES),
+            sub_devices: Budget::new(MAX_SUB_DEVICES),
             open: Vec::new(),
             unflushed: Vec::new(),
             shared: Arc::default(),
@@ -97,6 +100,7 @@ impl<B: Backend> Context<B> {
         match *command {
             Command::Nop(..) => Ok(()),
             Command::GetInfo(body, tail) => self.get_info(body, tail),
+            Command::CreateSubDevices(body, tail) => self.create_sub_devices(body, tail),
             Command::CreateContext(body, tail) => self.create_context(body, tail),
             Command::CreateQueue(body, _) => self.create_queue(body),
             Command::CreateBuffer(body, _) => self.create_buffer(body),

@@ -97,7 +97,7 @@ fn serve<B: Backend>(
     hello: ToExecutor,
     fds: Vec<OwnedFd>,
 ) -> ExitCode {
-    let devices = backend.devices().iter().map(|device| device.name.clone()).collect();
+    let devices = backend.devices().iter().map(|device| device.limits.name.clone()).collect();
     sink.send(ToBroker::Ready { devices });
     let mut executor = Executor::new(Arc::new(backend), sink);
     let mut next = Ok(Some((hello, fds)));

@@ -100,12 +100,13 @@ kinds! {
     ProgramKind, Program, clReleaseProgram, "A program.";
     KernelKind, RawKernel, clReleaseKernel, "A kernel, as the driver knows it.";
     EventKind, Event, clReleaseEvent, "An event.";
+    SubDeviceKind, SubDevice, clReleaseDevice, "A part of a device, as the driver knows it.";
 }
 
 impl Context {
     /// A context on devices of a platform.
-    pub fn new(platform: &Platform, devices: &[Device]) -> Result<Context, ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    pub fn new(platform: &Platform, devices: &[&Device]) -> Result<Context, ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let properties = [CL_CONTEXT_PLATFORM, platform.raw() as isize, 0];
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
         let mut status = 0;
@@ -119,7 +120,7 @@ impl Context {
 
 impl Queue {
     /// A queue with these `cl_command_queue_properties`.
-    pub fn new(context: &Context, device: Device, properties: u64) -> Result<Queue, ClError> {
+    pub fn new(context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
         let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
@@ -225,13 +226,14 @@ impl Program {
         Program::created(raw, status)
     }
 
-    /// Builds for these devices, and waits for it.
-    pub fn build(&self, devices: &[Device], options: &CStr) -> Result<(), ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    /// Builds for these devices, or all of the context's if there are none, and waits for it.
+    pub fn build(&self, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
+        let list = if ids.is_empty() { ptr::null() } else { ids.as_ptr() };
         // SAFETY: `count` ids and a terminated string live during the call; without a callback it waits.
         checked(unsafe {
-            cl!(clBuildProgram(self.raw(), count, ids.as_ptr(), options.as_ptr(), None, ptr::null_mut()))
+            cl!(clBuildProgram(self.raw(), count, list, options.as_ptr(), None, ptr::null_mut()))
         })
     }
 }

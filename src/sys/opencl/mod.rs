@@ -4,6 +4,7 @@
 
 mod enqueue;
 pub mod handle;
+mod partition;
 mod query;
 
 use cl3::error_codes::CL_SUCCESS;

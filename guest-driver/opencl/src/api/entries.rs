@@ -26,8 +26,8 @@ entries! {
         num_devices: *mut cl_uint,
     ) => device::ids;
     query clGetDeviceInfo(device: Handle, param_name: cl_uint) => device::info;
-    status clRetainDevice(device: Handle) => device::keep;
-    status clReleaseDevice(device: Handle) => device::keep;
+    status clRetainDevice(device: Handle) => device::retain;
+    status clReleaseDevice(device: Handle) => device::release;
     status clCreateSubDevices(
         in_device: Handle, properties: *const isize, num_devices: cl_uint, out_devices: *mut Handle,
         num_devices_ret: *mut cl_uint,

@@ -92,6 +92,22 @@ impl<T: Copy> In<T> {
 }
 
 impl<T: Copy + PartialEq + Default> In<T> {
+    /// The elements before the first 0; nothing for NULL.
+    pub(crate) fn terminated(&self) -> Option<Vec<T>> {
+        if self.is_null() {
+            return None;
+        }
+        let mut list = Vec::new();
+        loop {
+            // SAFETY: as for `value`; the list ends with 0, and all before it belongs to it.
+            let value = unsafe { self.0.add(list.len()).read_unaligned() };
+            if value == T::default() {
+                return Some(list);
+            }
+            list.push(value);
+        }
+    }
+
     /// Names and values, up to the name 0; nothing for NULL. A value may be 0.
     pub(crate) fn properties(&self) -> Option<Vec<T>> {
         if self.is_null() {

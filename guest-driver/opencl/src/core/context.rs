@@ -30,6 +30,8 @@ pub(crate) struct Context {
     connection: Arc<Connection>,
     id: u32,
     devices: Vec<Arc<Object<Device>>>,
+    /// What the host calls them.
+    references: Vec<u32>,
     properties: Vec<isize>,
     notify: Option<Callback<NotifyFn>>,
     is_lost_told: AtomicBool,
@@ -69,13 +71,16 @@ impl Context {
     ) -> ClResult<Arc<Object<Context>>> {
         let connection = Connection::current()?;
         let id = connection.new_id();
-        let indices: Vec<u8> = devices.iter().flat_map(|device| device.index().to_le_bytes()).collect();
-        connection.send(&CreateContext { create: create(id, 0) }, &[], &indices)?;
+        let references: Vec<u32> =
+            devices.iter().map(|device| device.reference(&connection)).collect::<ClResult<_>>()?;
+        let data: Vec<u8> = references.iter().flat_map(|reference| reference.to_le_bytes()).collect();
+        connection.send(&CreateContext { create: create(id, 0) }, &[], &data)?;
         Ok(Object::new(Context {
             notifier: Notifier::new(connection.clone()),
             connection,
             id,
             devices,
+            references,
             properties,
             notify,
             is_lost_told: AtomicBool::new(false),
@@ -126,6 +131,12 @@ impl Context {
     pub(crate) fn finish_queues(&self) -> ClResult<()> {
         let queues: Vec<_> = lock(&self.queues).iter().filter_map(Weak::upgrade).collect();
         queues.iter().try_for_each(|queue| queue.finish())
+    }
+
+    /// What the host calls a device of the context's.
+    pub(crate) fn reference(&self, device: &Object<Device>) -> ClResult<u32> {
+        let index = self.devices.iter().position(|own| own.handle() == device.handle());
+        index.map(|index| self.references[index]).ok_or(ClError::INVALID_DEVICE)
     }
 
     /// Who calls the callbacks of this context's events.

@@ -257,16 +257,17 @@ impl Kernel {
     }
 
     /// What limits the work-group size; asked for once per kernel and device.
-    pub(crate) fn limits(&self, device: &Device) -> ClResult<Limits> {
-        if let Some(limits) = lock(&self.limits).get(&device.index()) {
+    pub(crate) fn limits(&self, device: &Object<Device>) -> ClResult<Limits> {
+        let reference = self.context().reference(device)?;
+        if let Some(limits) = lock(&self.limits).get(&reference) {
             return Ok(*limits);
         }
-        let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, device.index(), &[]);
+        let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, reference, &[]);
         let limits = Limits {
             work_group_size: info::number(&ask(CL_KERNEL_WORK_GROUP_SIZE)?).unwrap_or(u64::MAX),
             required: info::number(&ask(CL_KERNEL_COMPILE_WORK_GROUP_SIZE)?).unwrap_or_default(),
         };
-        lock(&self.limits).insert(device.index(), limits);
+        lock(&self.limits).insert(reference, limits);
         Ok(limits)
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod kernel;
 pub(crate) mod mapping;
 pub(crate) mod memory;
 pub(crate) mod notifier;
+pub(crate) mod partition;
 pub(crate) mod platform;
 pub(crate) mod program;
 pub(crate) mod query;

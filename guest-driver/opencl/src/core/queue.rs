@@ -129,7 +129,7 @@ impl Queue {
         let id = context.connection().new_id();
         let body = CreateQueue {
             create: context::create(id, context.id()),
-            device: device.index().into(),
+            device: context.reference(device)?.into(),
             reserved: 0.into(),
             properties: properties.into(),
         };

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use paragpu_protocol::kernel::ArgKind;
 
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, Keep, NdRange, Order, Outcome, Query, Rect,
-    Work,
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, Keep, NdRange, Order, Outcome,
+    Partition, Query, Rect, Work,
 };
 use crate::sys::map::Window;
 
@@ -26,16 +26,24 @@ pub const BAD_SOURCE: &[u8] = b"error";
 /// Largest buffer: a fuzzer has little memory.
 const MAX_ALLOC: u64 = 1 << 20;
 
+/// Compute units of a device.
+const COMPUTE_UNITS: u32 = 8;
+
 /// The backend.
 #[derive(Debug)]
 pub struct Null {
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<NullDevice>>,
     clock: AtomicU64,
 }
 
-impl Null {
-    /// With that many devices.
-    pub fn new(devices: usize) -> Null {
+/// A device: some compute units.
+#[derive(Clone, Copy, Debug)]
+pub struct NullDevice {
+    units: u32,
+}
+
+impl NullDevice {
+    fn with_limits(self) -> HostDevice<NullDevice> {
         let limits = DeviceLimits {
             name: "null".to_owned(),
             max_alloc: MAX_ALLOC,
@@ -44,7 +52,32 @@ impl Null {
             max_work_items: [1024, 1024, 64],
             shares_memory: true,
         };
-        Null { limits: vec![limits; devices], clock: AtomicU64::new(1) }
+        HostDevice { handle: self, limits }
+    }
+
+    /// The compute units of each part.
+    fn parts(self, partition: &Partition) -> Result<Vec<u32>, ClError> {
+        match partition {
+            Partition::Equally(units) if (1..=self.units).contains(units) => {
+                Ok(vec![*units; (self.units / units) as usize])
+            }
+            Partition::ByCounts(counts) => {
+                let sum = counts.iter().try_fold(0_u32, |sum, count| sum.checked_add(*count));
+                let fits = sum.is_some_and(|sum| sum <= self.units);
+                if fits { Ok(counts.clone()) } else { Err(ClError::INVALID_PARTITION_COUNT) }
+            }
+            // All that it has is one cache.
+            Partition::ByAffinityDomain(_) => Ok(vec![self.units]),
+            Partition::Equally(_) => Err(ClError::INVALID_VALUE),
+        }
+    }
+}
+
+impl Null {
+    /// With that many devices.
+    pub fn new(devices: usize) -> Null {
+        let device = NullDevice { units: COMPUTE_UNITS }.with_limits();
+        Null { devices: vec![device; devices], clock: AtomicU64::new(1) }
     }
 
     fn tick(&self) -> u64 {
@@ -123,6 +156,7 @@ pub struct NullKernel {
 pub struct NullEvent(Arc<AtomicI32>);
 
 impl Backend for Null {
+    type Device = NullDevice;
     type Context = ();
     type Queue = ();
     type Buffer = NullBuffer;
@@ -130,16 +164,32 @@ impl Backend for Null {
     type Kernel = NullKernel;
     type Event = NullEvent;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<NullDevice>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<(), ClError> {
-        let known = devices.iter().all(|device| *device < self.limits.len());
-        if known { Ok(()) } else { Err(ClError::INVALID_DEVICE) }
+    fn count_sub_devices(&self, parent: &NullDevice, partition: &Partition) -> Result<usize, ClError> {
+        parent.parts(partition).map(|parts| parts.len())
     }
 
-    fn create_queue(&self, (): &(), _device: usize, _properties: u64) -> Result<(), ClError> {
+    fn create_sub_devices(
+        &self,
+        parent: &NullDevice,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<NullDevice>>, ClError> {
+        let parts = parent.parts(partition)?;
+        if parts.len() != count {
+            return Err(ClError::INVALID_VALUE);
+        }
+        Ok(parts.into_iter().map(|units| NullDevice { units }.with_limits()).collect())
+    }
+
+    fn create_context(&self, _devices: &[&NullDevice]) -> Result<(), ClError> {
+        Ok(())
+    }
+
+    fn create_queue(&self, (): &(), _device: &NullDevice, _properties: u64) -> Result<(), ClError> {
         Ok(())
     }
 
@@ -191,7 +241,7 @@ impl Backend for Null {
         Ok(NullProgram { source: Arc::new(source.to_vec()), status: Arc::new(AtomicI32::new(-1)) })
     }
 
-    fn build(&self, program: &NullProgram, _devices: &[usize], _options: &CStr) -> Result<(), ClError> {
+    fn build(&self, program: &NullProgram, _devices: &[&NullDevice], _options: &CStr) -> Result<(), ClError> {
         if *program.source == BAD_SOURCE {
             program.status.store(-2, Ordering::Relaxed);
             return Err(ClError::from_code(-11));
@@ -276,7 +326,11 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn query(&self, query: Query<'_, NullProgram, NullKernel>, param: u32) -> Result<Vec<u8>, ClError> {
+    fn query(
+        &self,
+        query: Query<'_, NullDevice, NullProgram, NullKernel>,
+        param: u32,
+    ) -> Result<Vec<u8>, ClError> {
         match query {
             Query::ProgramBuild(program, _) => {
                 Ok(program.status.load(Ordering::Relaxed).to_le_bytes().to_vec())

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Keep, Order, Query, Work};
+use super::{Arg, ArgValue, Backend, ClError, HostDevice, Keep, Order, Partition, Query, Work};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
     self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
@@ -53,8 +53,7 @@ pub enum NoDevice {
 #[derive(Debug)]
 pub struct OpenCl {
     platform: Platform,
-    devices: Vec<Device>,
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<Device>>,
 }
 
 struct Candidate {
@@ -91,16 +90,12 @@ impl OpenCl {
             None => candidates.iter().position(Candidate::has_accelerator).unwrap_or(0),
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
-        let limits = devices
-            .iter()
-            .map(|device| device.limits())
+        let devices = devices
+            .into_iter()
+            .map(Device::with_limits)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices, limits })
-    }
-
-    fn pick(&self, indices: &[usize]) -> Result<Vec<Device>, ClError> {
-        indices.iter().map(|&index| self.devices.get(index).copied().ok_or(ClError::INVALID_DEVICE)).collect()
+        Ok(OpenCl { platform, devices })
     }
 }
 
@@ -111,6 +106,7 @@ impl Candidate {
 }
 
 impl Backend for OpenCl {
+    type Device = Device;
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
@@ -118,16 +114,28 @@ impl Backend for OpenCl {
     type Kernel = Kernel;
     type Event = Event;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<Device>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<Context, ClError> {
-        Context::new(&self.platform, &self.pick(devices)?)
+    fn count_sub_devices(&self, parent: &Device, partition: &Partition) -> Result<usize, ClError> {
+        parent.count_parts(partition)
     }
 
-    fn create_queue(&self, context: &Context, device: usize, properties: u64) -> Result<Queue, ClError> {
-        let device = self.devices.get(device).copied().ok_or(ClError::INVALID_DEVICE)?;
+    fn create_sub_devices(
+        &self,
+        parent: &Device,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<Device>>, ClError> {
+        parent.divide(partition, count)?.into_iter().map(Device::with_limits).collect()
+    }
+
+    fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
+        Context::new(&self.platform, devices)
+    }
+
+    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         Queue::new(context, device, properties)
     }
 
@@ -169,8 +177,8 @@ impl Backend for OpenCl {
         Program::with_source(context, source)
     }
 
-    fn build(&self, program: &Program, devices: &[usize], options: &CStr) -> Result<(), ClError> {
-        program.build(&self.pick(devices)?, options)
+    fn build(&self, program: &Program, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        program.build(devices, options)
     }
 
     fn create_kernel(&self, program: &Program, name: &CStr) -> Result<Kernel, ClError> {
@@ -214,7 +222,7 @@ impl Backend for OpenCl {
         opencl::tend()
     }
 
-    fn query(&self, query: Query<'_, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
-        opencl::query(self.platform, &self.devices, query, param)
+    fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
+        opencl::query(self.platform, query, param)
     }
 }

@@ -24,8 +24,8 @@ impl<B: Backend> Context<B> {
         plan.keep = state.shared();
         // Pointers in memory lead anywhere.
         plan.may_reach = Arc::strong_count(&self.shared) > 1;
-        let limits = self.backend.devices().get(plan.queue.record.device);
-        let work = ready(&kernel, &state, &range, limits);
+        let device = plan.queue.device.clone();
+        let work = handle(&device.host).and_then(|device| ready(&kernel, &state, &range, &device.limits));
         let work = work.map(|kernel| Work::Launch { kernel, range });
         if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
             self.usage.kernels += 1;
@@ -99,11 +99,10 @@ fn ready<'k, B: Backend>(
     kernel: &KernelObject<B>,
     state: &'k KernelState<B>,
     range: &NdRange,
-    limits: Option<&DeviceLimits>,
+    limits: &DeviceLimits,
 ) -> Result<&'k B::Kernel, ClError> {
     let host = handle(&state.host)?;
     debug_assert_eq!(kernel.args.len(), state.record.args.len());
-    let limits = limits.ok_or(ClError::INVALID_DEVICE)?;
     let mut local_memory = 0_u64;
     for arg in &state.record.args {
         match arg {

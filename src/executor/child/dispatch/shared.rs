@@ -35,7 +35,7 @@ impl<B: Backend> Context<B> {
         let host = match &context.host {
             Err(error) => Err(*error),
             Ok(_) if !self.share_memory(&context) => Err(ClError::INVALID_OPERATION),
-            Ok(_) if size > self.max_alloc(&context) => Err(ClError::INVALID_BUFFER_SIZE),
+            Ok(_) if size > context.max_alloc() => Err(ClError::INVALID_BUFFER_SIZE),
             Ok(context) => {
                 self.backend.create_shared_buffer(context, flags, memory, Box::new(Arc::clone(&shared)))
             }
@@ -147,14 +147,9 @@ impl<B: Backend> Context<B> {
     }
 
     fn share_memory(&self, context: &ContextObject<B>) -> bool {
-        let limits = self.backend.devices();
-        let shares = |device: &usize| limits.get(*device).is_some_and(|limits| limits.shares_memory);
-        context.record.devices.iter().all(shares)
-    }
-
-    fn max_alloc(&self, context: &ContextObject<B>) -> u64 {
-        let limits = self.backend.devices();
-        let most = context.record.devices.iter().filter_map(|device| limits.get(*device));
-        most.map(|limits| limits.max_alloc).max().unwrap_or(0)
+        context
+            .devices
+            .iter()
+            .all(|device| device.host.as_ref().is_ok_and(|device| device.limits.shares_memory))
     }
 }
