@@ -6,8 +6,8 @@ use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
     Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel,
     CreateProgram, CreateQueue, CreateSubBuffer, CreateUserEvent, EnqueueKernel, FillBuffer, Finish, GetInfo,
-    Marker, Nop, ReadBuffer, ReadBufferRect, Release, SetArgLocal, SetArgObject, SetArgValue, SetUserEvent,
-    WriteBuffer, WriteBufferRect,
+    Marker, Nop, ReadBuffer, ReadBufferRect, ReadPrint, Release, SetArgLocal, SetArgObject, SetArgValue,
+    SetUserEvent, WriteBuffer, WriteBufferRect,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
 use paragpu_protocol::info::InfoKind;
@@ -72,6 +72,7 @@ fn every_command() -> Vec<u8> {
     let info =
         GetInfo { kind: (InfoKind::Device as u32).into(), dst: span, reply: slot(0), ..GetInfo::default() };
     frames.add(&info, &[], &[]);
+    frames.add(&ReadPrint { dst: span, reply: slot(1) }, &[], &[]);
     frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &[0, 0, 0, 0, 1, 0, 0, 0]);
     let queue =
         CreateQueue { create: create(QUEUE, CONTEXT), properties: 3.into(), ..CreateQueue::default() };
@@ -87,7 +88,7 @@ fn every_command() -> Vec<u8> {
     };
     frames.add(&part, &[], &[]);
     let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
-    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) {}");
+    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) { printf(\"\"); }");
     let build = BuildProgram { program: PROGRAM.into(), device_count: 1.into(), reply: slot(8) };
     frames.add(&build, &[], b"\0\0\0\0-DA=1");
     frames.add(&CreateKernel { create: create(KERNEL, PROGRAM), info: span }, &[], b"f");

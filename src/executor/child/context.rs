@@ -14,6 +14,7 @@ use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
+use super::print::{Launch, PrintClient, Printer};
 use super::record::ObjectRecord;
 use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
@@ -36,6 +37,11 @@ pub struct Context<B: Backend> {
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
+    pub(crate) print: PrintClient,
+    /// The launch that comes next may print: it has its turn.
+    pub(crate) turn: Option<Launch>,
+    /// True once there is a kernel that may print.
+    pub(crate) may_print: bool,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
 }
@@ -43,7 +49,8 @@ pub struct Context<B: Backend> {
 impl<B: Backend> Context<B> {
     /// A context without objects.
     pub fn new(backend: Arc<B>, regions: Arc<Regions>, builds: Builds) -> Context<B> {
-        Context::with_notifier(backend, regions, builds, Arc::new(Notifier::default()), None)
+        let notifier = Arc::new(Notifier::default());
+        Context::with_notifier(backend, regions, builds, notifier, Printer::default().client(), None)
     }
 
     pub(crate) fn with_notifier(
@@ -51,6 +58,7 @@ impl<B: Backend> Context<B> {
         regions: Arc<Regions>,
         builds: Builds,
         notifier: Arc<Notifier>,
+        print: PrintClient,
         recorder: Option<Recorder>,
     ) -> Context<B> {
         Context {
@@ -63,6 +71,9 @@ impl<B: Backend> Context<B> {
             sources: Budget::new(MAX_SOURCES_BYTES),
             open: Vec::new(),
             unflushed: Vec::new(),
+            print,
+            turn: None,
+            may_print: false,
             fault: None,
             recorder,
         }
@@ -78,6 +89,8 @@ impl<B: Backend> Context<B> {
         }
         self.usage.commands += 1;
         let done = Frame::parse(frame).and_then(|frame| self.dispatch(&Command::parse(&frame)?));
+        // A launch that has failed takes no turn.
+        self.turn = None;
         if let Err(fault) = done {
             self.fail(fault);
         }
@@ -94,6 +107,7 @@ impl<B: Backend> Context<B> {
         match *command {
             Command::Nop(..) => Ok(()),
             Command::GetInfo(body, tail) => self.get_info(body, tail),
+            Command::ReadPrint(body, _) => self.read_print(body),
             Command::CreateContext(body, tail) => self.create_context(body, tail),
             Command::CreateQueue(body, _) => self.create_queue(body),
             Command::CreateBuffer(body, _) => self.create_buffer(body),

@@ -17,6 +17,7 @@ pub(crate) mod kernel;
 pub(crate) mod mapping;
 pub(crate) mod notifier;
 pub(crate) mod platform;
+mod prints;
 pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod queue;

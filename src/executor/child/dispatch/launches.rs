@@ -16,12 +16,15 @@ impl<B: Backend> Context<B> {
     pub(crate) fn enqueue_kernel(&mut self, body: &EnqueueKernel, tail: Tail<'_>) -> Result<(), Fault> {
         let kernel = self.objects.kernel(body.kernel.get())?;
         let range = nd_range(body)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
         let context = kernel.program.context.clone();
         let state = kernel.state();
         let limits = self.backend.devices().get(plan.queue.record.device);
         let work = ready(&kernel, &state, &range, limits);
         let work = work.map(|kernel| Work::Launch { kernel, range });
+        if kernel.may_print && work.is_ok() {
+            plan.launch = Some(self.printing_launch(&context, plan.queue.record.device));
+        }
         if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
             self.usage.kernels += 1;
         }

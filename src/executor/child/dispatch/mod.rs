@@ -8,6 +8,7 @@ mod info;
 mod kernels;
 mod launches;
 mod objects;
+mod print;
 mod programs;
 mod submit;
 mod transfers;

@@ -14,6 +14,7 @@ use super::super::context::Context;
 use super::super::objects::{
     Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject, handle,
 };
+use super::super::print::Launch;
 use super::super::record::QueueRecord;
 use super::objects::{OUT_OF_ORDER, PROFILING};
 use super::same_context;
@@ -27,6 +28,8 @@ pub(super) struct Plan<B: Backend> {
     event: Option<(u32, Common)>,
     reply: Reply,
     wait: Vec<Arc<EventObject<B>>>,
+    /// Of a kernel that may print.
+    pub(super) launch: Option<Launch>,
 }
 
 impl<B: Backend> Context<B> {
@@ -38,7 +41,7 @@ impl<B: Backend> Context<B> {
             0 => None,
             id => Some((id, self.objects.admit(id)?)),
         };
-        Ok(Plan { queue, event, reply, wait })
+        Ok(Plan { queue, event, reply, wait, launch: None })
     }
 
     /// Gives the command to the device. Its error, if it has one already, goes where its outcome would have.
@@ -50,7 +53,7 @@ impl<B: Backend> Context<B> {
         contexts: &[&ContextObject<B>],
         work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
     ) -> bool {
-        let Plan { queue, event, reply, wait } = plan;
+        let Plan { queue, event, reply, wait, launch } = plan;
         let gates = gates(&queue, opcode, &wait);
         let event = event.map(|(id, common)| {
             let serial = queue.common.serial;
@@ -61,16 +64,22 @@ impl<B: Backend> Context<B> {
         // commands after it has released them, unless somebody else holds them. One that touches the guest's
         // memory must have landed before anybody is told that nothing does. Of the others, enough for a bound on
         // what is in flight.
+        // Whether one that may print is over must be known, so that others may.
         let inline = work.as_ref().map_or(0, inline_bytes);
         let watched = event.is_some()
             || reply.is_wanted()
+            || launch.is_some()
             || !gates.is_empty()
             || inline != 0
             || work.as_ref().is_ok_and(touches_guest_memory)
             || queue.unwatched.fetch_add(1, Ordering::Relaxed) >= most_unwatched(&queue.record);
         let watched = watched.then(|| {
             queue.unwatched.store(0, Ordering::Relaxed);
-            reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates, inline)
+            if let Some(launch) = &launch {
+                launch.held_by(&gates);
+            }
+            let event = event.as_ref().map(|(_, _, state)| state.clone());
+            reply.later(event, gates, inline).printing(launch)
         });
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
