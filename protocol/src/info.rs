@@ -10,20 +10,22 @@
 pub enum InfoKind {
     /// `clGetPlatformInfo` of the host's platform.
     Platform = 1,
-    /// `clGetDeviceInfo`, by device index. Parameter 0 is the number of devices, as a `u32`.
+    /// `clGetDeviceInfo`, by [reference](crate::device). Parameter 0 is the number of devices, as a `u32`.
     Device = 2,
     /// `clGetProgramInfo`.
     Program = 3,
-    /// `clGetProgramBuildInfo`, by device index.
+    /// `clGetProgramBuildInfo`, by reference to the device.
     ProgramBuild = 4,
     /// `clGetKernelInfo`.
     Kernel = 5,
-    /// `clGetKernelWorkGroupInfo`, by device index.
+    /// `clGetKernelWorkGroupInfo`, by reference to the device.
     KernelWorkGroup = 6,
     /// `clGetKernelArgInfo`, by argument index.
     KernelArg = 7,
-    /// `clGetKernelSubGroupInfo`, by device index; the input value is the data.
+    /// `clGetKernelSubGroupInfo`, by reference to the device; the input value is the data.
     KernelSubGroup = 8,
+    /// How a device's memory relates to the host's, by device index: see [`svm`](crate::svm).
+    Memory = 14,
 }
 
 /// With [`InfoKind::Device`]: the number of devices, as a `u32`. No OpenCL parameter has this number.
@@ -31,7 +33,7 @@ pub const DEVICE_COUNT: u32 = 0;
 
 impl InfoKind {
     /// Every kind.
-    pub const ALL: [InfoKind; 8] = [
+    pub const ALL: [InfoKind; 9] = [
         InfoKind::Platform,
         InfoKind::Device,
         InfoKind::Program,
@@ -40,6 +42,7 @@ impl InfoKind {
         InfoKind::KernelWorkGroup,
         InfoKind::KernelArg,
         InfoKind::KernelSubGroup,
+        InfoKind::Memory,
     ];
 
     /// The kind with this number.
@@ -61,6 +64,8 @@ impl InfoKind {
                 0x1000..=0x1073 => true,
                 // cl_nv_device_attribute_query and cl_khr_pci_bus_info: plain numbers.
                 0x4000..=0x400b | 0x410f => true,
+                // cl_intel_unified_shared_memory.
+                0x4190..=0x4194 => true,
                 // cl_amd_device_attribute_query, the plain ones.
                 0x4036..=0x4049 => true,
                 _ => false,
@@ -79,6 +84,7 @@ impl InfoKind {
             // MAX_SUB_GROUP_SIZE_FOR_NDRANGE, SUB_GROUP_COUNT_FOR_NDRANGE, LOCAL_SIZE_FOR_SUB_GROUP_COUNT,
             // MAX_NUM_SUB_GROUPS, COMPILE_NUM_SUB_GROUPS.
             InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba),
+            InfoKind::Memory => param == crate::svm::SHARES_MEMORY,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use paragpu_protocol::command::Command;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Frame;
-use paragpu_protocol::limits::MAX_SOURCES_BYTES;
+use paragpu_protocol::limits::{MAX_SOURCES_BYTES, MAX_SUB_DEVICES};
 
 use super::backend::{Backend, ClError};
 use super::builds::Builds;
@@ -34,9 +34,13 @@ pub struct Context<B: Backend> {
     pub(crate) usage: ContextUsage,
     /// Bytes that sources may still take.
     pub(crate) sources: Budget,
+    /// Sub-devices that may still be made.
+    pub(crate) sub_devices: Budget,
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
+    /// Every shared memory of the context holds one.
+    pub(crate) shared: Arc<()>,
     pub(crate) print: PrintClient,
     /// The launch that comes next may print: it has its turn.
     pub(crate) turn: Option<Launch>,
@@ -62,15 +66,17 @@ impl<B: Backend> Context<B> {
         recorder: Option<Recorder>,
     ) -> Context<B> {
         Context {
+            objects: Table::new(backend.devices()),
             backend,
-            objects: Table::new(),
             regions,
             notifier,
             builds,
             usage: ContextUsage::default(),
             sources: Budget::new(MAX_SOURCES_BYTES),
+            sub_devices: Budget::new(MAX_SUB_DEVICES),
             open: Vec::new(),
             unflushed: Vec::new(),
+            shared: Arc::default(),
             print,
             turn: None,
             may_print: false,
@@ -108,6 +114,7 @@ impl<B: Backend> Context<B> {
             Command::Nop(..) => Ok(()),
             Command::GetInfo(body, tail) => self.get_info(body, tail),
             Command::ReadPrint(body, _) => self.read_print(body),
+            Command::CreateSubDevices(body, tail) => self.create_sub_devices(body, tail),
             Command::CreateContext(body, tail) => self.create_context(body, tail),
             Command::CreateQueue(body, _) => self.create_queue(body),
             Command::CreateBuffer(body, _) => self.create_buffer(body),
@@ -121,6 +128,8 @@ impl<B: Backend> Context<B> {
             Command::SetArgValue(body, tail) => self.set_arg_value(body, tail),
             Command::SetArgObject(body, _) => self.set_arg_object(body),
             Command::SetArgLocal(body, _) => self.set_arg_local(body),
+            Command::SetArgSvm(body, _) => self.set_arg_svm(body),
+            Command::SetExecInfo(body, tail) => self.set_exec_info(body, tail),
             Command::EnqueueKernel(body, tail) => self.enqueue_kernel(body, tail),
             Command::ReadBuffer(body, tail) => self.read_buffer(body, tail),
             Command::WriteBuffer(body, tail) => self.write_buffer(body, tail),
@@ -132,6 +141,8 @@ impl<B: Backend> Context<B> {
             Command::Marker(body, tail) => self.marker(body, tail),
             Command::Barrier(body, tail) => self.barrier(body, tail),
             Command::Finish(body, _) => self.finish(body),
+            Command::CreateSharedBuffer(body, _) => self.create_shared_buffer(body),
+            Command::ReleaseShared(body, _) => self.release_shared(body),
         }
     }
 

@@ -109,7 +109,7 @@ fn serve<B: Backend>(
     hello: ToExecutor,
     fds: Vec<OwnedFd>,
 ) -> ExitCode {
-    let devices = backend.devices().iter().map(|device| device.name.clone()).collect();
+    let devices = backend.devices().iter().map(|device| device.limits.name.clone()).collect();
     sink.send(ToBroker::Ready { devices });
     let mut executor = Executor::with_printer(Arc::new(backend), sink, printer);
     let mut next = Ok(Some((hello, fds)));

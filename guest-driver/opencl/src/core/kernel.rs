@@ -7,7 +7,9 @@ use opencl_sys::{
     CL_KERNEL_ATTRIBUTES, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, CL_KERNEL_CONTEXT, CL_KERNEL_FUNCTION_NAME,
     CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM, CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
 };
-use paragpu_protocol::command::{CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgValue};
+use paragpu_protocol::command::{
+    CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
+};
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
@@ -27,6 +29,7 @@ use crate::core::program::{KernelShare, Program};
 use crate::core::query::Question;
 use crate::core::queue::{Payload, Queue, Request};
 use crate::core::rect::dim3;
+use crate::core::svm::Place;
 
 /// Room for the description of a kernel at first.
 const FEW_ARGS_BYTES: usize = 4096;
@@ -57,6 +60,8 @@ struct State {
 enum Value {
     Bytes(Box<[u8]>),
     Object(Option<Weak<Object<Buffer>>>),
+    /// A pointer into shared memory.
+    Pointer(Weak<Object<Buffer>>, usize),
     Local(usize),
 }
 
@@ -67,6 +72,7 @@ impl Value {
             // Weak references keep the address from being used again, so equal ones are the same buffer.
             (Value::Object(Some(a)), Value::Object(Some(b))) => Weak::ptr_eq(a, b),
             (Value::Object(None), Value::Object(None)) => true,
+            (Value::Pointer(a, at), Value::Pointer(b, other)) => Weak::ptr_eq(a, b) && at == other,
             (Value::Local(a), Value::Local(b)) => a == b,
             _ => false,
         }
@@ -197,6 +203,28 @@ impl Kernel {
         })
     }
 
+    /// Sets an argument to a pointer into shared memory.
+    pub(crate) fn set_pointer(&self, index: u32, place: &Place) -> ClResult<()> {
+        let buffer = &place.allocation.buffer;
+        self.set(index, Value::Pointer(Arc::downgrade(buffer), place.offset), |_| {
+            let body = SetArgSvm {
+                kernel: self.id.into(),
+                index: index.into(),
+                object: buffer.id().into(),
+                reserved: 0.into(),
+                offset: (place.offset as u64).into(),
+            };
+            self.connection().send(&body, &[], &[])
+        })
+    }
+
+    /// Says which shared memory the kernel reaches through pointers in memory.
+    pub(crate) fn set_reachable(&self, places: &[Place]) -> ClResult<()> {
+        let ids: Vec<u8> =
+            places.iter().flat_map(|place| place.allocation.buffer.id().to_le_bytes()).collect();
+        self.connection().send(&SetExecInfo { kernel: self.id.into(), reserved: 0.into() }, &[], &ids)
+    }
+
     /// Sets the size of a local memory argument.
     pub(crate) fn set_local(&self, index: u32, size: usize) -> ClResult<()> {
         self.set(index, Value::Local(size), |_| {
@@ -215,6 +243,14 @@ impl Kernel {
                 Some(Value::Bytes(bytes)) => clone.set_value(index, &bytes)?,
                 Some(Value::Object(Some(buffer))) => clone.set_buffer(index, buffer.upgrade().as_ref())?,
                 Some(Value::Object(None)) => clone.set_buffer(index, None)?,
+                Some(Value::Pointer(buffer, offset)) => {
+                    let place = |buffer: Arc<Object<Buffer>>| {
+                        self.context().allocations().find(buffer.host_memory()?.offset(offset))
+                    };
+                    if let Some(place) = buffer.upgrade().and_then(place) {
+                        clone.set_pointer(index, &place)?;
+                    }
+                }
                 Some(Value::Local(size)) => clone.set_local(index, size)?,
                 None => {}
             }
@@ -223,16 +259,17 @@ impl Kernel {
     }
 
     /// What limits the work-group size; asked for once per kernel and device.
-    pub(crate) fn limits(&self, device: &Device) -> ClResult<Limits> {
-        if let Some(limits) = lock(&self.limits).get(&device.index()) {
+    pub(crate) fn limits(&self, device: &Object<Device>) -> ClResult<Limits> {
+        let reference = self.context().reference(device)?;
+        if let Some(limits) = lock(&self.limits).get(&reference) {
             return Ok(*limits);
         }
-        let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, device.index(), &[]);
+        let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, reference, &[]);
         let limits = Limits {
             work_group_size: info::number(&ask(CL_KERNEL_WORK_GROUP_SIZE)?).unwrap_or(u64::MAX),
             required: info::number(&ask(CL_KERNEL_COMPILE_WORK_GROUP_SIZE)?).unwrap_or_default(),
         };
-        lock(&self.limits).insert(device.index(), limits);
+        lock(&self.limits).insert(reference, limits);
         Ok(limits)
     }
 

@@ -75,7 +75,7 @@ pub(crate) fn found() -> ClResult<&'static Found> {
     }
     let all = Found {
         platform: Object::new(Platform),
-        devices: (0..count).map(|index| Object::new(Device::new(index))).collect(),
+        devices: (0..count).map(|index| Object::new(Device::root(index))).collect(),
     };
     // The specification gives platforms and devices no end, so that handles of them never dangle.
     all.platform.retain();

@@ -129,12 +129,12 @@ impl Queue {
         let id = context.connection().new_id();
         let body = CreateQueue {
             create: context::create(id, context.id()),
-            device: device.index().into(),
+            device: context.reference(device)?.into(),
             reserved: 0.into(),
             properties: properties.into(),
         };
         context.connection().send(&body, &[], &[])?;
-        Ok(Object::new(Queue {
+        let queue = Object::new(Queue {
             context: context.arc(),
             device: device.arc(),
             id,
@@ -142,7 +142,9 @@ impl Queue {
             property_list,
             state: Mutex::default(),
             flights: Flights::default(),
-        }))
+        });
+        context.add_queue(&queue);
+        Ok(queue)
     }
 
     /// The queue's context.

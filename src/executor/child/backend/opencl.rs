@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Order, Query, Work};
+use super::{Arg, ArgValue, Backend, ClError, HostDevice, Keep, Order, Partition, Query, Work};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
     self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
@@ -56,8 +56,7 @@ pub enum NoDevice {
 #[derive(Debug)]
 pub struct OpenCl {
     platform: Platform,
-    devices: Vec<Device>,
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<Device>>,
     /// Kernels print while they run, not when a program synchronises with the device.
     prints_at_once: bool,
 }
@@ -97,16 +96,12 @@ impl OpenCl {
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
         let prints_at_once = name == POCL_PLATFORM;
-        let limits = devices
-            .iter()
-            .map(|device| device.limits())
+        let devices = devices
+            .into_iter()
+            .map(Device::with_limits)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices, limits, prints_at_once })
-    }
-
-    fn pick(&self, indices: &[usize]) -> Result<Vec<Device>, ClError> {
-        indices.iter().map(|&index| self.devices.get(index).copied().ok_or(ClError::INVALID_DEVICE)).collect()
+        Ok(OpenCl { platform, devices, prints_at_once })
     }
 }
 
@@ -117,6 +112,7 @@ impl Candidate {
 }
 
 impl Backend for OpenCl {
+    type Device = Device;
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
@@ -124,16 +120,28 @@ impl Backend for OpenCl {
     type Kernel = Kernel;
     type Event = Event;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<Device>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<Context, ClError> {
-        Context::new(&self.platform, &self.pick(devices)?)
+    fn count_sub_devices(&self, parent: &Device, partition: &Partition) -> Result<usize, ClError> {
+        parent.count_parts(partition)
     }
 
-    fn create_queue(&self, context: &Context, device: usize, properties: u64) -> Result<Queue, ClError> {
-        let device = self.devices.get(device).copied().ok_or(ClError::INVALID_DEVICE)?;
+    fn create_sub_devices(
+        &self,
+        parent: &Device,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<Device>>, ClError> {
+        parent.divide(partition, count)?.into_iter().map(Device::with_limits).collect()
+    }
+
+    fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
+        Context::new(&self.platform, devices)
+    }
+
+    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         Queue::new(context, device, properties)
     }
 
@@ -151,6 +159,16 @@ impl Backend for OpenCl {
         }
     }
 
+    fn create_shared_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::over(context, flags, memory, keep)
+    }
+
     fn create_sub_buffer(
         &self,
         parent: &Buffer,
@@ -165,8 +183,8 @@ impl Backend for OpenCl {
         Program::with_source(context, source)
     }
 
-    fn build(&self, program: &Program, devices: &[usize], options: &CStr) -> Result<(), ClError> {
-        program.build(&self.pick(devices)?, options)
+    fn build(&self, program: &Program, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        program.build(devices, options)
     }
 
     fn create_kernel(&self, program: &Program, name: &CStr) -> Result<Kernel, ClError> {
@@ -206,7 +224,7 @@ impl Backend for OpenCl {
         queue.finish()
     }
 
-    fn settle_print(&self, context: &Context, device: usize) {
+    fn settle_print(&self, context: &Context, device: &Device) {
         if self.prints_at_once {
             return;
         }
@@ -225,7 +243,7 @@ impl Backend for OpenCl {
         opencl::tend()
     }
 
-    fn query(&self, query: Query<'_, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
-        opencl::query(self.platform, &self.devices, query, param)
+    fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
+        opencl::query(self.platform, query, param)
     }
 }

@@ -42,8 +42,9 @@ impl<B: Backend> Context<B> {
             program: program.common.serial,
             name: tail.data.to_vec(),
             args: vec![ArgRecord::Unset; args.len()],
+            reaches: Vec::new(),
         };
-        let state = KernelState { record, buffers: HashMap::new(), host };
+        let state = KernelState { record, buffers: HashMap::new(), reaches: Vec::new(), host };
         let object = KernelObject { common, program, args, may_print, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);
@@ -145,7 +146,7 @@ enum Posted<B: Backend> {
     Local(usize),
 }
 
-fn argument(args: &[Arg], index: u32, kind: ArgKind) -> Result<Arg, Fault> {
+pub(super) fn argument(args: &[Arg], index: u32, kind: ArgKind) -> Result<Arg, Fault> {
     args.get(index as usize).copied().filter(|arg| arg.kind == kind).ok_or(Fault::BadValue)
 }
 

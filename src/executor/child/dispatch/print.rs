@@ -8,7 +8,7 @@ use paragpu_protocol::frame::Frame;
 
 use super::super::backend::{Backend, Outcome};
 use super::super::context::{Context, TEND_INTERVAL};
-use super::super::objects::ContextObject;
+use super::super::objects::QueueObject;
 use super::super::print::{Launch, Settle};
 
 impl<B: Backend> Context<B> {
@@ -46,19 +46,19 @@ impl<B: Backend> Context<B> {
     }
 
     /// A launch that may print, with or without a turn.
-    pub(super) fn printing_launch(&mut self, context: &Arc<ContextObject<B>>, device: usize) -> Launch {
+    pub(super) fn printing_launch(&mut self, queue: &Arc<QueueObject<B>>) -> Launch {
         let launch = self.turn.take().unwrap_or_else(|| self.print.launch());
-        self.print.at(context.common.serial, device, || self.settling(context, device));
+        self.print.at(queue.common.serial, || self.settling(queue));
         launch
     }
 
-    fn settling(&self, context: &Arc<ContextObject<B>>, device: usize) -> Settle {
-        let (backend, context) = (self.backend.clone(), Arc::downgrade(context));
+    fn settling(&self, queue: &Arc<QueueObject<B>>) -> Settle {
+        let (backend, queue) = (self.backend.clone(), Arc::downgrade(queue));
         Arc::new(move || {
-            if let Some(context) = context.upgrade()
-                && let Ok(host) = &context.host
+            if let Some(queue) = queue.upgrade()
+                && let (Ok(context), Ok(device)) = (&queue.context.host, &queue.device.host)
             {
-                backend.settle_print(host, device);
+                backend.settle_print(context, &device.handle);
             }
         })
     }

@@ -12,7 +12,8 @@ use super::super::backend::{Backend, ClError, Done, HostBytes, Order, Outcome, W
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
 use super::super::objects::{
-    Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject, handle,
+    BufferObject, Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject, SharedMemory,
+    handle,
 };
 use super::super::print::Launch;
 use super::super::record::QueueRecord;
@@ -30,6 +31,17 @@ pub(super) struct Plan<B: Backend> {
     wait: Vec<Arc<EventObject<B>>>,
     /// Of a kernel that may print.
     pub(super) launch: Option<Launch>,
+    /// Memory of the guest's that the command touches, kept until it is complete.
+    pub(super) keep: Vec<Arc<SharedMemory>>,
+    /// The command may touch such memory without naming it.
+    pub(super) may_reach: bool,
+}
+
+impl<B: Backend> Plan<B> {
+    /// Notes a buffer that the command touches.
+    pub(super) fn touch(&mut self, buffer: &BufferObject<B>) {
+        self.keep.extend(buffer.shared());
+    }
 }
 
 impl<B: Backend> Context<B> {
@@ -41,7 +53,7 @@ impl<B: Backend> Context<B> {
             0 => None,
             id => Some((id, self.objects.admit(id)?)),
         };
-        Ok(Plan { queue, event, reply, wait, launch: None })
+        Ok(Plan { queue, event, reply, wait, launch: None, keep: Vec::new(), may_reach: false })
     }
 
     /// Gives the command to the device. Its error, if it has one already, goes where its outcome would have.
@@ -53,7 +65,7 @@ impl<B: Backend> Context<B> {
         contexts: &[&ContextObject<B>],
         work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
     ) -> bool {
-        let Plan { queue, event, reply, wait, launch } = plan;
+        let Plan { queue, event, reply, wait, launch, keep, may_reach } = plan;
         let gates = gates(&queue, opcode, &wait);
         let event = event.map(|(id, common)| {
             let serial = queue.common.serial;
@@ -71,6 +83,8 @@ impl<B: Backend> Context<B> {
             || launch.is_some()
             || !gates.is_empty()
             || inline != 0
+            || !keep.is_empty()
+            || may_reach
             || work.as_ref().is_ok_and(touches_guest_memory)
             || queue.unwatched.fetch_add(1, Ordering::Relaxed) >= most_unwatched(&queue.record);
         let watched = watched.then(|| {
@@ -85,7 +99,7 @@ impl<B: Backend> Context<B> {
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
         let work = if foreign { Err(ClError::INVALID_CONTEXT) } else { work };
         let silent = event.is_none() && !watched.as_ref().is_some_and(Completion::has_slot);
-        let host = self.enqueue(&queue, &wait, work, event.is_some(), watched);
+        let host = self.enqueue(&queue, &wait, work, event.is_some(), (watched, keep));
         if let Err(error) = host
             && silent
         {
@@ -109,7 +123,7 @@ impl<B: Backend> Context<B> {
         wait: &[Arc<EventObject<B>>],
         work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
         event: bool,
-        watched: Option<Completion>,
+        (watched, keep): (Option<Completion>, Vec<Arc<SharedMemory>>),
     ) -> Result<Option<B::Event>, ClError> {
         let ready = work.and_then(|work| {
             let host = handle(&queue.host)?;
@@ -122,8 +136,12 @@ impl<B: Backend> Context<B> {
         });
         match ready {
             Ok((host, work, wait)) => {
-                let done =
-                    watched.map(|watched| -> Done { Box::new(move |outcome| watched.complete(outcome)) });
+                let done = watched.map(|watched| -> Done {
+                    Box::new(move |outcome| {
+                        drop(keep);
+                        watched.complete(outcome);
+                    })
+                });
                 let profile = queue.record.properties & PROFILING != 0;
                 self.backend.enqueue(host, without_bytes(work), Order { wait: &wait, event, profile, done })
             }

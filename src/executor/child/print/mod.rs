@@ -60,8 +60,8 @@ struct State {
     turns: Turns,
     clients: Client,
     texts: HashMap<Client, Text>,
-    /// Where the owner has launched printing kernels: its OpenCL contexts, with their devices.
-    places: HashMap<(Serial, usize), Settle>,
+    /// Where the owner has launched printing kernels: its queues.
+    places: HashMap<Serial, Settle>,
     chunk: Vec<u8>,
     /// Something was printed when it was nobody's turn, and that was said.
     stray: bool,
@@ -225,8 +225,8 @@ impl PrintClient {
         Launch { number, shared: self.shared.clone() }
     }
 
-    /// Notes where a printing kernel is launched.
-    pub(crate) fn at(&self, context: Serial, device: usize, settle: impl FnOnce() -> Settle) {
+    /// Notes the queue in which a printing kernel is launched.
+    pub(crate) fn at(&self, queue: Serial, settle: impl FnOnce() -> Settle) {
         let mut state = self.shared.lock();
         if state.turns.owner() != Some(self.id) {
             return;
@@ -234,7 +234,7 @@ impl PrintClient {
         if state.places.len() >= MAX_PLACES {
             state.places.clear();
         }
-        state.places.entry((context, device)).or_insert_with(settle);
+        state.places.entry(queue).or_insert_with(settle);
     }
 
     /// Moves what was printed into the guest's memory, as much as fits. Returns how much that was.

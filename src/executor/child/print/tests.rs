@@ -79,13 +79,13 @@ fn a_driver_that_prints_late_is_made_to_before_somebody_elses_turn_and_before_re
         Arc::new(move || print(&stdout, "late "))
     };
     drop(turn(&a));
-    a.at(1, 0, late);
-    a.at(1, 0, || panic!("that place is known"));
+    a.at(1, late);
+    a.at(1, || panic!("that place is known"));
     assert_eq!(read(&a, 100), "late ");
     drop(turn(&b));
     assert_eq!(read(&a, 100), "late ");
     assert_eq!((read(&a, 100), read(&b, 100)), (String::new(), String::new()), "a is not asked any more");
-    a.at(1, 0, || panic!("it is not its turn"));
+    a.at(1, || panic!("it is not its turn"));
 }
 
 #[test]
