@@ -169,6 +169,15 @@ commands! {
         reply: SlotRef,
     }
 
+    /// Takes what the context's kernels have printed so far (`printf`), in order. The slot's `len` is how much was
+    /// written; where that is all that fits, there may be more. Of a launch that is complete, everything is there.
+    ReadPrint = 0x0002, wait: false, data: 0, {
+        /// Where the text goes.
+        dst: Span,
+        /// Completed when it is there.
+        reply: SlotRef,
+    }
+
     /// Creates a context on the devices whose [references](crate::device) (`u32` each) are the data.
     CreateContext = 0x0010, wait: false, data: 4 * crate::limits::MAX_CONTEXT_DEVICES as u32, {
         /// Id and reply; the parent is 0.

@@ -6,7 +6,7 @@ use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
     Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel,
     CreateProgram, CreateQueue, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent,
-    EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, Release,
+    EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, ReadPrint, Release,
     ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo, SetUserEvent, WriteBuffer,
     WriteBufferRect,
 };
@@ -75,6 +75,7 @@ fn every_command() -> Vec<u8> {
     let info =
         GetInfo { kind: (InfoKind::Device as u32).into(), dst: span, reply: slot(0), ..GetInfo::default() };
     frames.add(&info, &[], &[]);
+    frames.add(&ReadPrint { dst: span, reply: slot(1) }, &[], &[]);
     let parts = CreateSubDevices {
         parent: 1.into(),
         partition: 0x1087.into(),
@@ -100,7 +101,7 @@ fn every_command() -> Vec<u8> {
     };
     frames.add(&part, &[], &[]);
     let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
-    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) {}");
+    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) { printf(\"\"); }");
     let build = BuildProgram { program: PROGRAM.into(), device_count: 1.into(), reply: slot(8) };
     frames.add(&build, &[], b"\0\0\0\0-DA=1");
     frames.add(&CreateKernel { create: create(KERNEL, PROGRAM), info: span }, &[], b"f");

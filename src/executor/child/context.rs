@@ -14,6 +14,7 @@ use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
+use super::print::{Launch, PrintClient, Printer};
 use super::record::ObjectRecord;
 use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
@@ -40,6 +41,11 @@ pub struct Context<B: Backend> {
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
     /// Every shared memory of the context holds one.
     pub(crate) shared: Arc<()>,
+    pub(crate) print: PrintClient,
+    /// The launch that comes next may print: it has its turn.
+    pub(crate) turn: Option<Launch>,
+    /// True once there is a kernel that may print.
+    pub(crate) may_print: bool,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
 }
@@ -47,7 +53,8 @@ pub struct Context<B: Backend> {
 impl<B: Backend> Context<B> {
     /// A context without objects.
     pub fn new(backend: Arc<B>, regions: Arc<Regions>, builds: Builds) -> Context<B> {
-        Context::with_notifier(backend, regions, builds, Arc::new(Notifier::default()), None)
+        let notifier = Arc::new(Notifier::default());
+        Context::with_notifier(backend, regions, builds, notifier, Printer::default().client(), None)
     }
 
     pub(crate) fn with_notifier(
@@ -55,6 +62,7 @@ impl<B: Backend> Context<B> {
         regions: Arc<Regions>,
         builds: Builds,
         notifier: Arc<Notifier>,
+        print: PrintClient,
         recorder: Option<Recorder>,
     ) -> Context<B> {
         Context {
@@ -69,6 +77,9 @@ impl<B: Backend> Context<B> {
             open: Vec::new(),
             unflushed: Vec::new(),
             shared: Arc::default(),
+            print,
+            turn: None,
+            may_print: false,
             fault: None,
             recorder,
         }
@@ -84,6 +95,8 @@ impl<B: Backend> Context<B> {
         }
         self.usage.commands += 1;
         let done = Frame::parse(frame).and_then(|frame| self.dispatch(&Command::parse(&frame)?));
+        // A launch that has failed takes no turn.
+        self.turn = None;
         if let Err(fault) = done {
             self.fail(fault);
         }
@@ -100,6 +113,7 @@ impl<B: Backend> Context<B> {
         match *command {
             Command::Nop(..) => Ok(()),
             Command::GetInfo(body, tail) => self.get_info(body, tail),
+            Command::ReadPrint(body, _) => self.read_print(body),
             Command::CreateSubDevices(body, tail) => self.create_sub_devices(body, tail),
             Command::CreateContext(body, tail) => self.create_context(body, tail),
             Command::CreateQueue(body, _) => self.create_queue(body),

@@ -172,6 +172,8 @@ pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) source: Vec<u8>,
+    /// True if its kernels may print.
+    pub(crate) prints: AtomicBool,
     /// Counts the source; none for a program that there was no room for.
     pub(crate) _room: Option<Taken>,
     pub(crate) build: Mutex<Option<BuildRecord>>,
@@ -185,6 +187,7 @@ pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
     pub(crate) args: Vec<Arg>,
+    pub(crate) may_print: bool,
     pub(crate) state: Mutex<KernelState<B>>,
 }
 

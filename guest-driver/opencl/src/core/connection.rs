@@ -18,6 +18,7 @@ use zerocopy::little_endian::U32;
 
 use crate::core::error::{ClError, ClResult};
 use crate::core::lock;
+use crate::core::prints::Prints;
 use crate::core::shared::SharedRegion;
 use crate::core::slots::{Slot, SlotPool};
 use crate::core::staging::{Staging, StagingPool};
@@ -67,6 +68,7 @@ pub(crate) struct Connection {
     slots: Arc<SlotPool>,
     staging: Arc<StagingPool>,
     retired: Mutex<Retired>,
+    prints: Prints,
     lost: AtomicBool,
     process: u32,
     // Last: regions are released before the context they belong to.
@@ -127,10 +129,11 @@ impl Connection {
     }
 
     fn open() -> Result<Connection, OpenError> {
-        Connection::over(transport::open()?)
+        let prints = Prints::new();
+        Connection::over(transport::open()?, prints)
     }
 
-    fn over(transport: Arc<dyn Transport>) -> Result<Connection, OpenError> {
+    fn over(transport: Arc<dyn Transport>, prints: Prints) -> Result<Connection, OpenError> {
         let data_bytes = RING_DATA_BYTES.min(transport.capset().max_ring_bytes.get());
         let start = StartRing::new(0, data_bytes);
         let ring = Arc::new(Shared::new(transport.create_region(start.region_bytes())?));
@@ -144,6 +147,7 @@ impl Connection {
             slots: Arc::new(SlotPool::new(transport.clone())),
             staging: Arc::new(StagingPool::new(transport.clone())),
             retired: Mutex::default(),
+            prints,
             lost: AtomicBool::new(false),
             process: std::process::id(),
             ring,
@@ -159,6 +163,22 @@ impl Connection {
             Some(Status::Starting) => Err(OpenError::Timeout),
             _ => Err(OpenError::Refused(connection.reason())),
         }
+    }
+
+    /// The process's connection, if there is one and nobody is just opening another.
+    pub(crate) fn at_exit() -> Option<Arc<Connection>> {
+        let current = CURRENT.try_lock().ok()?;
+        current.clone().filter(|connection| connection.is_this_process())
+    }
+
+    /// False in a child of the process that opened the connection.
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// The launches that may print.
+    pub(crate) fn prints(&self) -> &Prints {
+        &self.prints
     }
 
     fn status(&self) -> Option<Status> {

@@ -171,11 +171,13 @@ impl Event {
         self.status()
     }
 
+    /// Makes complete what the application may look for once it knows that the command is.
     fn make_copies(&self) {
         if let Source::Command(completion, copies) = &self.source {
             copies.perform();
             // What is left was written from, or belonged to a mapping that is gone.
             completion.take_staging();
+            self.context.connection().print();
         }
     }
 

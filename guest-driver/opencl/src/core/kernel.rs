@@ -11,7 +11,7 @@ use paragpu_protocol::command::{
     CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
 };
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
 use paragpu_protocol::types::{Create, SlotRef};
 use zerocopy::FromBytes;
@@ -40,6 +40,7 @@ pub(crate) struct Kernel {
     id: u32,
     name: String,
     kinds: Vec<Option<ArgKind>>,
+    may_print: bool,
     state: Mutex<State>,
     limits: Mutex<HashMap<u32, Limits>>,
     // Last: the kernel is released before the program it belongs to.
@@ -106,11 +107,12 @@ impl Kernel {
     /// `clCreateKernel`: waits for the host, which alone knows the names and the arguments.
     pub(crate) fn new(program: &Object<Program>, name: &str) -> ClResult<Arc<Object<Kernel>>> {
         program.when_built(|| {
-            let (id, args) = create(program.context().connection(), program.id(), name)?;
+            let Created { id, args, may_print } = create(program.context().connection(), program.id(), name)?;
             Ok(Object::new(Kernel {
                 id,
                 name: name.to_owned(),
                 kinds: args.iter().map(|arg| ArgKind::from_wire(arg.kind)).collect(),
+                may_print,
                 state: Mutex::new(State {
                     sizes: args.iter().map(|arg| arg.size.get() as usize).collect(),
                     values: vec![None; args.len()],
@@ -283,7 +285,8 @@ impl Kernel {
         request: &Request<'_>,
         range: Range,
     ) -> ClResult<Option<Arc<Object<Event>>>> {
-        let posted = queue.enqueue(request, Payload::None, &[], |enqueue| EnqueueKernel {
+        let payload = if self.may_print { Payload::Elsewhere } else { Payload::None };
+        let posted = queue.enqueue(request, payload, &[], |enqueue| EnqueueKernel {
             enqueue,
             kernel: self.id.into(),
             dims: range.dims.into(),
@@ -291,6 +294,11 @@ impl Kernel {
             global: dim3(range.global),
             local: dim3(range.local.unwrap_or([0; 3])),
         })?;
+        if self.may_print
+            && let Some(completion) = posted.completion
+        {
+            queue.connection().will_print(completion);
+        }
         Ok(posted.event)
     }
 }
@@ -311,8 +319,15 @@ impl Object<Kernel> {
     }
 }
 
-/// Creates a kernel on the host and returns its id and its arguments.
-fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, Vec<ArgInfo>)> {
+/// A kernel as the host has made it.
+struct Created {
+    id: u32,
+    args: Vec<ArgInfo>,
+    may_print: bool,
+}
+
+/// Creates a kernel on the host.
+fn create(connection: &Connection, program: u32, name: &str) -> ClResult<Created> {
     let mut room = FEW_ARGS_BYTES;
     loop {
         let info = connection.staging(room)?;
@@ -331,8 +346,8 @@ fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, V
             info.read(0, &mut bytes);
             parse_info(&bytes).map(Some).ok_or(ClError::OUT_OF_RESOURCES)
         });
-        if let Ok(Some(args)) = described {
-            return Ok((id, args));
+        if let Ok(Some((args, may_print))) = described {
+            return Ok(Created { id, args, may_print });
         }
         connection.release(id);
         described?;
@@ -345,12 +360,12 @@ fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, V
     }
 }
 
-/// The arguments, from the answer to `CreateKernel`.
-fn parse_info(bytes: &[u8]) -> Option<Vec<ArgInfo>> {
+/// The arguments, and whether the kernel may print, from the answer to `CreateKernel`.
+fn parse_info(bytes: &[u8]) -> Option<(Vec<ArgInfo>, bool)> {
     let (info, rest) = KernelInfo::read_from_prefix(bytes).ok()?;
     let count = info.num_args.get().min(MAX_KERNEL_ARGS) as usize;
     let (args, _) = <[ArgInfo]>::ref_from_prefix_with_elems(rest, count).ok()?;
-    Some(args.to_vec())
+    Some((args.to_vec(), info.flags.get() & MAY_PRINT != 0))
 }
 
 impl Drop for Kernel {
@@ -366,10 +381,11 @@ mod tests {
 
     #[test]
     fn kernel_descriptions_that_are_cut_off_are_refused() {
-        let info = KernelInfo { num_args: 2.into(), ..KernelInfo::default() };
+        let info = KernelInfo { num_args: 2.into(), flags: MAY_PRINT.into() };
         let arg = ArgInfo { kind: ArgKind::Value as u8, size: 4.into(), ..ArgInfo::default() };
         let bytes = [info.as_bytes(), arg.as_bytes(), arg.as_bytes()].concat();
-        assert_eq!(parse_info(&bytes).map(|args| args.len()), Some(2));
-        assert_eq!(parse_info(&bytes[..bytes.len() - 1]).map(|args| args.len()), None);
+        let parsed = |bytes| parse_info(bytes).map(|(args, may_print)| (args.len(), may_print));
+        assert_eq!(parsed(&bytes), Some((2, true)));
+        assert_eq!(parsed(&bytes[..bytes.len() - 1]), None);
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod memory;
 pub(crate) mod notifier;
 pub(crate) mod partition;
 pub(crate) mod platform;
+mod prints;
 pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod queue;

@@ -69,7 +69,7 @@ pub(crate) enum Reach {
 pub(crate) enum Payload {
     /// None.
     None,
-    /// None here, but the completion is wanted: somebody else keeps the staging memory.
+    /// None here, but the completion is wanted: somebody else keeps the staging memory, or waits for the end.
     Elsewhere,
     /// The command reads from it.
     Source(Staging),
@@ -192,6 +192,7 @@ impl Queue {
         let outcome = sent.and_then(|()| connection.wait(&slot).ok());
         self.context.tell_if_lost();
         copies.perform();
+        connection.print();
         outcome.map(|_| ())
     }
 
@@ -282,6 +283,7 @@ impl Object<Queue> {
                 let outcome = completion.wait();
                 copies.perform();
                 completion.take_staging();
+                connection.print();
                 self.context.tell_if_lost();
                 if let Err(error) = outcome.ok() {
                     if event_id != 0 {

@@ -131,6 +131,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Waits until what is in a queue is complete.
     fn finish(&self, queue: &Self::Queue) -> Result<(), ClError>;
 
+    /// Makes the driver print what complete kernels of this context have printed, if it does so only when a program
+    /// synchronises with the device. Waits for no command of the guest's.
+    fn settle_print(&self, _context: &Self::Context, _device: &Self::Device) {}
+
     /// Does what the backend's driver leaves undone. True if it wants to be called again soon. Called now and then
     /// by threads that may wait, and after commands have been failed.
     fn tend(&self) -> bool {

@@ -14,6 +14,9 @@ const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
 
+/// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
+const POCL_PLATFORM: &str = "Portable Computing Language";
+
 const TYPE_GPU: u64 = 1 << 2;
 const TYPE_ACCELERATOR: u64 = 1 << 3;
 
@@ -54,6 +57,8 @@ pub enum NoDevice {
 pub struct OpenCl {
     platform: Platform,
     devices: Vec<HostDevice<Device>>,
+    /// Kernels print while they run, not when a program synchronises with the device.
+    prints_at_once: bool,
 }
 
 struct Candidate {
@@ -90,12 +95,13 @@ impl OpenCl {
             None => candidates.iter().position(Candidate::has_accelerator).unwrap_or(0),
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
+        let prints_at_once = name == POCL_PLATFORM;
         let devices = devices
             .into_iter()
             .map(Device::with_limits)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices })
+        Ok(OpenCl { platform, devices, prints_at_once })
     }
 }
 
@@ -216,6 +222,21 @@ impl Backend for OpenCl {
 
     fn finish(&self, queue: &Queue) -> Result<(), ClError> {
         queue.finish()
+    }
+
+    fn settle_print(&self, context: &Context, device: &Device) {
+        if self.prints_at_once {
+            return;
+        }
+        // A queue of its own, because the guest's may wait for the guest.
+        let settled = self.create_queue(context, device, 0).and_then(|queue| {
+            let order = Order { wait: &[], event: false, profile: false, done: None };
+            opencl::enqueue(&queue, Work::Marker, order)?;
+            queue.finish()
+        });
+        if let Err(error) = settled {
+            log::debug!("making the driver print: {error}");
+        }
     }
 
     fn tend(&self) -> bool {

@@ -27,6 +27,9 @@ impl<B: Backend> Context<B> {
         let device = plan.queue.device.clone();
         let work = handle(&device.host).and_then(|device| ready(&kernel, &state, &range, &device.limits));
         let work = work.map(|kernel| Work::Launch { kernel, range });
+        if kernel.may_print && work.is_ok() {
+            plan.launch = Some(self.printing_launch(&plan.queue));
+        }
         if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
             self.usage.kernels += 1;
         }

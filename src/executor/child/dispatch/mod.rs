@@ -9,6 +9,7 @@ mod info;
 mod kernels;
 mod launches;
 mod objects;
+mod print;
 mod programs;
 mod shared;
 mod submit;

@@ -15,6 +15,7 @@ use super::super::objects::{
     BufferObject, Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject, SharedMemory,
     handle,
 };
+use super::super::print::Launch;
 use super::super::record::QueueRecord;
 use super::objects::{OUT_OF_ORDER, PROFILING};
 use super::same_context;
@@ -28,6 +29,8 @@ pub(super) struct Plan<B: Backend> {
     event: Option<(u32, Common)>,
     reply: Reply,
     wait: Vec<Arc<EventObject<B>>>,
+    /// Of a kernel that may print.
+    pub(super) launch: Option<Launch>,
     /// Memory of the guest's that the command touches, kept until it is complete.
     pub(super) keep: Vec<Arc<SharedMemory>>,
     /// The command may touch such memory without naming it.
@@ -50,7 +53,7 @@ impl<B: Backend> Context<B> {
             0 => None,
             id => Some((id, self.objects.admit(id)?)),
         };
-        Ok(Plan { queue, event, reply, wait, keep: Vec::new(), may_reach: false })
+        Ok(Plan { queue, event, reply, wait, launch: None, keep: Vec::new(), may_reach: false })
     }
 
     /// Gives the command to the device. Its error, if it has one already, goes where its outcome would have.
@@ -62,7 +65,7 @@ impl<B: Backend> Context<B> {
         contexts: &[&ContextObject<B>],
         work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
     ) -> bool {
-        let Plan { queue, event, reply, wait, keep, may_reach } = plan;
+        let Plan { queue, event, reply, wait, launch, keep, may_reach } = plan;
         let gates = gates(&queue, opcode, &wait);
         let event = event.map(|(id, common)| {
             let serial = queue.common.serial;
@@ -73,9 +76,11 @@ impl<B: Backend> Context<B> {
         // commands after it has released them, unless somebody else holds them. One that touches the guest's
         // memory must have landed before anybody is told that nothing does. Of the others, enough for a bound on
         // what is in flight.
+        // Whether one that may print is over must be known, so that others may.
         let inline = work.as_ref().map_or(0, inline_bytes);
         let watched = event.is_some()
             || reply.is_wanted()
+            || launch.is_some()
             || !gates.is_empty()
             || inline != 0
             || !keep.is_empty()
@@ -84,7 +89,11 @@ impl<B: Backend> Context<B> {
             || queue.unwatched.fetch_add(1, Ordering::Relaxed) >= most_unwatched(&queue.record);
         let watched = watched.then(|| {
             queue.unwatched.store(0, Ordering::Relaxed);
-            reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates, inline)
+            if let Some(launch) = &launch {
+                launch.held_by(&gates);
+            }
+            let event = event.as_ref().map(|(_, _, state)| state.clone());
+            reply.later(event, gates, inline).printing(launch)
         });
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
