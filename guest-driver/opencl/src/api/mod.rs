@@ -12,6 +12,7 @@ mod entries;
 mod event;
 mod exports;
 mod kernel;
+mod native;
 mod platform;
 mod program;
 mod queue;

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use opencl_sys::{cl_image_desc, cl_image_format};
 
 use crate::boundary::arguments::EventArgs;
-use crate::boundary::callback::{NativeFn, SvmFreeFn, UserData};
+use crate::boundary::callback::{SvmFreeFn, UserData};
 use crate::boundary::object::{Handle, Kind, RawHandle};
 use crate::boundary::pointer::{AppMemory, Bytes, In, Out};
 use crate::core::buffer::Buffer;
@@ -233,23 +233,6 @@ pub(super) fn map_image(
     _events: EventArgs,
 ) -> ClResult<AppMemory> {
     no_image_of(&queue)
-}
-
-/// `clEnqueueNativeKernel`.
-#[expect(clippy::too_many_arguments, reason = "the specification's")]
-pub(super) fn native_kernel(
-    queue: Handle<Queue>,
-    _user_func: Option<NativeFn>,
-    _args: AppMemory,
-    _args_size: usize,
-    _num_mem_objects: u32,
-    _mem_list: In<*mut c_void>,
-    _args_mem_loc: In<*const c_void>,
-    _events: EventArgs,
-) -> ClResult<()> {
-    queue.get()?;
-    // CL_INVALID_OPERATION if the device associated with command_queue cannot execute the native kernel.
-    Err(ClError::INVALID_OPERATION)
 }
 
 /// "CL_INVALID_OPERATION if the device associated with command queue does not support SVM."

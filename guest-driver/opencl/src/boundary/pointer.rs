@@ -134,6 +134,22 @@ impl In<*mut c_void> {
             handles.into_iter().map(|raw| unsafe { object::object::<T>(RawHandle(raw)) }.map(Object::arc));
         Some(objects.collect())
     }
+
+    /// The same where NULL may stand among the handles.
+    pub(crate) fn optional_objects<T: Kind>(
+        &self,
+        count: usize,
+    ) -> Option<ClResult<Vec<Option<Arc<Object<T>>>>>> {
+        let handles = self.values(count)?;
+        let objects = handles.into_iter().map(|raw| {
+            if raw.is_null() {
+                return Ok(None);
+            }
+            // SAFETY: as for `objects`.
+            unsafe { object::object::<T>(RawHandle(raw)) }.map(|object| Some(object.arc()))
+        });
+        Some(objects.collect())
+    }
 }
 
 impl In<*const c_char> {
@@ -164,6 +180,12 @@ impl Argument<*const c_void> for Bytes {
     }
 }
 
+impl Argument<*mut c_void> for Bytes {
+    unsafe fn from_c(raw: *mut c_void) -> Bytes {
+        Bytes(raw.cast_const().cast())
+    }
+}
+
 impl Argument<*const c_char> for Bytes {
     unsafe fn from_c(raw: *const c_char) -> Bytes {
         Bytes(raw.cast())
@@ -174,6 +196,11 @@ impl Bytes {
     /// True if the pointer is NULL.
     pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()
+    }
+
+    /// The address as a number.
+    pub(crate) fn address(&self) -> usize {
+        self.0 as usize
     }
 
     /// The first `len` bytes; nothing for NULL.

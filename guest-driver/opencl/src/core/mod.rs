@@ -24,6 +24,7 @@ pub(crate) mod queue;
 pub(crate) mod rect;
 pub(crate) mod slots;
 pub(crate) mod staging;
+pub(crate) mod timers;
 pub(crate) mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -14,6 +14,10 @@ const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
 
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with a buffer is the guest's
+/// driver's affair, which must itself reach every buffer: for native kernels, and for whatever moves a buffer.
+const KERNEL_ACCESS: u64 = 0b111;
+
 const TYPE_GPU: u64 = 1 << 2;
 const TYPE_ACCELERATOR: u64 = 1 << 3;
 
@@ -146,6 +150,7 @@ impl Backend for OpenCl {
         size: usize,
         init: Option<&Window>,
     ) -> Result<Buffer, ClError> {
+        let flags = flags & KERNEL_ACCESS;
         match init {
             Some(init) if init.len() == size => Buffer::copy_of(context, flags, init),
             Some(_) => Err(ClError::INVALID_VALUE),
@@ -160,7 +165,7 @@ impl Backend for OpenCl {
         origin: usize,
         size: usize,
     ) -> Result<Buffer, ClError> {
-        Buffer::sub(parent, flags, origin, size)
+        Buffer::sub(parent, flags & KERNEL_ACCESS, origin, size)
     }
 
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {

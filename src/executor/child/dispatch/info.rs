@@ -37,6 +37,11 @@ impl<B: Backend> Context<B> {
                 handle(&device.host)
                     .and_then(|device| self.backend.query(Query::Device(&device.handle), param))
             }
+            Some(InfoKind::DeviceTimers) => {
+                let device = self.objects.device(index)?;
+                handle(&device.host)
+                    .and_then(|device| self.backend.query(Query::DeviceTimers(&device.handle), param))
+            }
             Some(kind @ (InfoKind::Program | InfoKind::ProgramBuild)) => {
                 let program = self.objects.program(object)?;
                 program.idle()?;
