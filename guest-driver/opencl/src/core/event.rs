@@ -28,6 +28,8 @@ pub(crate) struct Event {
     id: u32,
     command: u32,
     source: Source,
+    /// Of a native kernel: what ended when it began.
+    began_after: Option<Arc<Completion>>,
     watchers: Mutex<Vec<Watcher>>,
 }
 
@@ -76,12 +78,24 @@ impl Event {
         completion: Arc<Completion>,
         copies: Copies,
     ) -> Arc<Object<Event>> {
+        Event::of_call(queue, id, command, (None, completion), copies)
+    }
+
+    /// The event of a native kernel that begins after one command and is over with another.
+    pub(crate) fn of_call(
+        queue: Arc<Object<Queue>>,
+        id: u32,
+        command: u32,
+        (began_after, completion): (Option<Arc<Completion>>, Arc<Completion>),
+        copies: Copies,
+    ) -> Arc<Object<Event>> {
         Object::new(Event {
             context: queue.context().clone(),
             queue: Some(queue),
             id,
             command,
             source: Source::Command(completion, copies),
+            began_after,
             watchers: Mutex::default(),
         })
     }
@@ -98,6 +112,7 @@ impl Event {
             command: CL_COMMAND_USER,
             // "The execution status of the user event object created is set to CL_SUBMITTED."
             source: Source::User(Mutex::new(CL_SUBMITTED), Condvar::new()),
+            began_after: None,
             watchers: Mutex::default(),
         }))
     }
@@ -194,7 +209,10 @@ impl Event {
         }
         let outcome =
             completion.poll().filter(|outcome| outcome.status >= CL_COMPLETE).ok_or(not_available)?;
-        let [queued, submit, start, end] = outcome.profile;
+        let [queued, submit, mut start, end] = outcome.profile;
+        if let Some(before) = self.began_after.as_ref().and_then(|before| before.poll()) {
+            start = before.profile[3].clamp(submit, end);
+        }
         Ok(Info::value(match param {
             CL_PROFILING_COMMAND_QUEUED => queued,
             CL_PROFILING_COMMAND_SUBMIT => submit,
