@@ -319,13 +319,14 @@ commands! {
         size: U64,
     }
 
-    /// Sets a kernel argument that is a pointer to an address in a [shared buffer](CreateSharedBuffer).
+    /// Sets a kernel argument that is a pointer to an address in a [shared](CreateSharedBuffer) or [coarse-grain](CreateCoarseBuffer)
+    /// buffer.
     SetArgSvm = 0x0034, wait: false, data: 0, {
         /// Id of the kernel.
         kernel: U32,
         /// Argument index.
         index: U32,
-        /// Id of a shared buffer; 0 for a null pointer.
+        /// Id of such a buffer; 0 for a null pointer.
         object: U32,
         /// Reserved, zero.
         reserved: U32,
@@ -333,7 +334,7 @@ commands! {
         offset: U64,
     }
 
-    /// Says which shared buffers a kernel reaches through pointers in memory. The data are their ids (`u32` each);
+    /// Says which such buffers a kernel reaches through pointers in memory. The data are their ids (`u32` each);
     /// they replace what was said before.
     SetExecInfo = 0x0035, wait: false, data: 4 * crate::limits::MAX_EXEC_POINTERS, {
         /// Id of the kernel.
@@ -510,8 +511,27 @@ commands! {
         create: Create,
         /// `cl_mem_flags`, as for [`CreateBuffer`].
         flags: U64,
-        /// The bytes; they start on a page.
+        /// The bytes.
         memory: Span,
+        /// Where [`svm::SharedInfo`](crate::svm::SharedInfo) goes; none if it is not wanted.
+        info: Span,
+    }
+
+    /// Creates a buffer in context `create.parent` that kernels find at an address which the driver of a device with memory of
+    /// its own has chosen: for coarse-grain shared virtual memory. Fresh memory is zero.
+    CreateCoarseBuffer = 0x0062, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`, as for [`CreateBuffer`].
+        flags: U64,
+        /// Size in bytes.
+        size: U64,
+        /// Id of such a buffer that this one is to lie in; 0 for memory of its own.
+        of: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// First byte in that buffer.
+        offset: U64,
         /// Where [`svm::SharedInfo`](crate::svm::SharedInfo) goes; none if it is not wanted.
         info: Span,
     }

@@ -94,7 +94,7 @@ impl InfoKind {
             // MAX_NUM_SUB_GROUPS, COMPILE_NUM_SUB_GROUPS, and COMPILE_SUB_GROUP_SIZE of cl_intel_required_subgroup_size.
             InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba | 0x410a),
             InfoKind::DeviceTimers => param == 0,
-            InfoKind::Memory => param == crate::svm::SHARES_MEMORY,
+            InfoKind::Memory => param == crate::svm::MEMORY_MODEL,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::ffi::c_void;
 
 use serde::{Deserialize, Serialize};
 
+use paragpu_protocol::svm::MemoryModel;
+
 use super::map::Window;
 
 /// An OpenCL error code: negative.
@@ -357,8 +359,8 @@ pub struct DeviceLimits {
     pub max_work_group: usize,
     /// `CL_DEVICE_MAX_WORK_ITEM_SIZES`
     pub max_work_items: [usize; 3],
-    /// True if kernels reach the host's memory at the host's addresses.
-    pub shares_memory: bool,
+    /// How its memory relates to the host's.
+    pub memory: MemoryModel,
 }
 
 /// A backend's handle for a device, and what it can do.

@@ -4,11 +4,11 @@ use paragpu::device::step::Step;
 use paragpu::executor::message::{ContextUsage, ToBroker};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
-    Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel,
-    CreateProgram, CreateQueue, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent,
-    EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, ReadPrint, Release,
-    ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo, SetUserEvent, WriteBuffer,
-    WriteBufferRect,
+    Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateCoarseBuffer, CreateContext,
+    CreateKernel, CreateProgram, CreateQueue, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices,
+    CreateUserEvent, EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect,
+    ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
+    SetUserEvent, WriteBuffer, WriteBufferRect,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
 use paragpu_protocol::info::InfoKind;
@@ -38,6 +38,7 @@ const SUB_BUFFER: u32 = 5;
 const KERNEL: u32 = 6;
 const USER_EVENT: u32 = 7;
 const SHARED: u32 = 8;
+const COARSE: u32 = 40;
 const SUB_DEVICE: u32 = 30;
 const BUFFER_BYTES: u64 = 4096;
 
@@ -184,6 +185,24 @@ fn every_command() -> Vec<u8> {
     frames.add(&SetExecInfo { kernel, ..SetExecInfo::default() }, &[], &SHARED.to_le_bytes());
     frames.add(&EnqueueKernel { enqueue: enqueue(22), ..launch }, &[], &[]);
     frames.add(&CopyBuffer { enqueue: enqueue(23), dst: SHARED.into(), ..copy_linear }, &[], &[]);
+    let coarse = CreateCoarseBuffer {
+        create: create(COARSE, CONTEXT),
+        flags: 1.into(),
+        size: BUFFER_BYTES.into(),
+        info: span,
+        ..CreateCoarseBuffer::default()
+    };
+    frames.add(&coarse, &[], &[]);
+    let inside = CreateCoarseBuffer {
+        create: create(COARSE + 1, CONTEXT),
+        size: 64.into(),
+        of: COARSE.into(),
+        offset: 64.into(),
+        ..coarse
+    };
+    frames.add(&inside, &[], &[]);
+    let reachable = [COARSE.to_le_bytes(), SHARED.to_le_bytes()].concat();
+    frames.add(&SetExecInfo { kernel, ..SetExecInfo::default() }, &[], &reachable);
     let release = ReleaseShared { id: SHARED.into(), reply: slot(24), ..ReleaseShared::default() };
     frames.add(&release, &[], &[]);
     for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE, SUB_DEVICE] {

@@ -142,6 +142,7 @@ impl<B: Backend> Context<B> {
             Command::Barrier(body, tail) => self.barrier(body, tail),
             Command::Finish(body, _) => self.finish(body),
             Command::CreateSharedBuffer(body, _) => self.create_shared_buffer(body),
+            Command::CreateCoarseBuffer(body, _) => self.create_coarse_buffer(body),
             Command::ReleaseShared(body, _) => self.release_shared(body),
         }
     }

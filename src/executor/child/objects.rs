@@ -1,5 +1,6 @@
 //! A context's objects: records with host handles beside them, by the guest's ids.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,7 +16,6 @@ use super::record::{
     ProgramRecord, QueueRecord, Record, Serial, SubDeviceRecord,
 };
 use super::region::Taken;
-use crate::sys::map::Window;
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -134,24 +134,26 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) parent: Option<Arc<BufferObject<B>>>,
     pub(crate) record: BufferRecord,
-    /// The bytes of a shared buffer.
+    /// The bytes of a buffer with an address.
     pub(crate) shared: Option<Arc<SharedMemory>>,
+    /// The same, if the device's driver has allocated them.
+    pub(crate) coarse: Option<B::Coarse>,
     pub(crate) host: Host<B::Buffer>,
 }
 
-/// Memory that the guest sees too, and whom to tell when the last thing that uses it is gone. Dropping it calls no
-/// OpenCL, so that commands may hold it to their end.
+/// Memory that kernels reach by its address, and whom to tell when the last thing that uses it is gone. Dropping it calls
+/// no OpenCL, so that commands may hold it to their end.
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
-    _window: Window,
+    _memory: Box<dyn Any + Send + Sync>,
     gone: Mutex<Option<Reply>>,
     /// Counts it among those of its context.
     _token: Arc<()>,
 }
 
 impl SharedMemory {
-    pub(crate) fn new(window: Window, token: &Arc<()>) -> SharedMemory {
-        SharedMemory { _window: window, gone: Mutex::default(), _token: Arc::clone(token) }
+    pub(crate) fn new(memory: impl Any + Send + Sync, token: &Arc<()>) -> SharedMemory {
+        SharedMemory { _memory: Box::new(memory), gone: Mutex::default(), _token: Arc::clone(token) }
     }
 
     pub(crate) fn tell_when_gone(&self, reply: Reply) {

@@ -92,19 +92,18 @@ pub struct BufferRecord {
     pub size: u64,
     /// For a sub-buffer: its parent, and its first byte there.
     pub parent: Option<(Serial, u64)>,
-    /// For a shared buffer: where its bytes are.
+    /// For a buffer with an address: that, and where its bytes are.
     pub shared: Option<SharedRecord>,
 }
 
-/// The bytes of a shared buffer.
+/// A buffer that kernels, and perhaps the guest, find at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedRecord {
-    /// virtio-gpu resource id of the region.
-    pub region: u32,
-    /// First byte in the region.
-    pub offset: u64,
-    /// Address at which kernels, and perhaps the guest, find the first byte.
+    /// Address of the first byte.
     pub address: u64,
+    /// virtio-gpu resource id of the region that its bytes are of, and the first byte there. None for memory that the
+    /// device's driver has allocated.
+    pub region: Option<(u32, u64)>,
 }
 
 /// A program.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use cl3::context::CL_CONTEXT_PLATFORM;
 use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
+use cl3::kernel::CL_KERNEL_EXEC_INFO_SVM_PTRS;
 use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR, CL_MEM_USE_HOST_PTR};
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
+use super::coarse::CoarseMemory;
 use super::enqueue::failing;
 use super::query::{Device, Platform, kernel_args};
 use super::{checked, cl};
@@ -166,14 +168,40 @@ impl Buffer {
 
     /// A buffer whose bytes are those of a window, which is kept, with `keep`, until the driver has destroyed the buffer.
     pub fn over(context: &Context, flags: u64, memory: Window, keep: Keep) -> Result<Buffer, ClError> {
-        let mut status = 0;
         let (len, at) = (memory.len(), memory.as_ptr());
-        // SAFETY: the window has that many mapped bytes. They stay until the destructor callback: "the memory pointed to
+        // SAFETY: the window has that many bytes, and goes along.
+        unsafe { Buffer::at(context, flags, (at, len), Box::new((memory, keep))) }
+    }
+
+    /// A buffer in memory that the driver has allocated; that is kept, with `keep`, likewise.
+    pub fn in_coarse(
+        context: &Context,
+        flags: u64,
+        (memory, offset, len): (&CoarseMemory, usize, usize),
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        let at = memory.part(offset, len).ok_or(ClError::INVALID_BUFFER_SIZE)?;
+        // SAFETY: the allocation has that many bytes, and goes along.
+        unsafe { Buffer::at(context, flags, (at, len), Box::new((memory.clone(), keep))) }
+    }
+
+    /// A buffer in host memory.
+    ///
+    /// # Safety
+    /// `len` bytes are allocated at `at` while `kept` is.
+    unsafe fn at(
+        context: &Context,
+        flags: u64,
+        (at, len): (*mut c_void, usize),
+        kept: Keep,
+    ) -> Result<Buffer, ClError> {
+        let mut status = 0;
+        // SAFETY: the bytes are there. They stay until the destructor callback: "the memory pointed to
         // by host_ptr … can be reused or freed" then (OpenCL 3.0, clSetMemObjectDestructorCallback).
         let raw =
             unsafe { cl!(clCreateBuffer(context.raw(), flags | CL_MEM_USE_HOST_PTR, len, at, &mut status)) };
         let buffer = Buffer::created(raw, status)?;
-        let kept: *mut Kept = Box::into_raw(Box::new((memory, keep)));
+        let kept: *mut Keep = Box::into_raw(Box::new(kept));
         // SAFETY: a live memory object; the callback takes over the box, once.
         let registered = checked(unsafe {
             cl!(clSetMemObjectDestructorCallback(buffer.raw(), Some(let_go), kept.cast()))
@@ -208,12 +236,10 @@ impl Buffer {
 /// Something that is dropped together with a buffer.
 pub type Keep = Box<dyn std::any::Any + Send>;
 
-type Kept = (Window, Keep);
-
 /// Called by the driver when a buffer over shared memory is gone.
 unsafe extern "C" fn let_go(_memory: *mut c_void, kept: *mut c_void) {
     // SAFETY: the pointer that `Buffer::over` made of a box, given back once: a destructor callback is called once.
-    drop(unsafe { Box::from_raw(kept.cast::<Kept>()) });
+    drop(unsafe { Box::from_raw(kept.cast::<Keep>()) });
 }
 
 impl Program {
@@ -266,6 +292,14 @@ impl Kernel {
     /// Its arguments.
     pub fn args(&self) -> &[Arg] {
         &self.args
+    }
+
+    /// Tells the driver which memory the kernel reaches through pointers in memory.
+    pub fn set_reachable(&mut self, addresses: &[usize]) -> Result<(), ClError> {
+        let (len, list) = (size_of_val(addresses), addresses.as_ptr().cast());
+        let list = if addresses.is_empty() { ptr::null() } else { list };
+        // SAFETY: a live kernel and an array of as many addresses as the length says; `&mut self` keeps other threads out.
+        checked(unsafe { cl!(clSetKernelExecInfo(self.raw(), CL_KERNEL_EXEC_INFO_SVM_PTRS, len, list)) })
     }
 
     /// Sets an argument; to something that its kind does not allow is an error.

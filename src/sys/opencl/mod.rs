@@ -2,6 +2,7 @@
 //!
 //! The library is loaded at run time, so that a host without one can say so.
 
+mod coarse;
 mod enqueue;
 pub mod handle;
 mod partition;
@@ -11,6 +12,7 @@ use cl3::error_codes::CL_SUCCESS;
 
 use super::compute::ClError;
 
+pub use coarse::CoarseMemory;
 pub use enqueue::{enqueue, tend};
 pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue};
 pub use query::{Device, Platform, platforms, query};

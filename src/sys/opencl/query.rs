@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use cl3::device::{
     CL_DEVICE_LOCAL_MEM_SIZE, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
     CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_SVM_CAPABILITIES,
-    CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_SYSTEM, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
-    CL_DEVICE_TYPE_CPU, CL_DEVICE_VERSION,
+    CL_DEVICE_SVM_COARSE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_SYSTEM,
+    CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, CL_DEVICE_VERSION,
 };
 use cl3::kernel::{
     CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL, CL_KERNEL_ARG_ADDRESS_LOCAL,
@@ -17,6 +17,7 @@ use cl3::kernel::{
 use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
 use paragpu_protocol::kernel::{ArgKind, type_size};
 use paragpu_protocol::limits::{MAX_INFO_BYTES, MAX_KERNEL_ARGS};
+use paragpu_protocol::svm::MemoryModel;
 
 use super::handle::{Kernel, Program, RawKernel, SubDevice};
 use super::{checked, cl};
@@ -167,13 +168,19 @@ impl Device {
         self.info(CL_DEVICE_TYPE).map_or(0, |bytes| number(&bytes))
     }
 
-    /// True if kernels reach any memory of this process at its own address: by the driver's word, or because the device
-    /// is the processor that runs this process (then kernels are code in it).
-    fn shares_memory(&self) -> bool {
+    /// Kernels reach any memory of this process at its own address by the driver's word, or because the device is the
+    /// processor that runs this process (then kernels are code in it).
+    fn memory_model(&self) -> MemoryModel {
         // Drivers before OpenCL 2.0 do not know the question, nor the entry points that follow from the answer.
         let svm = self.info(CL_DEVICE_SVM_CAPABILITIES).map_or(0, |bytes| number(&bytes));
         let is_cpu = self.kind() & CL_DEVICE_TYPE_CPU != 0;
-        svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM != 0 || (is_cpu && svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER != 0)
+        let is_shared = svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM != 0
+            || (is_cpu && svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER != 0);
+        match svm & CL_DEVICE_SVM_COARSE_GRAIN_BUFFER {
+            _ if is_shared => MemoryModel::Shared,
+            0 => MemoryModel::Apart,
+            _ => MemoryModel::Coarse,
+        }
     }
 
     /// The device with what the host decides by.
@@ -193,7 +200,7 @@ impl Device {
             local_memory: number(&self.info(CL_DEVICE_LOCAL_MEM_SIZE)?),
             max_work_group: number(&self.info(CL_DEVICE_MAX_WORK_GROUP_SIZE)?) as usize,
             max_work_items,
-            shares_memory: self.shares_memory(),
+            memory: self.memory_model(),
         })
     }
 }

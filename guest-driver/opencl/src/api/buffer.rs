@@ -63,11 +63,8 @@ fn create_checked(
         // CL_INVALID_BUFFER_SIZE "if CL_MEM_USE_HOST_PTR is set in flags and host_ptr is a pointer returned by clSVMAlloc and
         // size is greater than the size passed to clSVMAlloc".
         refuse_if(size > place.room(), ClError::INVALID_BUFFER_SIZE)?;
-        if let Some(bytes) = place.allocation.buffer.shared_bytes() {
-            let bytes = bytes.part(place.offset);
-            let flags = default_flags(flags);
-            return Ok(Buffer::of_shared(context, (flags, size), bytes, properties)?.hand_out());
-        }
+        let part = (default_flags(flags), place.offset, size);
+        return Ok(place.allocation.buffer.of_address(part, properties)?.hand_out());
     }
     let memory = needs_memory.then_some(host_ptr);
     Ok(Buffer::new(context, default_flags(flags), size, memory, properties)?.hand_out())

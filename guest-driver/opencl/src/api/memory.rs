@@ -3,7 +3,8 @@
 use std::ffi::c_void;
 
 use opencl_sys::{
-    CL_COMMAND_MIGRATE_MEM_OBJECTS, CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED, CL_MIGRATE_MEM_OBJECT_HOST,
+    CL_COMMAND_MIGRATE_MEM_OBJECTS, CL_COMMAND_UNMAP_MEM_OBJECT, CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED,
+    CL_MIGRATE_MEM_OBJECT_HOST,
 };
 
 use crate::api::transfer;
@@ -56,10 +57,9 @@ pub(super) fn unmap(
     // CL_INVALID_CONTEXT if the context associated with command_queue and memobj are not the same.
     refuse_if(queue.context().handle() != object.memory().context().handle(), ClError::INVALID_CONTEXT)?;
     let wait = events.wait_list(queue.context())?;
+    let request = Request::new(CL_COMMAND_UNMAP_MEM_OBJECT, &wait, events.wants_event());
     let event = match &object {
-        MemoryObject::Buffer(buffer) => {
-            mapping::unmap(queue, buffer, mapped_ptr, (&wait, events.wants_event()))?
-        }
+        MemoryObject::Buffer(buffer) => mapping::unmap(queue, buffer, mapped_ptr, &request)?,
     };
     events.give(event);
     Ok(())

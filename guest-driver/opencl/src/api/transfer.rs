@@ -1,10 +1,10 @@
 //! Reading, writing, copying, filling and mapping buffers.
 
 use opencl_sys::{
-    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER, CL_COMMAND_READ_BUFFER,
-    CL_COMMAND_READ_BUFFER_RECT, CL_COMMAND_WRITE_BUFFER, CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ,
-    CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION, CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY,
-    CL_MEM_HOST_WRITE_ONLY,
+    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER, CL_COMMAND_MAP_BUFFER,
+    CL_COMMAND_READ_BUFFER, CL_COMMAND_READ_BUFFER_RECT, CL_COMMAND_WRITE_BUFFER,
+    CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ, CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION,
+    CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY, CL_MEM_HOST_WRITE_ONLY,
 };
 
 use crate::boundary::arguments::EventArgs;
@@ -313,8 +313,8 @@ pub(super) fn map(
         check_host_access(buffer, CL_MEM_HOST_READ_ONLY)?;
     }
     let region = Region { flags: map_flags, offset, len: size };
-    let wants_event = events.wants_event();
-    let (memory, event) = mapping::map(queue, buffer, region, blocking_map != 0, (&wait, wants_event))?;
+    let request = Request::new(CL_COMMAND_MAP_BUFFER, &wait, events.wants_event()).blocking(blocking_map);
+    let (memory, event) = mapping::map(queue, buffer, region, &request)?;
     events.give(event);
     Ok(memory)
 }

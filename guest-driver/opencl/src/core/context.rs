@@ -8,6 +8,7 @@ use opencl_sys::{
     CL_CONTEXT_DEVICES, CL_CONTEXT_NUM_DEVICES, CL_CONTEXT_PROPERTIES, CL_CONTEXT_REFERENCE_COUNT,
 };
 use paragpu_protocol::command::CreateContext;
+use paragpu_protocol::svm::MemoryModel;
 use paragpu_protocol::types::{Create, SlotRef};
 
 use crate::boundary::callback::{Callback, HandleFn, NotifyFn};
@@ -110,9 +111,14 @@ impl Context {
         self.devices.iter().any(|own| own.handle() == device.handle())
     }
 
-    /// True if kernels on all its devices can use memory of this process.
-    pub(crate) fn shares_memory(&self) -> bool {
-        self.devices.iter().all(|device| device.shares_memory())
+    /// How the memory of all its devices relates to that of this process.
+    pub(crate) fn memory_model(&self) -> MemoryModel {
+        let models = self.devices.iter().map(|device| device.memory_model());
+        models.fold(MemoryModel::Shared, |one, other| match (one, other) {
+            (MemoryModel::Shared, other) => other,
+            (MemoryModel::Coarse, MemoryModel::Shared | MemoryModel::Coarse) => MemoryModel::Coarse,
+            _ => MemoryModel::Apart,
+        })
     }
 
     /// Its shared virtual memory.

@@ -27,7 +27,7 @@ use opencl_sys::{
 };
 use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::svm::SHARES_MEMORY;
+use paragpu_protocol::svm::{MEMORY_MODEL, MemoryModel};
 use zerocopy::FromBytes;
 
 use crate::boundary::object::{Kind, Object, RawHandle};
@@ -43,7 +43,7 @@ use crate::core::{extensions, lock, platform};
 pub(crate) struct Device {
     place: Place,
     answers: Mutex<HashMap<u32, Vec<u8>>>,
-    shares_memory: OnceLock<bool>,
+    memory_model: OnceLock<MemoryModel>,
 }
 
 /// Where a device comes from.
@@ -67,7 +67,7 @@ impl Device {
     }
 
     fn at(place: Place) -> Device {
-        Device { place, answers: Mutex::default(), shares_memory: OnceLock::new() }
+        Device { place, answers: Mutex::default(), memory_model: OnceLock::new() }
     }
 
     /// A part of a device.
@@ -157,18 +157,23 @@ impl Device {
         extensions::numeric_version(of_host) >= extensions::version(2, 1)
     }
 
-    /// True if kernels can use memory of this process, at its own addresses.
-    pub(crate) fn shares_memory(&self) -> bool {
-        if let Some(shares) = self.shares_memory.get() {
-            return *shares;
+    /// How its memory relates to that of this process.
+    pub(crate) fn memory_model(&self) -> MemoryModel {
+        if let Some(model) = self.memory_model.get() {
+            return *model;
         }
         let answer = Connection::current().and_then(|connection| {
             let index = self.reference(&connection)?;
-            let question = Question { kind: InfoKind::Memory, object: 0, param: SHARES_MEMORY, index };
+            let question = Question { kind: InfoKind::Memory, object: 0, param: MEMORY_MODEL, index };
             question.ask(&connection)
         });
-        let Ok(answer) = answer else { return false };
-        *self.shares_memory.get_or_init(|| info::number::<u32>(&answer) == Some(1))
+        let Ok(answer) = answer else { return MemoryModel::Apart };
+        let model = info::number::<u32>(&answer).and_then(MemoryModel::from_wire);
+        *self.memory_model.get_or_init(|| model.unwrap_or(MemoryModel::Apart))
+    }
+
+    fn shares_memory(&self) -> bool {
+        self.memory_model() == MemoryModel::Shared
     }
 
     /// `CL_DEVICE_SVM_CAPABILITIES`. Memory must be allocated for it: what the application has otherwise (its heap, its
@@ -176,10 +181,12 @@ impl Device {
     pub(crate) fn svm_capabilities(&self) -> u64 {
         const OFFERED: u64 =
             CL_DEVICE_SVM_COARSE_GRAIN_BUFFER | CL_DEVICE_SVM_FINE_GRAIN_BUFFER | CL_DEVICE_SVM_ATOMICS;
-        if !self.shares_memory() {
-            return 0;
-        }
-        self.number::<u64>(CL_DEVICE_SVM_CAPABILITIES).unwrap_or(0) & OFFERED
+        let offered = match self.memory_model() {
+            MemoryModel::Shared => OFFERED,
+            MemoryModel::Coarse => CL_DEVICE_SVM_COARSE_GRAIN_BUFFER,
+            MemoryModel::Apart => return 0,
+        };
+        self.number::<u64>(CL_DEVICE_SVM_CAPABILITIES).unwrap_or(0) & offered
     }
 
     /// True if the application's functions can be enqueued: `CL_EXEC_NATIVE_KERNEL`.

@@ -17,7 +17,7 @@ use crate::core::error::ClResult;
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::mapping::Mapping;
-use crate::core::shared::SharedBytes;
+use crate::core::shared::{CoarseBytes, SharedBytes};
 
 /// Kernel access flags: at most one of them.
 pub(crate) const KERNEL_ACCESS: u64 = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
@@ -45,6 +45,8 @@ pub(crate) struct Memory {
     shared: Option<SharedBytes>,
     /// Those bytes are its own, not a part of another object's.
     has_pages: bool,
+    /// The memory here of an object whose bytes a device has at the same address.
+    coarse: Option<CoarseBytes>,
     properties: Vec<u64>,
     mappings: Mutex<Vec<Mapping>>,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
@@ -66,6 +68,7 @@ impl Memory {
             host_memory,
             shared: None,
             has_pages: false,
+            coarse: None,
             properties,
             mappings: Mutex::default(),
             destructors: Mutex::default(),
@@ -96,6 +99,25 @@ impl Memory {
         let mut memory = Memory::of_shared(context, id, flags, bytes, Vec::new());
         memory.has_pages = false;
         memory
+    }
+
+    /// What the host knows as `id`, and at the address of these bytes.
+    pub(crate) fn of_coarse(
+        context: &Object<Context>,
+        id: u32,
+        flags: u64,
+        bytes: CoarseBytes,
+        properties: Vec<u64>,
+    ) -> Memory {
+        let host_memory = Some(AppMemory::at_address(bytes.address()));
+        let mut memory = Memory::new(context, id, flags, host_memory, properties);
+        memory.coarse = Some(bytes);
+        memory
+    }
+
+    /// The memory here of an object whose bytes a device has at the same address.
+    pub(crate) fn coarse_bytes(&self) -> Option<&CoarseBytes> {
+        self.coarse.as_ref()
     }
 
     /// Its bytes, where kernels and the application see the same.
@@ -145,7 +167,7 @@ impl Memory {
             CL_MEM_HOST_PTR => Info::value(self.host_memory.map_or(0, |memory| memory.address())),
             CL_MEM_MAP_COUNT => Info::value(lock(&self.mappings).len() as u32),
             CL_MEM_CONTEXT => Info::handle(self.context.handle()),
-            CL_MEM_USES_SVM_POINTER => Info::bool(self.shared.is_some()),
+            CL_MEM_USES_SVM_POINTER => Info::bool(self.shared.is_some() || self.coarse.is_some()),
             CL_MEM_PROPERTIES => Info::list(&self.properties),
             _ => return None,
         })

@@ -9,6 +9,7 @@ use std::fmt;
 use crate::sys::map::Window;
 
 pub use crate::sys::opencl::Keep;
+pub use paragpu_protocol::svm::MemoryModel;
 
 pub use crate::sys::compute::{
     Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
@@ -33,6 +34,10 @@ pub trait Backend: Send + Sync + 'static {
     type Kernel: Send + fmt::Debug + 'static;
     /// An event.
     type Event: Clone + Send + Sync + fmt::Debug + 'static;
+
+    /// Zeroed memory that kernels and this process know by the same address, for devices whose [`MemoryModel`] is coarse.
+    /// Dropping it calls no OpenCL.
+    type Coarse: Clone + Send + Sync + fmt::Debug + 'static;
 
     /// The devices, in the order of their indices on the wire.
     fn devices(&self) -> &[HostDevice<Self::Device>];
@@ -77,6 +82,23 @@ pub trait Backend: Send + Sync + 'static {
         keep: Keep,
     ) -> Result<Self::Buffer, ClError>;
 
+    /// Allocates such memory, and says where it is.
+    fn create_coarse_memory(
+        &self,
+        context: &Self::Context,
+        device: &Self::Device,
+        size: usize,
+    ) -> Result<(Self::Coarse, usize), ClError>;
+
+    /// A buffer of some of its bytes. `keep` is kept until nothing uses the buffer any more.
+    fn create_coarse_buffer(
+        &self,
+        context: &Self::Context,
+        flags: u64,
+        bytes: (&Self::Coarse, usize, usize),
+        keep: Keep,
+    ) -> Result<Self::Buffer, ClError>;
+
     /// A part of a buffer.
     fn create_sub_buffer(
         &self,
@@ -110,6 +132,9 @@ pub trait Backend: Send + Sync + 'static {
         index: u32,
         value: ArgValue<'_, Self::Buffer>,
     ) -> Result<(), ClError>;
+
+    /// Tells which coarse-grain memory a kernel reaches through pointers in memory.
+    fn set_reachable(&self, kernel: &mut Self::Kernel, addresses: &[usize]) -> Result<(), ClError>;
 
     /// A user event.
     fn create_user_event(&self, context: &Self::Context) -> Result<Self::Event, ClError>;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use paragpu_protocol::kernel::ArgKind;
 
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, Keep, NdRange, Order, Outcome,
-    Partition, Query, Rect, Work,
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, Keep, MemoryModel, NdRange, Order,
+    Outcome, Partition, Query, Rect, Work,
 };
 use crate::sys::map::Window;
 
@@ -50,7 +50,7 @@ impl NullDevice {
             local_memory: 32 * 1024,
             max_work_group: 1024,
             max_work_items: [1024, 1024, 64],
-            shares_memory: true,
+            memory: MemoryModel::Shared,
         };
         HostDevice { handle: self, limits }
     }
@@ -157,6 +157,7 @@ pub struct NullEvent(Arc<AtomicI32>);
 
 impl Backend for Null {
     type Device = NullDevice;
+    type Coarse = ();
     type Context = ();
     type Queue = ();
     type Buffer = NullBuffer;
@@ -226,6 +227,26 @@ impl Backend for Null {
         })
     }
 
+    fn create_coarse_memory(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        size: usize,
+    ) -> Result<((), usize), ClError> {
+        if size as u64 > MAX_ALLOC { Err(ClError::ALLOCATION_FAILURE) } else { Ok(((), 0x1000)) }
+    }
+
+    /// Bytes of its own: who looks at one does not look at others in the same memory.
+    fn create_coarse_buffer(
+        &self,
+        (): &(),
+        _flags: u64,
+        (_, _, size): (&(), usize, usize),
+        _keep: Keep,
+    ) -> Result<NullBuffer, ClError> {
+        self.create_buffer(&(), 0, size, None)
+    }
+
     fn create_sub_buffer(
         &self,
         parent: &NullBuffer,
@@ -289,6 +310,10 @@ impl Backend for Null {
             | (ArgKind::Local, ArgValue::Local(_)) => Ok(()),
             _ => Err(ClError::INVALID_ARG_VALUE),
         }
+    }
+
+    fn set_reachable(&self, _kernel: &mut NullKernel, _addresses: &[usize]) -> Result<(), ClError> {
+        Ok(())
     }
 
     fn create_user_event(&self, (): &()) -> Result<NullEvent, ClError> {

@@ -2,14 +2,18 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, HostDevice, Keep, Order, Partition, Query, Work};
+use super::{Arg, ArgValue, Backend, ClError, HostDevice, Keep, MemoryModel, Order, Partition, Query, Work};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
+    self, Buffer, CoarseMemory, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue,
+    platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
 const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
+
+/// Environment variable: `no` has devices that share memory with the host taken for ones with memory of their own.
+const SHARE_VARIABLE: &str = "PARAGPU_SHARE_MEMORY";
 
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
@@ -101,11 +105,21 @@ impl OpenCl {
         let prints_at_once = name == POCL_PLATFORM;
         let devices = devices
             .into_iter()
-            .map(Device::with_limits)
+            .map(known)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
         Ok(OpenCl { platform, devices, prints_at_once })
     }
+}
+
+/// A device with what the host decides by.
+fn known(device: Device) -> Result<HostDevice<Device>, ClError> {
+    let mut device = device.with_limits()?;
+    let apart = std::env::var_os(SHARE_VARIABLE).is_some_and(|value| value == "no");
+    if apart && device.limits.memory == MemoryModel::Shared {
+        device.limits.memory = MemoryModel::Coarse;
+    }
+    Ok(device)
 }
 
 impl Candidate {
@@ -116,6 +130,7 @@ impl Candidate {
 
 impl Backend for OpenCl {
     type Device = Device;
+    type Coarse = CoarseMemory;
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
@@ -137,7 +152,7 @@ impl Backend for OpenCl {
         partition: &Partition,
         count: usize,
     ) -> Result<Vec<HostDevice<Device>>, ClError> {
-        parent.divide(partition, count)?.into_iter().map(Device::with_limits).collect()
+        parent.divide(partition, count)?.into_iter().map(known).collect()
     }
 
     fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
@@ -173,6 +188,28 @@ impl Backend for OpenCl {
         Buffer::over(context, flags, memory, keep)
     }
 
+    fn create_coarse_memory(
+        &self,
+        context: &Context,
+        device: &Device,
+        size: usize,
+    ) -> Result<(CoarseMemory, usize), ClError> {
+        let queue = Queue::new(context, device, 0)?;
+        let memory = CoarseMemory::new(context, &queue, size)?;
+        let address = memory.address();
+        Ok((memory, address))
+    }
+
+    fn create_coarse_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        bytes: (&CoarseMemory, usize, usize),
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::in_coarse(context, flags & KERNEL_ACCESS, bytes, keep)
+    }
+
     fn create_sub_buffer(
         &self,
         parent: &Buffer,
@@ -201,6 +238,10 @@ impl Backend for OpenCl {
 
     fn set_arg(&self, kernel: &mut Kernel, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
         kernel.set(index, value)
+    }
+
+    fn set_reachable(&self, kernel: &mut Kernel, addresses: &[usize]) -> Result<(), ClError> {
+        kernel.set_reachable(addresses)
     }
 
     fn create_user_event(&self, context: &Context) -> Result<Event, ClError> {

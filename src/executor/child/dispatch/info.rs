@@ -39,8 +39,7 @@ impl<B: Backend> Context<B> {
             }
             Some(InfoKind::Memory) => {
                 let device = self.objects.device(index)?;
-                let shares = handle(&device.host).map(|device| device.limits.shares_memory);
-                shares.map(|shares| u32::from(shares).to_le_bytes().to_vec())
+                handle(&device.host).map(|device| (device.limits.memory as u32).to_le_bytes().to_vec())
             }
             Some(InfoKind::DeviceTimers) => {
                 let device = self.objects.device(index)?;

@@ -119,6 +119,7 @@ impl<B: Backend> Context<B> {
             context,
             parent: None,
             shared: None,
+            coarse: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
@@ -151,6 +152,7 @@ impl<B: Backend> Context<B> {
             context: parent.context.clone(),
             parent: Some(parent),
             shared: None,
+            coarse: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
