@@ -13,7 +13,7 @@ use cl3::event::{
 use cl3::types::cl_event;
 
 use super::handle::{Buffer, Event, Kernel, Queue};
-use super::{checked, cl};
+use super::{checked, cl, coarse};
 use crate::sys::compute::{ClError, Done, HostBytes, Order, Outcome, Work};
 
 /// Enqueues a command. `order.done` is called exactly once whatever happens, on this thread if the command
@@ -139,6 +139,7 @@ pub fn tend() -> bool {
     let finished = std::mem::take(&mut watched().finished);
     // Outside of the lock: releasing calls the driver.
     drop(finished);
+    coarse::bury();
     if !FAILING.load(Ordering::Acquire) {
         return false;
     }

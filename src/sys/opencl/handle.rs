@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use cl3::context::CL_CONTEXT_PLATFORM;
 use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
-use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR};
+use cl3::kernel::CL_KERNEL_EXEC_INFO_SVM_PTRS;
+use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR, CL_MEM_USE_HOST_PTR};
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
+use super::coarse::CoarseMemory;
 use super::enqueue::failing;
 use super::query::{Device, Platform, kernel_args};
 use super::{checked, cl};
@@ -100,12 +102,13 @@ kinds! {
     ProgramKind, Program, clReleaseProgram, "A program.";
     KernelKind, RawKernel, clReleaseKernel, "A kernel, as the driver knows it.";
     EventKind, Event, clReleaseEvent, "An event.";
+    SubDeviceKind, SubDevice, clReleaseDevice, "A part of a device, as the driver knows it.";
 }
 
 impl Context {
     /// A context on devices of a platform.
-    pub fn new(platform: &Platform, devices: &[Device]) -> Result<Context, ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    pub fn new(platform: &Platform, devices: &[&Device]) -> Result<Context, ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let properties = [CL_CONTEXT_PLATFORM, platform.raw() as isize, 0];
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
         let mut status = 0;
@@ -119,7 +122,7 @@ impl Context {
 
 impl Queue {
     /// A queue with these `cl_command_queue_properties`.
-    pub fn new(context: &Context, device: Device, properties: u64) -> Result<Queue, ClError> {
+    pub fn new(context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
         let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
@@ -163,6 +166,55 @@ impl Buffer {
         Buffer::created(raw, status)
     }
 
+    /// A buffer whose bytes are those of a window, which is kept, with `keep`, until the driver has destroyed the buffer.
+    pub fn over(context: &Context, flags: u64, memory: Window, keep: Keep) -> Result<Buffer, ClError> {
+        let (len, at) = (memory.len(), memory.as_ptr());
+        // SAFETY: the window has that many bytes, and goes along.
+        unsafe { Buffer::at(context, flags, (at, len), Box::new((memory, keep))) }
+    }
+
+    /// A buffer in memory that the driver has allocated; that is kept, with `keep`, likewise.
+    pub fn in_coarse(
+        context: &Context,
+        flags: u64,
+        (memory, offset, len): (&CoarseMemory, usize, usize),
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        let at = memory.part(offset, len).ok_or(ClError::INVALID_BUFFER_SIZE)?;
+        // SAFETY: the allocation has that many bytes, and goes along.
+        unsafe { Buffer::at(context, flags, (at, len), Box::new((memory.clone(), keep))) }
+    }
+
+    /// A buffer in host memory.
+    ///
+    /// # Safety
+    /// `len` bytes are allocated at `at` while `kept` is.
+    unsafe fn at(
+        context: &Context,
+        flags: u64,
+        (at, len): (*mut c_void, usize),
+        kept: Keep,
+    ) -> Result<Buffer, ClError> {
+        let mut status = 0;
+        // SAFETY: the bytes are there. They stay until the destructor callback: "the memory pointed to
+        // by host_ptr … can be reused or freed" then (OpenCL 3.0, clSetMemObjectDestructorCallback).
+        let raw =
+            unsafe { cl!(clCreateBuffer(context.raw(), flags | CL_MEM_USE_HOST_PTR, len, at, &mut status)) };
+        let buffer = Buffer::created(raw, status)?;
+        let kept: *mut Keep = Box::into_raw(Box::new(kept));
+        // SAFETY: a live memory object; the callback takes over the box, once.
+        let registered = checked(unsafe {
+            cl!(clSetMemObjectDestructorCallback(buffer.raw(), Some(let_go), kept.cast()))
+        });
+        if let Err(error) = registered {
+            drop(buffer);
+            // SAFETY: nobody else has the box: the callback was not registered.
+            drop(unsafe { Box::from_raw(kept) });
+            return Err(error);
+        }
+        Ok(buffer)
+    }
+
     /// A part of a buffer.
     pub fn sub(parent: &Buffer, flags: u64, origin: usize, size: usize) -> Result<Buffer, ClError> {
         let region = cl_buffer_region { origin, size };
@@ -181,6 +233,15 @@ impl Buffer {
     }
 }
 
+/// Something that is dropped together with a buffer.
+pub type Keep = Box<dyn std::any::Any + Send>;
+
+/// Called by the driver when a buffer over shared memory is gone.
+unsafe extern "C" fn let_go(_memory: *mut c_void, kept: *mut c_void) {
+    // SAFETY: the pointer that `Buffer::over` made of a box, given back once: a destructor callback is called once.
+    drop(unsafe { Box::from_raw(kept.cast::<Keep>()) });
+}
+
 impl Program {
     /// A program from source.
     pub fn with_source(context: &Context, source: &[u8]) -> Result<Program, ClError> {
@@ -191,13 +252,14 @@ impl Program {
         Program::created(raw, status)
     }
 
-    /// Builds for these devices, and waits for it.
-    pub fn build(&self, devices: &[Device], options: &CStr) -> Result<(), ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    /// Builds for these devices, or all of the context's if there are none, and waits for it.
+    pub fn build(&self, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
+        let list = if ids.is_empty() { ptr::null() } else { ids.as_ptr() };
         // SAFETY: `count` ids and a terminated string live during the call; without a callback it waits.
         checked(unsafe {
-            cl!(clBuildProgram(self.raw(), count, ids.as_ptr(), options.as_ptr(), None, ptr::null_mut()))
+            cl!(clBuildProgram(self.raw(), count, list, options.as_ptr(), None, ptr::null_mut()))
         })
     }
 }
@@ -232,10 +294,28 @@ impl Kernel {
         &self.args
     }
 
+    /// Tells the driver which memory the kernel reaches through pointers in memory.
+    pub fn set_reachable(&mut self, addresses: &[usize]) -> Result<(), ClError> {
+        let (len, list) = (size_of_val(addresses), addresses.as_ptr().cast());
+        let list = if addresses.is_empty() { ptr::null() } else { list };
+        // SAFETY: a live kernel and an array of as many addresses as the length says; `&mut self` keeps other threads out.
+        checked(unsafe { cl!(clSetKernelExecInfo(self.raw(), CL_KERNEL_EXEC_INFO_SVM_PTRS, len, list)) })
+    }
+
     /// Sets an argument; to something that its kind does not allow is an error.
     pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
         let at = index as usize;
         let arg = *self.args.get(at).ok_or(ClError::INVALID_ARG_VALUE)?;
+        if let (ArgKind::Buffer, ArgValue::Pointer(address)) = (arg.kind, value) {
+            let pointer = ptr::without_provenance::<c_void>(address);
+            // SAFETY: a live kernel and an argument that is a pointer to memory; the driver hands the address to the kernel
+            // and does not follow it. `&mut self` keeps other threads out.
+            checked(unsafe { cl!(clSetKernelArgSVMPointer(self.raw(), index, pointer)) })?;
+            if let Some(kept) = self.buffers.get_mut(at) {
+                *kept = None;
+            }
+            return Ok(());
+        }
         let memory;
         let (len, pointer): (usize, *const c_void) = match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(bytes)) => {

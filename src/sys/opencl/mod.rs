@@ -2,16 +2,19 @@
 //!
 //! The library is loaded at run time, so that a host without one can say so.
 
+mod coarse;
 mod enqueue;
 pub mod handle;
+mod partition;
 mod query;
 
 use cl3::error_codes::CL_SUCCESS;
 
 use super::compute::ClError;
 
+pub use coarse::CoarseMemory;
 pub use enqueue::{enqueue, tend};
-pub use handle::{Buffer, Context, Event, Kernel, Program, Queue};
+pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue};
 pub use query::{Device, Platform, platforms, query};
 
 /// `$function(arguments…)` of the loaded library; an error where there is no such library or function.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use opencl_sys::{CL_COMMAND_MAP_BUFFER, CL_COMMAND_UNMAP_MEM_OBJECT, CL_MAP_READ, CL_MAP_WRITE};
+use opencl_sys::{CL_MAP_READ, CL_MAP_WRITE};
 use paragpu_protocol::command::{ReadBuffer, WriteBuffer};
 
 use crate::boundary::object::Object;
@@ -59,18 +59,16 @@ pub(crate) fn map(
     queue: &Object<Queue>,
     buffer: &Object<Buffer>,
     region: Region,
-    is_blocking: bool,
-    (wait, wants_event): (&[Arc<Object<Event>>], bool),
+    request: &Request<'_>,
 ) -> ClResult<(AppMemory, Option<Arc<Object<Event>>>)> {
     let Region { flags, offset, len } = region;
-    let request = Request { is_blocking, ..Request::new(CL_COMMAND_MAP_BUFFER, wait, wants_event) };
     let host_memory = buffer.host_memory().map(|memory| memory.offset(offset));
     let staging = || queue.staging(len).or(Err(ClError::MEM_OBJECT_ALLOCATION_FAILURE));
 
     // CL_MAP_WRITE alone must show the contents too: what the application does not write stays as it was.
     let must_read = flags & (CL_MAP_READ | CL_MAP_WRITE) != 0;
     let read = |payload, span| {
-        queue.enqueue(&request, payload, &[], |enqueue| ReadBuffer {
+        queue.enqueue(request, payload, &[], |enqueue| ReadBuffer {
             enqueue,
             buffer: buffer.id().into(),
             reserved: 0.into(),
@@ -79,17 +77,19 @@ pub(crate) fn map(
         })
     };
     let (memory, staging, posted) = match host_memory {
+        // Kernels write to the same bytes.
+        Some(memory) if buffer.shared_bytes().is_some() => (memory, None, nothing(queue, request)?),
         Some(memory) if must_read => {
             let staging = staging()?;
             let span = staging.span();
             (memory, None, read(Payload::Sink(staging, Destination::Linear(memory, len)), span)?)
         }
-        Some(memory) => (memory, None, nothing(queue, &request)?),
+        Some(memory) => (memory, None, nothing(queue, request)?),
         None => {
             let staging = staging()?;
             let memory = AppMemory::at(staging.as_ptr());
             let posted =
-                if must_read { read(Payload::Elsewhere, staging.span())? } else { nothing(queue, &request)? };
+                if must_read { read(Payload::Elsewhere, staging.span())? } else { nothing(queue, request)? };
             (memory, Some(staging), posted)
         }
     };
@@ -112,7 +112,7 @@ pub(crate) fn unmap(
     queue: &Object<Queue>,
     buffer: &Object<Buffer>,
     memory: AppMemory,
-    (wait, wants_event): (&[Arc<Object<Event>>], bool),
+    request: &Request<'_>,
 ) -> ClResult<Option<Arc<Object<Event>>>> {
     let mut mapping = {
         let mut mappings = lock(buffer.mappings());
@@ -121,11 +121,10 @@ pub(crate) fn unmap(
         let index = mappings.iter().position(same).ok_or(ClError::INVALID_VALUE)?;
         mappings.remove(index)
     };
-    let request = Request::new(CL_COMMAND_UNMAP_MEM_OBJECT, wait, wants_event);
     // Where the bytes have not even reached the application's memory, nobody has written there yet.
     let is_unseen = mapping.read.as_ref().is_some_and(|read| read.has_staging());
-    if mapping.flags & WRITES == 0 || is_unseen {
-        return Ok(nothing(queue, &request)?.event);
+    if mapping.flags & WRITES == 0 || is_unseen || buffer.shared_bytes().is_some() {
+        return Ok(nothing(queue, request)?.event);
     }
     let staging = match mapping.staging.take() {
         Some(staging) => staging,
@@ -142,7 +141,7 @@ pub(crate) fn unmap(
         },
     };
     let span = staging.span();
-    let posted = queue.enqueue(&request, Payload::Source(staging), &[], |enqueue| WriteBuffer {
+    let posted = queue.enqueue(request, Payload::Source(staging), &[], |enqueue| WriteBuffer {
         enqueue,
         buffer: buffer.id().into(),
         reserved: 0.into(),

@@ -2,17 +2,27 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Order, Query, Work};
+use super::{Arg, ArgValue, Backend, ClError, HostDevice, Keep, MemoryModel, Order, Partition, Query, Work};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
+    self, Buffer, CoarseMemory, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue,
+    platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
 const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
 
+/// Environment variable: `no` has devices that share memory with the host taken for ones with memory of their own.
+const SHARE_VARIABLE: &str = "PARAGPU_SHARE_MEMORY";
+
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
+
+/// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
+const POCL_PLATFORM: &str = "Portable Computing Language";
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with a buffer is the guest's
+/// driver's affair, which must itself reach every buffer: for native kernels, and for whatever moves a buffer.
+const KERNEL_ACCESS: u64 = 0b111;
 
 const TYPE_GPU: u64 = 1 << 2;
 const TYPE_ACCELERATOR: u64 = 1 << 3;
@@ -53,8 +63,9 @@ pub enum NoDevice {
 #[derive(Debug)]
 pub struct OpenCl {
     platform: Platform,
-    devices: Vec<Device>,
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<Device>>,
+    /// Kernels print while they run, not when a program synchronises with the device.
+    prints_at_once: bool,
 }
 
 struct Candidate {
@@ -91,17 +102,24 @@ impl OpenCl {
             None => candidates.iter().position(Candidate::has_accelerator).unwrap_or(0),
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
-        let limits = devices
-            .iter()
-            .map(|device| device.limits())
+        let prints_at_once = name == POCL_PLATFORM;
+        let devices = devices
+            .into_iter()
+            .map(known)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices, limits })
+        Ok(OpenCl { platform, devices, prints_at_once })
     }
+}
 
-    fn pick(&self, indices: &[usize]) -> Result<Vec<Device>, ClError> {
-        indices.iter().map(|&index| self.devices.get(index).copied().ok_or(ClError::INVALID_DEVICE)).collect()
+/// A device with what the host decides by.
+fn known(device: Device) -> Result<HostDevice<Device>, ClError> {
+    let mut device = device.with_limits()?;
+    let apart = std::env::var_os(SHARE_VARIABLE).is_some_and(|value| value == "no");
+    if apart && device.limits.memory == MemoryModel::Shared {
+        device.limits.memory = MemoryModel::Coarse;
     }
+    Ok(device)
 }
 
 impl Candidate {
@@ -111,6 +129,8 @@ impl Candidate {
 }
 
 impl Backend for OpenCl {
+    type Device = Device;
+    type Coarse = CoarseMemory;
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
@@ -118,16 +138,28 @@ impl Backend for OpenCl {
     type Kernel = Kernel;
     type Event = Event;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<Device>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<Context, ClError> {
-        Context::new(&self.platform, &self.pick(devices)?)
+    fn count_sub_devices(&self, parent: &Device, partition: &Partition) -> Result<usize, ClError> {
+        parent.count_parts(partition)
     }
 
-    fn create_queue(&self, context: &Context, device: usize, properties: u64) -> Result<Queue, ClError> {
-        let device = self.devices.get(device).copied().ok_or(ClError::INVALID_DEVICE)?;
+    fn create_sub_devices(
+        &self,
+        parent: &Device,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<Device>>, ClError> {
+        parent.divide(partition, count)?.into_iter().map(known).collect()
+    }
+
+    fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
+        Context::new(&self.platform, devices)
+    }
+
+    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         Queue::new(context, device, properties)
     }
 
@@ -138,11 +170,44 @@ impl Backend for OpenCl {
         size: usize,
         init: Option<&Window>,
     ) -> Result<Buffer, ClError> {
+        let flags = flags & KERNEL_ACCESS;
         match init {
             Some(init) if init.len() == size => Buffer::copy_of(context, flags, init),
             Some(_) => Err(ClError::INVALID_VALUE),
             None => Buffer::zeroed(context, flags, size),
         }
+    }
+
+    fn create_shared_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::over(context, flags, memory, keep)
+    }
+
+    fn create_coarse_memory(
+        &self,
+        context: &Context,
+        device: &Device,
+        size: usize,
+    ) -> Result<(CoarseMemory, usize), ClError> {
+        let queue = Queue::new(context, device, 0)?;
+        let memory = CoarseMemory::new(context, &queue, size)?;
+        let address = memory.address();
+        Ok((memory, address))
+    }
+
+    fn create_coarse_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        bytes: (&CoarseMemory, usize, usize),
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::in_coarse(context, flags & KERNEL_ACCESS, bytes, keep)
     }
 
     fn create_sub_buffer(
@@ -152,15 +217,15 @@ impl Backend for OpenCl {
         origin: usize,
         size: usize,
     ) -> Result<Buffer, ClError> {
-        Buffer::sub(parent, flags, origin, size)
+        Buffer::sub(parent, flags & KERNEL_ACCESS, origin, size)
     }
 
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {
         Program::with_source(context, source)
     }
 
-    fn build(&self, program: &Program, devices: &[usize], options: &CStr) -> Result<(), ClError> {
-        program.build(&self.pick(devices)?, options)
+    fn build(&self, program: &Program, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        program.build(devices, options)
     }
 
     fn create_kernel(&self, program: &Program, name: &CStr) -> Result<Kernel, ClError> {
@@ -173,6 +238,10 @@ impl Backend for OpenCl {
 
     fn set_arg(&self, kernel: &mut Kernel, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
         kernel.set(index, value)
+    }
+
+    fn set_reachable(&self, kernel: &mut Kernel, addresses: &[usize]) -> Result<(), ClError> {
+        kernel.set_reachable(addresses)
     }
 
     fn create_user_event(&self, context: &Context) -> Result<Event, ClError> {
@@ -200,11 +269,26 @@ impl Backend for OpenCl {
         queue.finish()
     }
 
+    fn settle_print(&self, context: &Context, device: &Device) {
+        if self.prints_at_once {
+            return;
+        }
+        // A queue of its own, because the guest's may wait for the guest.
+        let settled = self.create_queue(context, device, 0).and_then(|queue| {
+            let order = Order { wait: &[], event: false, profile: false, done: None };
+            opencl::enqueue(&queue, Work::Marker, order)?;
+            queue.finish()
+        });
+        if let Err(error) = settled {
+            log::debug!("making the driver print: {error}");
+        }
+    }
+
     fn tend(&self) -> bool {
         opencl::tend()
     }
 
-    fn query(&self, query: Query<'_, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
-        opencl::query(self.platform, &self.devices, query, param)
+    fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
+        opencl::query(self.platform, query, param)
     }
 }
