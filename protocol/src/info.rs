@@ -24,6 +24,8 @@ pub enum InfoKind {
     KernelArg = 7,
     /// `clGetKernelSubGroupInfo`, by device index; the input value is the data.
     KernelSubGroup = 8,
+    /// `clGetMemObjectInfo` of an image, as far as only the host knows.
+    Image = 9,
 }
 
 /// With [`InfoKind::Device`]: the number of devices, as a `u32`. No OpenCL parameter has this number.
@@ -31,7 +33,7 @@ pub const DEVICE_COUNT: u32 = 0;
 
 impl InfoKind {
     /// Every kind.
-    pub const ALL: [InfoKind; 8] = [
+    pub const ALL: [InfoKind; 9] = [
         InfoKind::Platform,
         InfoKind::Device,
         InfoKind::Program,
@@ -40,6 +42,7 @@ impl InfoKind {
         InfoKind::KernelWorkGroup,
         InfoKind::KernelArg,
         InfoKind::KernelSubGroup,
+        InfoKind::Image,
     ];
 
     /// The kind with this number.
@@ -79,6 +82,8 @@ impl InfoKind {
             // MAX_SUB_GROUP_SIZE_FOR_NDRANGE, SUB_GROUP_COUNT_FOR_NDRANGE, LOCAL_SIZE_FOR_SUB_GROUP_COUNT,
             // MAX_NUM_SUB_GROUPS, COMPILE_NUM_SUB_GROUPS.
             InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba),
+            // CL_MEM_SIZE.
+            InfoKind::Image => param == 0x1102,
         }
     }
 }
@@ -97,6 +102,8 @@ mod tests {
         assert!(!InfoKind::Program.allows(0x1163));
         assert!(!InfoKind::Kernel.allows(0x1193));
         assert!(!InfoKind::Kernel.allows(0x1194));
+        // CL_MEM_HOST_PTR, CL_MEM_ASSOCIATED_MEMOBJECT, CL_IMAGE_BUFFER.
+        assert!(![0x1103, 0x1107, 0x1118].iter().any(|param| InfoKind::Image.allows(*param)));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod command;
 pub mod control;
 pub mod fault;
 pub mod frame;
+pub mod image;
 pub mod info;
 pub mod kernel;
 pub mod limits;

@@ -103,6 +103,8 @@ impl<B: Backend> Context<B> {
             Command::CreateUserEvent(body, _) => self.create_user_event(body),
             Command::SetUserEvent(body, _) => self.set_user_event(body),
             Command::Release(body, _) => self.release(body),
+            Command::CreateImage(body, _) => self.create_image(body),
+            Command::CreateSampler(body, _) => self.create_sampler(body),
             Command::BuildProgram(body, tail) => self.build_program(body, tail),
             Command::SetArgValue(body, tail) => self.set_arg_value(body, tail),
             Command::SetArgObject(body, _) => self.set_arg_object(body),
@@ -118,6 +120,13 @@ impl<B: Backend> Context<B> {
             Command::Marker(body, tail) => self.marker(body, tail),
             Command::Barrier(body, tail) => self.barrier(body, tail),
             Command::Finish(body, _) => self.finish(body),
+            Command::GetImageFormats(body, _) => self.get_image_formats(body),
+            Command::ReadImage(body, tail) => self.read_image(body, tail),
+            Command::WriteImage(body, tail) => self.write_image(body, tail),
+            Command::CopyImage(body, tail) => self.copy_image(body, tail),
+            Command::FillImage(body, tail) => self.fill_image(body, tail),
+            Command::CopyImageToBuffer(body, tail) => self.copy_image_to_buffer(body, tail),
+            Command::CopyBufferToImage(body, tail) => self.copy_buffer_to_image(body, tail),
         }
     }
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
-use super::backend::{Arg, Backend, ClError, Outcome};
+use super::backend::{Arg, Backend, ClError, ImageLayout, Outcome};
 use super::record::{
-    BufferRecord, BuildRecord, ContextRecord, EventRecord, KernelRecord, ObjectRecord, ProgramRecord,
-    QueueRecord, Record, Serial,
+    ArgRecord, BufferRecord, BuildRecord, ContextRecord, EventRecord, ImageRecord, KernelRecord,
+    ObjectRecord, ProgramRecord, QueueRecord, Record, SamplerRecord, Serial,
 };
 use super::region::Taken;
 
@@ -89,6 +89,32 @@ pub(crate) struct BufferObject<B: Backend> {
 }
 
 #[derive(Debug)]
+pub(crate) struct ImageObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    /// The memory that it has no own of.
+    pub(crate) parent: Option<ImageParent<B>>,
+    pub(crate) record: ImageRecord,
+    pub(crate) layout: ImageLayout,
+    pub(crate) host: Host<B::Image>,
+}
+
+/// What another image's memory is.
+#[derive(Clone, Debug)]
+pub(crate) enum ImageParent<B: Backend> {
+    Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct SamplerObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    pub(crate) record: SamplerRecord,
+    pub(crate) host: Host<B::Sampler>,
+}
+
+#[derive(Debug)]
 pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
@@ -112,9 +138,17 @@ pub(crate) struct KernelObject<B: Backend> {
 #[derive(Debug)]
 pub(crate) struct KernelState<B: Backend> {
     pub(crate) record: KernelRecord,
-    /// The buffers in the record's arguments: a guest may release one that is still set.
-    pub(crate) buffers: HashMap<u32, Arc<BufferObject<B>>>,
+    /// The objects in the record's arguments: a guest may release one that is still set.
+    pub(crate) objects: HashMap<u32, ArgObject<B>>,
     pub(crate) host: Host<B::Kernel>,
+}
+
+/// An object that a kernel's argument is set to.
+#[derive(Debug)]
+pub(crate) enum ArgObject<B: Backend> {
+    Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+    Sampler(Arc<SamplerObject<B>>),
 }
 
 #[derive(Debug)]
@@ -216,12 +250,59 @@ impl<B: Backend> BufferObject<B> {
     }
 }
 
+impl<B: Backend> ArgObject<B> {
+    pub(crate) fn context(&self) -> &ContextObject<B> {
+        match self {
+            ArgObject::Buffer(buffer) => &buffer.context,
+            ArgObject::Image(image) => &image.context,
+            ArgObject::Sampler(sampler) => &sampler.context,
+        }
+    }
+
+    pub(crate) fn record(&self) -> ArgRecord {
+        match self {
+            ArgObject::Buffer(buffer) => ArgRecord::Buffer(Some(buffer.common.serial)),
+            ArgObject::Image(image) => ArgRecord::Image(image.common.serial),
+            ArgObject::Sampler(sampler) => ArgRecord::Sampler(sampler.common.serial),
+        }
+    }
+
+    fn object(&self) -> Object<B> {
+        match self {
+            ArgObject::Buffer(buffer) => Object::Buffer(buffer.clone()),
+            ArgObject::Image(image) => Object::Image(image.clone()),
+            ArgObject::Sampler(sampler) => Object::Sampler(sampler.clone()),
+        }
+    }
+}
+
+impl<B: Backend> ImageParent<B> {
+    pub(crate) fn serial(&self) -> Serial {
+        match self {
+            ImageParent::Buffer(buffer) => buffer.common.serial,
+            ImageParent::Image(image) => image.common.serial,
+        }
+    }
+}
+
+impl<B: Backend> ImageObject<B> {
+    /// How many images show an image that shows an image …, this one included.
+    pub(crate) fn depth(&self) -> usize {
+        match &self.parent {
+            Some(ImageParent::Image(image)) => 1 + image.depth(),
+            _ => 1,
+        }
+    }
+}
+
 /// An object of any kind.
 #[derive(Debug)]
 pub(crate) enum Object<B: Backend> {
     Context(Arc<ContextObject<B>>),
     Queue(Arc<QueueObject<B>>),
     Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+    Sampler(Arc<SamplerObject<B>>),
     Program(Arc<ProgramObject<B>>),
     Kernel(Arc<KernelObject<B>>),
     Event(Arc<EventObject<B>>),
@@ -287,6 +368,8 @@ impl<B: Backend> Table<B> {
         context, Context, ContextObject;
         queue, Queue, QueueObject;
         buffer, Buffer, BufferObject;
+        image, Image, ImageObject;
+        sampler, Sampler, SamplerObject;
         program, Program, ProgramObject;
         kernel, Kernel, KernelObject;
         event, Event, EventObject;
@@ -306,9 +389,10 @@ impl<B: Backend> Table<B> {
             Object::Event(_) => 0,
             Object::Kernel(_) => 1,
             Object::Program(_) => 2,
-            Object::Buffer(_) => 3,
-            Object::Queue(_) => 4,
-            Object::Context(_) => 5,
+            Object::Image(_) | Object::Sampler(_) => 3,
+            Object::Buffer(_) => 4,
+            Object::Queue(_) => 5,
+            Object::Context(_) => 6,
         };
         let mut objects: Vec<_> = self.objects.drain().map(|(_, object)| object).collect();
         objects.sort_by_key(rank);
@@ -353,6 +437,19 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
                 collect(&Object::Buffer(parent.clone()), None, found);
             }
         }
+        Object::Image(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::Image(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
+            match &it.parent {
+                Some(ImageParent::Buffer(buffer)) => collect(&Object::Buffer(buffer.clone()), None, found),
+                Some(ImageParent::Image(image)) => collect(&Object::Image(image.clone()), None, found),
+                None => {}
+            }
+        }
+        Object::Sampler(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::Sampler(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
+        }
         Object::Program(it) => {
             let record = ProgramRecord {
                 context: it.context.common.serial,
@@ -366,8 +463,8 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             let state = it.state();
             add(&it.common, state.host.as_ref().err().copied(), Record::Kernel(state.record.clone()));
             collect(&Object::Program(it.program.clone()), None, found);
-            for buffer in state.buffers.values() {
-                collect(&Object::Buffer(buffer.clone()), None, found);
+            for object in state.objects.values() {
+                collect(&object.object(), None, found);
             }
         }
         Object::Event(it) => {

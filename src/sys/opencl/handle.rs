@@ -14,6 +14,7 @@ use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
 use super::enqueue::failing;
+use super::image::Image;
 use super::query::{Device, Platform, kernel_args};
 use super::{checked, cl};
 use crate::sys::compute::{Arg, ArgValue, ClError};
@@ -97,6 +98,8 @@ kinds! {
     ContextKind, Context, clReleaseContext, "A context.";
     QueueKind, Queue, clReleaseCommandQueue, "A command queue.";
     BufferKind, Buffer, clReleaseMemObject, "A buffer.";
+    ImageKind, RawImage, clReleaseMemObject, "An image, as the driver knows it.";
+    SamplerKind, Sampler, clReleaseSampler, "A sampler.";
     ProgramKind, Program, clReleaseProgram, "A program.";
     KernelKind, RawKernel, clReleaseKernel, "A kernel, as the driver knows it.";
     EventKind, Event, clReleaseEvent, "An event.";
@@ -202,14 +205,33 @@ impl Program {
     }
 }
 
-/// A kernel, with what its arguments may be and the buffers that they are set to.
+/// A kernel, with what its arguments may be and the objects that they are set to.
 #[derive(Debug)]
 pub struct Kernel {
     raw: RawKernel,
     args: Vec<Arg>,
-    // A driver need not retain the buffers that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
+    // A driver need not retain the objects that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
     // may release one before it launches.
-    buffers: Vec<Option<Buffer>>,
+    kept: Vec<Option<Kept>>,
+}
+
+/// An object that an argument is set to; held, never read.
+#[derive(Clone, Debug)]
+enum Kept {
+    Buffer { _buffer: Buffer },
+    Image { _image: Image },
+    Sampler { _sampler: Sampler },
+}
+
+impl Kept {
+    fn of(value: ArgValue<'_, Buffer, Image, Sampler>) -> Option<Kept> {
+        match value {
+            ArgValue::Buffer(buffer) => buffer.cloned().map(|_buffer| Kept::Buffer { _buffer }),
+            ArgValue::Image(image) => Some(Kept::Image { _image: image.clone() }),
+            ArgValue::Sampler(sampler) => Some(Kept::Sampler { _sampler: sampler.clone() }),
+            ArgValue::Value(_) | ArgValue::Local(_) => None,
+        }
+    }
 }
 
 impl Kernel {
@@ -220,7 +242,7 @@ impl Kernel {
         let raw = unsafe { cl!(clCreateKernel(program.raw(), name.as_ptr(), &mut status)) };
         let raw = RawKernel::created(raw, status)?;
         let args = kernel_args(&raw)?;
-        Ok(Kernel { buffers: vec![None; args.len()], raw, args })
+        Ok(Kernel { kept: vec![None; args.len()], raw, args })
     }
 
     pub(super) fn raw(&self) -> *mut c_void {
@@ -233,10 +255,10 @@ impl Kernel {
     }
 
     /// Sets an argument; to something that its kind does not allow is an error.
-    pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+    pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer, Image, Sampler>) -> Result<(), ClError> {
         let at = index as usize;
         let arg = *self.args.get(at).ok_or(ClError::INVALID_ARG_VALUE)?;
-        let memory;
+        let object;
         let (len, pointer): (usize, *const c_void) = match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(bytes)) => {
                 if arg.size != 0 && arg.size as usize != bytes.len() {
@@ -245,18 +267,27 @@ impl Kernel {
                 (bytes.len(), bytes.as_ptr().cast())
             }
             (ArgKind::Buffer, ArgValue::Buffer(buffer)) => {
-                memory = buffer.map_or(ptr::null_mut(), Buffer::raw);
-                (size_of_val(&memory), ptr::from_ref(&memory).cast())
+                object = buffer.map_or(ptr::null_mut(), Buffer::raw);
+                (size_of_val(&object), ptr::from_ref(&object).cast())
+            }
+            (ArgKind::Image, ArgValue::Image(image)) => {
+                object = image.raw();
+                (size_of_val(&object), ptr::from_ref(&object).cast())
+            }
+            (ArgKind::Sampler, ArgValue::Sampler(sampler)) => {
+                object = sampler.raw();
+                (size_of_val(&object), ptr::from_ref(&object).cast())
             }
             (ArgKind::Local, ArgValue::Local(size)) => (size, ptr::null()),
             _ => return Err(ClError::INVALID_ARG_VALUE),
         };
         // SAFETY: `len` bytes lie at `pointer`, and they are what the compiler said this argument is: plain
-        // bytes for a value, a live cl_mem or null for a buffer, nothing for local memory. So no handle or
-        // pointer is ever made of bytes that a guest chose. `&mut self` keeps other threads out.
+        // bytes for a value, a live cl_mem or null for a buffer, a live cl_mem or cl_sampler for an image or a
+        // sampler, nothing for local memory. So no handle or pointer is ever made of bytes that a guest chose.
+        // `&mut self` keeps other threads out.
         checked(unsafe { cl!(clSetKernelArg(self.raw(), index, len, pointer)) })?;
-        if let (ArgValue::Buffer(buffer), Some(kept)) = (value, self.buffers.get_mut(at)) {
-            *kept = buffer.cloned();
+        if let Some(kept) = self.kept.get_mut(at) {
+            *kept = Kept::of(value);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 mod enqueue;
 pub mod handle;
+mod image;
 mod query;
 
 use cl3::error_codes::CL_SUCCESS;
@@ -11,7 +12,8 @@ use cl3::error_codes::CL_SUCCESS;
 use super::compute::ClError;
 
 pub use enqueue::{enqueue, tend};
-pub use handle::{Buffer, Context, Event, Kernel, Program, Queue};
+pub use handle::{Buffer, Context, Event, Kernel, Program, Queue, Sampler};
+pub use image::{Image, image_formats};
 pub use query::{Device, Platform, platforms, query};
 
 /// `$function(arguments…)` of the loaded library; an error where there is no such library or function.

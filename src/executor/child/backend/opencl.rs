@@ -2,10 +2,15 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Order, Query, Work};
+use paragpu_protocol::image::{ImageFormat, ImageType};
+
+use super::{
+    Arg, ArgValue, Backend, ClError, DeviceLimits, ImageBase, ImageSpec, Order, Query, SamplerSpec, Work,
+};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
+    self, Buffer, Context, Device, Event, Image, Kernel, LoadError, Platform, Program, Queue, Sampler,
+    platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
@@ -114,6 +119,8 @@ impl Backend for OpenCl {
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
+    type Image = Image;
+    type Sampler = Sampler;
     type Program = Program;
     type Kernel = Kernel;
     type Event = Event;
@@ -155,6 +162,32 @@ impl Backend for OpenCl {
         Buffer::sub(parent, flags, origin, size)
     }
 
+    fn image_formats(
+        &self,
+        context: &Context,
+        flags: u64,
+        kind: ImageType,
+    ) -> Result<Vec<ImageFormat>, ClError> {
+        opencl::image_formats(context, flags, kind)
+    }
+
+    fn create_image(
+        &self,
+        context: &Context,
+        spec: &ImageSpec,
+        base: ImageBase<'_, Buffer, Image>,
+    ) -> Result<Image, ClError> {
+        Image::new(context, spec, base)
+    }
+
+    fn image_info(&self, image: &Image, param: u32) -> Result<u64, ClError> {
+        image.info(param)
+    }
+
+    fn create_sampler(&self, context: &Context, spec: SamplerSpec) -> Result<Sampler, ClError> {
+        Sampler::new(context, spec)
+    }
+
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {
         Program::with_source(context, source)
     }
@@ -171,7 +204,12 @@ impl Backend for OpenCl {
         kernel.args()
     }
 
-    fn set_arg(&self, kernel: &mut Kernel, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+    fn set_arg(
+        &self,
+        kernel: &mut Kernel,
+        index: u32,
+        value: ArgValue<'_, Buffer, Image, Sampler>,
+    ) -> Result<(), ClError> {
         kernel.set(index, value)
     }
 
@@ -186,7 +224,7 @@ impl Backend for OpenCl {
     fn enqueue(
         &self,
         queue: &Queue,
-        work: Work<'_, Buffer, Kernel>,
+        work: Work<'_, Buffer, Image, Kernel>,
         order: Order<'_, Event>,
     ) -> Result<Option<Event>, ClError> {
         opencl::enqueue(queue, work, order)

@@ -24,11 +24,11 @@ pub(super) const OUT_OF_ORDER: u64 = 1 << 0;
 pub(super) const PROFILING: u64 = 1 << 1;
 
 /// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`, of which at most one.
-const KERNEL_ACCESS: u64 = 0b111;
+pub(super) const KERNEL_ACCESS: u64 = 0b111;
 /// `CL_MEM_HOST_WRITE_ONLY`, `HOST_READ_ONLY`, `HOST_NO_ACCESS`, of which at most one.
 const HOST_ACCESS: u64 = 0b111 << 7;
 
-fn check_flags(flags: u64) -> Result<(), Fault> {
+pub(super) fn check_flags(flags: u64) -> Result<(), Fault> {
     let one_at_most = |bits: u64| bits.count_ones() <= 1;
     let fine = flags & !(KERNEL_ACCESS | HOST_ACCESS) == 0
         && one_at_most(flags & KERNEL_ACCESS)
