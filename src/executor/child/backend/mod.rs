@@ -16,6 +16,10 @@ pub use crate::sys::compute::{
 };
 pub use crate::sys::image::{Area, ImageBase, ImageLayout, ImageLimits, ImageSpec, ImageWork, SamplerSpec};
 
+/// A command over a backend's handles.
+pub(crate) type WorkOf<'a, B> =
+    Work<'a, <B as Backend>::Buffer, <B as Backend>::Image, <B as Backend>::Kernel>;
+
 /// A host's compute devices. Handles release what they stand for when the last of them is dropped.
 ///
 /// Callers have checked ids, bounds and limits; an implementation must be memory-safe without that.

@@ -8,7 +8,7 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::types::Enqueue;
 use zerocopy::little_endian::U32;
 
-use super::super::backend::{Backend, ClError, Done, HostBytes, ImageWork, Order, Outcome, Work};
+use super::super::backend::{Backend, ClError, Done, HostBytes, ImageWork, Order, Outcome, Work, WorkOf};
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
 use super::super::objects::{
@@ -48,7 +48,7 @@ impl<B: Backend> Context<B> {
         opcode: Opcode,
         plan: Plan<B>,
         contexts: &[&ContextObject<B>],
-        work: Result<Work<'_, B::Buffer, B::Image, B::Kernel>, ClError>,
+        work: Result<WorkOf<'_, B>, ClError>,
     ) -> bool {
         let Plan { queue, event, reply, wait } = plan;
         let gates = gates(&queue, opcode, &wait);
@@ -98,7 +98,7 @@ impl<B: Backend> Context<B> {
         &self,
         queue: &QueueObject<B>,
         wait: &[Arc<EventObject<B>>],
-        work: Result<Work<'_, B::Buffer, B::Image, B::Kernel>, ClError>,
+        work: Result<WorkOf<'_, B>, ClError>,
         event: bool,
         watched: Option<Completion>,
     ) -> Result<Option<B::Event>, ClError> {
