@@ -5,7 +5,7 @@ use std::io;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cl3::memory::{CL_IMAGE_ELEMENT_SIZE, CL_MEM_COPY_HOST_PTR};
+use cl3::memory::{CL_IMAGE_ELEMENT_SIZE, CL_MEM_ASSOCIATED_MEMOBJECT, CL_MEM_COPY_HOST_PTR};
 use cl3::types::{cl_event, cl_image_desc, cl_image_format};
 use paragpu_protocol::image::{ImageFormat, ImageType};
 
@@ -46,11 +46,14 @@ impl Image {
         let Some(contents) = contents else {
             // SAFETY: no host memory.
             let raw = unsafe { create(context, spec, layout.extent, memory, ptr::null_mut())? };
-            return if element_size(&raw)? == layout.element {
-                Ok(Image { raw, layout })
-            } else {
-                Err(ClError::IMAGE_FORMAT_NOT_SUPPORTED)
-            };
+            if element_size(&raw)? != layout.element {
+                return Err(ClError::IMAGE_FORMAT_NOT_SUPPORTED);
+            }
+            // A driver that took no notice of the memory has made some of its own, which nobody has cleared.
+            if associated(&raw)? != memory {
+                return Err(ClError::INVALID_OPERATION);
+            }
+            return Ok(Image { raw, layout });
         };
         if contents.len() != layout.bytes() {
             return Err(ClError::INVALID_VALUE);
@@ -128,6 +131,15 @@ fn element_size(image: &RawImage) -> Result<usize, ClError> {
         unsafe { cl!(clGetImageInfo(image.raw(), CL_IMAGE_ELEMENT_SIZE, len, to, full)) }
     })?;
     Ok(number(&bytes) as usize)
+}
+
+/// `CL_MEM_ASSOCIATED_MEMOBJECT`.
+fn associated(image: &RawImage) -> Result<*mut c_void, ClError> {
+    let bytes = answer(|len, to, full| {
+        // SAFETY: a live image; `to` has room for `len` bytes.
+        unsafe { cl!(clGetMemObjectInfo(image.raw(), CL_MEM_ASSOCIATED_MEMOBJECT, len, to, full)) }
+    })?;
+    Ok(ptr::without_provenance_mut(number(&bytes) as usize))
 }
 
 /// Formats of which the driver's elements are known to be as large as this side's.

@@ -2,7 +2,7 @@
 
 use opencl_sys::{
     CL_DEPTH, CL_MEM_COPY_HOST_PTR, CL_MEM_KERNEL_READ_AND_WRITE, CL_MEM_OBJECT_IMAGE2D,
-    CL_MEM_OBJECT_IMAGE3D, CL_MEM_READ_WRITE, CL_MEM_USE_HOST_PTR, CL_R, cl_image_format,
+    CL_MEM_OBJECT_IMAGE3D, CL_MEM_USE_HOST_PTR, CL_R, cl_image_format,
 };
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
 
@@ -15,7 +15,7 @@ use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::image::{self, Base, Description, Image};
 use crate::core::info::Info;
-use crate::core::memory::{KERNEL_ACCESS, MemoryObject};
+use crate::core::memory::{MemoryObject, kernel_access};
 
 /// CL_INVALID_OPERATION if there are no devices in context that support images (`CL_DEVICE_IMAGE_SUPPORT`).
 pub(super) fn check_support(context: &Context) -> ClResult<()> {
@@ -258,11 +258,8 @@ pub(super) fn formats(
     buffer::check_flags(flags & !CL_MEM_KERNEL_READ_AND_WRITE)?;
     let kind = ImageType::from_wire(image_type).ok_or(ClError::INVALID_VALUE)?;
     refuse_if(num_entries == 0 && !formats.is_null(), ClError::INVALID_VALUE)?;
-    let flags = match flags {
-        flags if flags & CL_MEM_KERNEL_READ_AND_WRITE != 0 => CL_MEM_KERNEL_READ_AND_WRITE,
-        flags if flags & KERNEL_ACCESS == 0 => CL_MEM_READ_WRITE,
-        flags => flags & KERNEL_ACCESS,
-    };
+    let both = flags & CL_MEM_KERNEL_READ_AND_WRITE;
+    let flags = if both != 0 { both } else { kernel_access(flags) };
     let all = if context.has_images() { image::formats(context, flags, kind)? } else { Vec::new() };
     let taken: Vec<_> = all
         .iter()

@@ -1,8 +1,8 @@
 //! Samplers.
 
 use opencl_sys::{
-    CL_ADDRESS_CLAMP, CL_ADDRESS_MIRRORED_REPEAT, CL_ADDRESS_NONE, CL_FILTER_LINEAR, CL_FILTER_NEAREST,
-    CL_SAMPLER_ADDRESSING_MODE, CL_SAMPLER_FILTER_MODE, CL_SAMPLER_NORMALIZED_COORDS,
+    CL_ADDRESS_CLAMP, CL_ADDRESS_MIRRORED_REPEAT, CL_ADDRESS_NONE, CL_ADDRESS_REPEAT, CL_FILTER_LINEAR,
+    CL_FILTER_NEAREST, CL_SAMPLER_ADDRESSING_MODE, CL_SAMPLER_FILTER_MODE, CL_SAMPLER_NORMALIZED_COORDS,
 };
 
 use crate::api::image::check_support;
@@ -19,7 +19,10 @@ fn check_modes(normalized: u64, addressing: u64, filter: u64) -> ClResult<Modes>
     let is_addressing =
         (u64::from(CL_ADDRESS_NONE)..=u64::from(CL_ADDRESS_MIRRORED_REPEAT)).contains(&addressing);
     let is_filter = (u64::from(CL_FILTER_NEAREST)..=u64::from(CL_FILTER_LINEAR)).contains(&filter);
-    refuse_if(normalized > 1 || !is_addressing || !is_filter, ClError::INVALID_VALUE)?;
+    // "CL_ADDRESS_REPEAT, CL_ADDRESS_MIRRORED_REPEAT: can only be used with normalized coordinates".
+    let repeats = [CL_ADDRESS_REPEAT, CL_ADDRESS_MIRRORED_REPEAT].map(u64::from).contains(&addressing);
+    let is_combination = normalized == 1 || (normalized == 0 && !repeats);
+    refuse_if(!is_addressing || !is_filter || !is_combination, ClError::INVALID_VALUE)?;
     Ok(Modes { is_normalized: normalized == 1, addressing: addressing as u32, filter: filter as u32 })
 }
 
@@ -88,7 +91,7 @@ pub(super) fn info(sampler: Handle<Sampler>, param_name: u32) -> ClResult<Info> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opencl_sys::{CL_ADDRESS_REPEAT, CL_SAMPLER_LOD_MIN};
+    use opencl_sys::CL_SAMPLER_LOD_MIN;
 
     #[test]
     fn properties_have_defaults_and_are_named_once() {
@@ -100,12 +103,13 @@ mod tests {
             Ok(Modes { is_normalized: true, addressing: CL_ADDRESS_CLAMP, filter: CL_FILTER_NEAREST })
         );
         assert_eq!(
-            modes(&[names[1], repeat, names[0], 0, names[2], CL_FILTER_LINEAR.into()]),
-            Ok(Modes { is_normalized: false, addressing: CL_ADDRESS_REPEAT, filter: CL_FILTER_LINEAR })
+            modes(&[names[1], repeat, names[2], CL_FILTER_LINEAR.into()]),
+            Ok(Modes { is_normalized: true, addressing: CL_ADDRESS_REPEAT, filter: CL_FILTER_LINEAR })
         );
         for bad in [
             &[names[1], repeat, names[1], repeat],
             &[names[0], 2][..],
+            &[names[1], repeat, names[0], 0],
             &[names[2], repeat],
             &[names[1], 1 << 32 | repeat],
             &[CL_SAMPLER_LOD_MIN.into(), 0],

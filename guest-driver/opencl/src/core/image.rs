@@ -24,7 +24,7 @@ use crate::core::copies::Destination;
 use crate::core::error::{ClError, ClResult};
 use crate::core::info::{self, Info};
 use crate::core::lock;
-use crate::core::memory::{KERNEL_ACCESS, Memory, MemoryObject, WAIT_FROM_BYTES, host_flags};
+use crate::core::memory::{Memory, MemoryObject, WAIT_FROM_BYTES, host_flags, kernel_access};
 use crate::core::query::Question;
 use crate::core::staging::Staging;
 
@@ -115,7 +115,7 @@ impl Image {
             Base::Own | Base::Application(..) => (0, None),
         };
         let is_listed = || -> ClResult<bool> {
-            let listed = formats(context, description.flags & KERNEL_ACCESS, description.kind)?;
+            let listed = formats(context, kernel_access(description.flags), description.kind)?;
             Ok(listed.contains(&description.format))
         };
         let len = Area::whole(&texels).len(&texels);

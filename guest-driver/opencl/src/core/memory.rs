@@ -33,6 +33,11 @@ pub(crate) fn host_flags(flags: u64) -> u64 {
     flags & (KERNEL_ACCESS | HOST_ACCESS)
 }
 
+/// How kernels may use an object with these flags; where they do not say, in every way.
+pub(crate) fn kernel_access(flags: u64) -> u64 {
+    if flags & KERNEL_ACCESS == 0 { CL_MEM_READ_WRITE } else { flags & KERNEL_ACCESS }
+}
+
 /// What every memory object has. Dropping it releases the object on the host.
 #[derive(Debug)]
 pub(crate) struct Memory {
