@@ -162,7 +162,7 @@ commands! {
         object: U32,
         /// The OpenCL parameter name (`cl_..._info`).
         param: U32,
-        /// Device index, or argument index for kernel arguments.
+        /// [Reference](crate::device) to a device, or argument index for kernel arguments.
         index: U32,
         /// Where the answer goes. At most its `len` bytes are written; the slot's `len` is the full length.
         dst: Span,
@@ -170,8 +170,17 @@ commands! {
         reply: SlotRef,
     }
 
-    /// Creates a context on the devices whose indices (`u32` each) are the data.
-    CreateContext = 0x0010, wait: false, data: 4 * crate::limits::MAX_DEVICES as u32, {
+    /// Takes what the context's kernels have printed so far (`printf`), in order. The slot's `len` is how much was
+    /// written; where that is all that fits, there may be more. Of a launch that is complete, everything is there.
+    ReadPrint = 0x0002, wait: false, data: 0, {
+        /// Where the text goes.
+        dst: Span,
+        /// Completed when it is there.
+        reply: SlotRef,
+    }
+
+    /// Creates a context on the devices whose [references](crate::device) (`u32` each) are the data.
+    CreateContext = 0x0010, wait: false, data: 4 * crate::limits::MAX_CONTEXT_DEVICES as u32, {
         /// Id and reply; the parent is 0.
         create: Create,
     }
@@ -180,7 +189,7 @@ commands! {
     CreateQueue = 0x0011, wait: false, data: 0, {
         /// Id, context and reply.
         create: Create,
-        /// Device index.
+        /// [Reference](crate::device) to the device.
         device: U32,
         /// Reserved, zero.
         reserved: U32,
@@ -285,13 +294,29 @@ commands! {
         reserved: U32,
     }
 
+    /// Divides a device into sub-devices, or asks into how many: the slot's `len` is that number. The data are
+    /// `count` object ids below 2^31 (`u32` each), then the partition's values (`u32` each): the compute units of each
+    /// sub-device, their counts, or one affinity domain.
+    CreateSubDevices = 0x001d, wait: false, data: 8 * crate::limits::MAX_SUB_DEVICES as u32, {
+        /// [Reference](crate::device) to the device.
+        parent: U32,
+        /// `CL_DEVICE_PARTITION_EQUALLY`, `BY_COUNTS` or `BY_AFFINITY_DOMAIN`.
+        partition: U32,
+        /// Ids at the start of the data: as many as there will be sub-devices, or 0 to ask how many that is.
+        count: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed with the outcome.
+        reply: SlotRef,
+    }
+
     /// Builds a program. Other commands go on meanwhile; the program is busy until the reply.
-    /// The data are `device_count` device indices (`u32` each; 0 of them for all devices of the context), then
-    /// the build options.
+    /// The data are `device_count` [device references](crate::device) (`u32` each; 0 of them for all devices of the
+    /// context), then the build options.
     BuildProgram = 0x0020, wait: false, data: MAX_INLINE_BYTES, {
         /// Id of the program.
         program: U32,
-        /// Device indices at the start of the data.
+        /// Device references at the start of the data.
         device_count: U32,
         /// Completed when the build has ended.
         reply: SlotRef,
@@ -327,6 +352,29 @@ commands! {
         index: U32,
         /// Size in bytes.
         size: U64,
+    }
+
+    /// Sets a kernel argument that is a pointer to an address in a [shared buffer](CreateSharedBuffer).
+    SetArgSvm = 0x0034, wait: false, data: 0, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Argument index.
+        index: U32,
+        /// Id of a shared buffer; 0 for a null pointer.
+        object: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Byte in the buffer; at most its length.
+        offset: U64,
+    }
+
+    /// Says which shared buffers a kernel reaches through pointers in memory. The data are their ids (`u32` each);
+    /// they replace what was said before.
+    SetExecInfo = 0x0035, wait: false, data: 4 * crate::limits::MAX_EXEC_POINTERS, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Reserved, zero.
+        reserved: U32,
     }
 
     /// Runs a kernel with the arguments that are set now.
@@ -597,6 +645,29 @@ commands! {
         extent: Dim3,
         /// First byte in the buffer.
         offset: U64,
+    }
+
+    /// Creates a buffer in context `create.parent` whose bytes are those of a shared region: both sides see the same
+    /// memory, and nothing is copied. Only where all devices of the context share memory with the host.
+    CreateSharedBuffer = 0x0060, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`, as for [`CreateBuffer`].
+        flags: U64,
+        /// The bytes; they start on a page.
+        memory: Span,
+        /// Where [`svm::SharedInfo`](crate::svm::SharedInfo) goes; none if it is not wanted.
+        info: Span,
+    }
+
+    /// Gives up the id of a shared buffer, like [`Release`], and tells when nothing uses its bytes any more.
+    ReleaseShared = 0x0061, wait: false, data: 0, {
+        /// Id of the buffer.
+        id: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed when kernels that have the buffer set, and commands that use it, are gone.
+        reply: SlotRef,
     }
 }
 

@@ -22,6 +22,7 @@ extern crate std;
 pub mod capset;
 pub mod command;
 pub mod control;
+pub mod device;
 pub mod fault;
 pub mod frame;
 pub mod image;
@@ -30,6 +31,7 @@ pub mod kernel;
 pub mod limits;
 pub mod ring;
 pub mod slot;
+pub mod svm;
 pub mod types;
 pub mod virtio_gpu;
 

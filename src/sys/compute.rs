@@ -2,6 +2,8 @@
 
 use std::ffi::c_void;
 
+use serde::{Deserialize, Serialize};
+
 use super::image::{ImageLimits, ImageWork};
 use super::map::Window;
 
@@ -57,6 +59,8 @@ impl ClError {
     pub const INVALID_BUFFER_SIZE: ClError = ClError(-61);
     /// `CL_INVALID_GLOBAL_WORK_SIZE`
     pub const INVALID_GLOBAL_WORK_SIZE: ClError = ClError(-63);
+    /// `CL_INVALID_DEVICE_PARTITION_COUNT`
+    pub const INVALID_PARTITION_COUNT: ClError = ClError(-68);
 
     /// The error with this code. A driver that fails with a code that is no error has no excuse.
     pub fn from_code(code: i32) -> ClError {
@@ -295,25 +299,27 @@ pub struct Order<'a, E> {
     pub done: Option<Done>,
 }
 
-/// What is asked about.
+/// What is asked about, over a backend's handles for devices, programs and kernels.
 #[derive(Debug)]
-pub enum Query<'a, P, K> {
+pub enum Query<'a, D, P, K> {
     /// The platform.
     Platform,
-    /// A device, by index.
-    Device(usize),
+    /// A device.
+    Device(&'a D),
+    /// A device's time and the host's, a `u64` each.
+    DeviceTimers(&'a D),
     /// A program.
     Program(&'a P),
     /// A program's build for a device.
-    ProgramBuild(&'a P, usize),
+    ProgramBuild(&'a P, &'a D),
     /// A kernel.
     Kernel(&'a K),
     /// A kernel on a device.
-    KernelWorkGroup(&'a K, usize),
+    KernelWorkGroup(&'a K, &'a D),
     /// A kernel's argument.
     KernelArg(&'a K, u32),
     /// A kernel on a device, with an input value.
-    KernelSubGroup(&'a K, usize, &'a [u8]),
+    KernelSubGroup(&'a K, &'a D, &'a [u8]),
 }
 
 /// A kernel argument as the compiler describes it.
@@ -338,6 +344,8 @@ pub enum ArgValue<'a, B, I, S> {
     Image(&'a I),
     /// A sampler.
     Sampler(&'a S),
+    /// A pointer to this address. What a kernel does with it is as much its own affair as any pointer that it computes.
+    Pointer(usize),
     /// Local memory of that many bytes.
     Local(usize),
 }
@@ -366,6 +374,28 @@ pub struct DeviceLimits {
     pub max_work_items: [usize; 3],
     /// How large its images may be; none if it has no images.
     pub images: Option<ImageLimits>,
+    /// True if kernels reach the host's memory at the host's addresses.
+    pub shares_memory: bool,
+}
+
+/// A backend's handle for a device, and what it can do.
+#[derive(Clone, Debug)]
+pub struct HostDevice<D> {
+    /// The handle.
+    pub handle: D,
+    /// What it can do.
+    pub limits: DeviceLimits,
+}
+
+/// How a device is divided into sub-devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Partition {
+    /// Each with that many compute units, as many as there are.
+    Equally(u32),
+    /// One for each count, with that many compute units.
+    ByCounts(Vec<u32>),
+    /// By what they share: one of `CL_DEVICE_AFFINITY_DOMAIN_…`.
+    ByAffinityDomain(u32),
 }
 
 #[cfg(test)]

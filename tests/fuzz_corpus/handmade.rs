@@ -6,8 +6,9 @@ use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
     Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CopyBufferToImage, CopyImage, CopyImageToBuffer,
     CreateBuffer, CreateContext, CreateImage, CreateKernel, CreateProgram, CreateQueue, CreateSampler,
-    CreateSubBuffer, CreateUserEvent, EnqueueKernel, FillBuffer, FillImage, Finish, GetImageFormats, GetInfo,
-    Marker, Nop, ReadBuffer, ReadBufferRect, ReadImage, Release, SetArgLocal, SetArgObject, SetArgValue,
+    CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent, EnqueueKernel, FillBuffer,
+    FillImage, Finish, GetImageFormats, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, ReadImage,
+    ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
     SetUserEvent, WriteBuffer, WriteBufferRect, WriteImage,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
@@ -39,6 +40,8 @@ const PROGRAM: u32 = 4;
 const SUB_BUFFER: u32 = 5;
 const KERNEL: u32 = 6;
 const USER_EVENT: u32 = 7;
+const SHARED: u32 = 8;
+const SUB_DEVICE: u32 = 30;
 const BUFFER_BYTES: u64 = 4096;
 
 #[derive(Default)]
@@ -75,7 +78,18 @@ fn every_command() -> Vec<u8> {
     let info =
         GetInfo { kind: (InfoKind::Device as u32).into(), dst: span, reply: slot(0), ..GetInfo::default() };
     frames.add(&info, &[], &[]);
-    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &[0, 0, 0, 0, 1, 0, 0, 0]);
+    frames.add(&ReadPrint { dst: span, reply: slot(1) }, &[], &[]);
+    let parts = CreateSubDevices {
+        parent: 1.into(),
+        partition: 0x1087.into(),
+        count: 2.into(),
+        reply: slot(22),
+        ..CreateSubDevices::default()
+    };
+    let data: Vec<u8> = [SUB_DEVICE, SUB_DEVICE + 1, 3, 5].into_iter().flat_map(u32::to_le_bytes).collect();
+    frames.add(&parts, &[], &data);
+    let devices: Vec<u8> = [0, 0x8000_0000 | SUB_DEVICE].into_iter().flat_map(u32::to_le_bytes).collect();
+    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &devices);
     let queue =
         CreateQueue { create: create(QUEUE, CONTEXT), properties: 3.into(), ..CreateQueue::default() };
     frames.add(&queue, &[], &[]);
@@ -90,7 +104,7 @@ fn every_command() -> Vec<u8> {
     };
     frames.add(&part, &[], &[]);
     let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
-    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) {}");
+    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) { printf(\"\"); }");
     let build = BuildProgram { program: PROGRAM.into(), device_count: 1.into(), reply: slot(8) };
     frames.add(&build, &[], b"\0\0\0\0-DA=1");
     frames.add(&CreateKernel { create: create(KERNEL, PROGRAM), info: span }, &[], b"f");
@@ -125,6 +139,7 @@ fn every_command() -> Vec<u8> {
         ..CopyBuffer::default()
     };
     frames.add(&copy, &[], &[]);
+    let copy_linear = copy;
     let fill = FillBuffer { enqueue: enqueue(15), buffer, size: 64.into(), ..FillBuffer::default() };
     frames.add(&fill, &[], &[1, 2, 3, 4]);
     let read = ReadBufferRect {
@@ -164,7 +179,17 @@ fn every_command() -> Vec<u8> {
     frames.add(&Marker { enqueue: enqueue(19) }, &[], &[]);
     frames.add(&Barrier { enqueue: enqueue(20) }, &[18, 19], &[]);
     frames.add(&Finish { queue: QUEUE.into(), reply: slot(21), ..Finish::default() }, &[], &[]);
-    for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE] {
+    let memory = Span::new(3, 0, BUFFER_BYTES);
+    let shared = CreateSharedBuffer { create: create(SHARED, CONTEXT), flags: 1.into(), memory, info: span };
+    frames.add(&shared, &[], &[]);
+    let pointer = SetArgSvm { kernel, object: SHARED.into(), offset: 64.into(), ..SetArgSvm::default() };
+    frames.add(&pointer, &[], &[]);
+    frames.add(&SetExecInfo { kernel, ..SetExecInfo::default() }, &[], &SHARED.to_le_bytes());
+    frames.add(&EnqueueKernel { enqueue: enqueue(22), ..launch }, &[], &[]);
+    frames.add(&CopyBuffer { enqueue: enqueue(23), dst: SHARED.into(), ..copy_linear }, &[], &[]);
+    let release = ReleaseShared { id: SHARED.into(), reply: slot(24), ..ReleaseShared::default() };
+    frames.add(&release, &[], &[]);
+    for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE, SUB_DEVICE] {
         frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);
     }
     frames.0

@@ -2,7 +2,7 @@
 
 use paragpu_protocol::command::{
     CopyBufferToImage, CopyImage, CopyImageToBuffer, CreateBuffer, CreateContext, CreateImage, CreateSampler,
-    FillImage, GetImageFormats, GetInfo, ReadImage, Release, WriteImage,
+    CreateSharedBuffer, FillImage, GetImageFormats, GetInfo, ReadImage, Release, ReleaseShared, WriteImage,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
@@ -12,7 +12,8 @@ use paragpu_protocol::types::Span;
 
 use super::record::{ImageRecord, Record};
 use super::tests::{
-    BUFFER, CONTEXT, IMAGE, QUEUE, Rig, SIZE, create, dim, fault, image, object, sampler, silent, span,
+    BUFFER, CONTEXT, IMAGE, QUEUE, REGION, Rig, SIZE, create, dim, fault, image, object, sampler, silent,
+    span,
 };
 
 const BAD: Option<Fault> = Some(Fault::BadValue);
@@ -377,4 +378,35 @@ fn objects_of_another_context_are_faults() {
     let read = ReadImage { enqueue, image: 32.into(), ..read([0; 3], [1; 3], span(4)) };
     rig.run(&read, &[], &[]).unwrap();
     assert_eq!(rig.status(enqueue.slot), -34);
+}
+
+#[test]
+fn an_image_in_shared_memory_is_the_guests_memory_and_keeps_it() {
+    let mut rig = Rig::new();
+    let shared = CreateSharedBuffer {
+        create: create(20, CONTEXT),
+        flags: 1.into(),
+        memory: Span::new(REGION, 40960, 4096),
+        info: Span::NONE,
+    };
+    rig.run(&shared, &[], &[]).unwrap();
+    let body = CreateImage {
+        create: create(21, CONTEXT),
+        memory: 20.into(),
+        ..of_kind(ImageType::Image1dBuffer, [8, 0, 0, 0])
+    };
+    rig.run(&body, &[], &[]).unwrap();
+    rig.run(&object(4, 21), &[], &[]).unwrap();
+    let write = WriteImage { image: 21.into(), ..write([1, 0, 0], [1, 1, 1], Span::NONE) };
+    rig.run(&write, &[], b"abcd").unwrap();
+    let mut seen = [0; 12];
+    assert!(rig.memory.read(40960, &mut seen));
+    assert_eq!(&seen, b"\0\0\0\0abcd\0\0\0\0");
+    let reply = rig.slot();
+    rig.run(&ReleaseShared { id: 20.into(), reserved: 0.into(), reply }, &[], &[]).unwrap();
+    assert!(rig.peek(reply).is_none(), "the image lies in it");
+    rig.run(&Release { id: 21.into(), ..Release::default() }, &[], &[]).unwrap();
+    assert!(rig.peek(reply).is_none(), "the kernel has the image set");
+    rig.run(&object(4, IMAGE), &[], &[]).unwrap();
+    assert_eq!(rig.status(reply), 0);
 }

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
-use super::backend::{Arg, Backend, ClError, ImageLayout, Outcome};
+use super::backend::{Arg, Backend, ClError, HostDevice, ImageLayout, Outcome};
+use super::completion::Reply;
 use super::record::{
-    ArgRecord, BufferRecord, BuildRecord, ContextRecord, EventRecord, ImageRecord, KernelRecord,
-    ObjectRecord, ProgramRecord, QueueRecord, Record, SamplerRecord, Serial,
+    ArgRecord, BufferRecord, BuildRecord, ContextRecord, DeviceRecord, EventRecord, ImageRecord,
+    KernelRecord, ObjectRecord, ProgramRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
 };
 use super::region::Taken;
+use crate::sys::map::Window;
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -48,10 +51,55 @@ pub(crate) struct Common {
     _live: Live,
 }
 
+/// A device: the host's, or a part of one.
+#[derive(Debug)]
+pub(crate) struct DeviceObject<B: Backend> {
+    pub(crate) place: Place<B>,
+    pub(crate) host: Host<HostDevice<B::Device>>,
+}
+
+/// Where a device comes from.
+#[derive(Debug)]
+pub(crate) enum Place<B: Backend> {
+    /// The host has it, at this index.
+    Root(usize),
+    /// The guest has made it.
+    Part(Part<B>),
+}
+
+/// A sub-device.
+#[derive(Debug)]
+pub(crate) struct Part<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) parent: Arc<DeviceObject<B>>,
+    pub(crate) record: SubDeviceRecord,
+    pub(crate) _room: Option<Taken>,
+}
+
+impl<B: Backend> DeviceObject<B> {
+    /// How records name it.
+    pub(crate) fn name(&self) -> DeviceRecord {
+        match &self.place {
+            Place::Root(index) => DeviceRecord::Root(*index),
+            Place::Part(part) => DeviceRecord::Sub(part.common.serial),
+        }
+    }
+}
+
+/// How records name devices.
+pub(crate) fn names<B: Backend>(devices: &[Arc<DeviceObject<B>>]) -> Vec<DeviceRecord> {
+    devices.iter().map(|device| device.name()).collect()
+}
+
+/// The handles of devices, or the error of one that could not be made.
+pub(crate) fn handles<B: Backend>(devices: &[Arc<DeviceObject<B>>]) -> Result<Vec<&B::Device>, ClError> {
+    devices.iter().map(|device| handle(&device.host).map(|device| &device.handle)).collect()
+}
+
 #[derive(Debug)]
 pub(crate) struct ContextObject<B: Backend> {
     pub(crate) common: Common,
-    pub(crate) record: ContextRecord,
+    pub(crate) devices: Vec<Arc<DeviceObject<B>>>,
     pub(crate) host: Host<B::Context>,
 }
 
@@ -59,6 +107,7 @@ pub(crate) struct ContextObject<B: Backend> {
 pub(crate) struct QueueObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
+    pub(crate) device: Arc<DeviceObject<B>>,
     pub(crate) record: QueueRecord,
     pub(crate) host: Host<B::Queue>,
     /// True while commands wait for a flush.
@@ -85,7 +134,37 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) parent: Option<Arc<BufferObject<B>>>,
     pub(crate) record: BufferRecord,
+    /// The bytes of a shared buffer.
+    pub(crate) shared: Option<Arc<SharedMemory>>,
     pub(crate) host: Host<B::Buffer>,
+}
+
+/// Memory that the guest sees too, and whom to tell when the last thing that uses it is gone. Dropping it calls no
+/// OpenCL, so that commands may hold it to their end.
+#[derive(Debug)]
+pub(crate) struct SharedMemory {
+    _window: Window,
+    gone: Mutex<Option<Reply>>,
+    /// Counts it among those of its context.
+    _token: Arc<()>,
+}
+
+impl SharedMemory {
+    pub(crate) fn new(window: Window, token: &Arc<()>) -> SharedMemory {
+        SharedMemory { _window: window, gone: Mutex::default(), _token: Arc::clone(token) }
+    }
+
+    pub(crate) fn tell_when_gone(&self, reply: Reply) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        if let Some(reply) = self.gone.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            reply.status(Ok(()));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -119,6 +198,8 @@ pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) source: Vec<u8>,
+    /// True if its kernels may print.
+    pub(crate) prints: AtomicBool,
     /// Counts the source; none for a program that there was no room for.
     pub(crate) _room: Option<Taken>,
     pub(crate) build: Mutex<Option<BuildRecord>>,
@@ -132,6 +213,7 @@ pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
     pub(crate) args: Vec<Arg>,
+    pub(crate) may_print: bool,
     pub(crate) state: Mutex<KernelState<B>>,
 }
 
@@ -140,6 +222,8 @@ pub(crate) struct KernelState<B: Backend> {
     pub(crate) record: KernelRecord,
     /// The objects in the record's arguments: a guest may release one that is still set.
     pub(crate) objects: HashMap<u32, ArgObject<B>>,
+    /// Shared buffers that it reaches otherwise.
+    pub(crate) reaches: Vec<Arc<BufferObject<B>>>,
     pub(crate) host: Host<B::Kernel>,
 }
 
@@ -208,6 +292,20 @@ impl EventState {
     }
 }
 
+impl<B: Backend> ContextObject<B> {
+    pub(crate) fn has_device(&self, device: &Arc<DeviceObject<B>>) -> bool {
+        self.devices.iter().any(|own| Arc::ptr_eq(own, device))
+    }
+}
+
+impl<B: Backend> ContextObject<B> {
+    /// The largest memory object that any of its devices takes, in bytes.
+    pub(crate) fn max_alloc(&self) -> u64 {
+        let devices = self.devices.iter().filter_map(|device| device.host.as_ref().ok());
+        devices.map(|device| device.limits.max_alloc).max().unwrap_or(0)
+    }
+}
+
 impl<B: Backend> ProgramObject<B> {
     pub(crate) fn build(&self) -> MutexGuard<'_, Option<BuildRecord>> {
         self.build.lock().unwrap_or_else(PoisonError::into_inner)
@@ -240,7 +338,20 @@ impl<B: Backend> QueueObject<B> {
     }
 }
 
+impl<B: Backend> KernelState<B> {
+    /// The shared memory that a launch may touch.
+    pub(crate) fn shared(&self) -> Vec<Arc<SharedMemory>> {
+        let set = self.objects.values().filter_map(ArgObject::shared);
+        set.chain(self.reaches.iter().filter_map(|buffer| buffer.shared())).collect()
+    }
+}
+
 impl<B: Backend> BufferObject<B> {
+    /// Its bytes if the guest sees them too: commands that touch them touch the guest's memory.
+    pub(crate) fn shared(&self) -> Option<Arc<SharedMemory>> {
+        self.shared.clone().or_else(|| self.parent.as_ref()?.shared.clone())
+    }
+
     /// The buffer that this is a part of (or is itself), and where in it.
     pub(crate) fn root(&self) -> (Serial, u64) {
         match (&self.parent, self.record.parent) {
@@ -267,6 +378,14 @@ impl<B: Backend> ArgObject<B> {
         }
     }
 
+    fn shared(&self) -> Option<Arc<SharedMemory>> {
+        match self {
+            ArgObject::Buffer(buffer) => buffer.shared(),
+            ArgObject::Image(image) => image.shared(),
+            ArgObject::Sampler(_) => None,
+        }
+    }
+
     fn object(&self) -> Object<B> {
         match self {
             ArgObject::Buffer(buffer) => Object::Buffer(buffer.clone()),
@@ -286,6 +405,14 @@ impl<B: Backend> ImageParent<B> {
 }
 
 impl<B: Backend> ImageObject<B> {
+    /// Its elements if the guest sees them too.
+    pub(crate) fn shared(&self) -> Option<Arc<SharedMemory>> {
+        match self.parent.as_ref()? {
+            ImageParent::Buffer(buffer) => buffer.shared(),
+            ImageParent::Image(image) => image.shared(),
+        }
+    }
+
     /// How many images show an image that shows an image …, this one included.
     pub(crate) fn depth(&self) -> usize {
         match &self.parent {
@@ -298,6 +425,7 @@ impl<B: Backend> ImageObject<B> {
 /// An object of any kind.
 #[derive(Debug)]
 pub(crate) enum Object<B: Backend> {
+    SubDevice(Arc<DeviceObject<B>>),
     Context(Arc<ContextObject<B>>),
     Queue(Arc<QueueObject<B>>),
     Buffer(Arc<BufferObject<B>>),
@@ -311,6 +439,7 @@ pub(crate) enum Object<B: Backend> {
 /// The objects of a context, by id.
 #[derive(Debug)]
 pub(crate) struct Table<B: Backend> {
+    roots: Vec<Arc<DeviceObject<B>>>,
     objects: HashMap<u32, Object<B>>,
     live: Arc<AtomicUsize>,
     limit: usize,
@@ -329,8 +458,17 @@ macro_rules! getters {
 }
 
 impl<B: Backend> Table<B> {
-    pub(crate) fn new() -> Table<B> {
-        Table { objects: HashMap::new(), live: Arc::default(), limit: MAX_OBJECTS, next: 1 }
+    pub(crate) fn new(roots: &[HostDevice<B::Device>]) -> Table<B> {
+        let root = |(index, device): (usize, &HostDevice<B::Device>)| {
+            Arc::new(DeviceObject { place: Place::Root(index), host: Ok(device.clone()) })
+        };
+        Table {
+            roots: roots.iter().enumerate().map(root).collect(),
+            objects: HashMap::new(),
+            live: Arc::default(),
+            limit: MAX_OBJECTS,
+            next: 1,
+        }
     }
 
     #[cfg(test)]
@@ -364,7 +502,16 @@ impl<B: Backend> Table<B> {
         self.objects.remove(&id).ok_or(Fault::UnknownObject)
     }
 
+    /// The device that a command names.
+    pub(crate) fn device(&self, reference: u32) -> Result<Arc<DeviceObject<B>>, Fault> {
+        match DeviceRef::from_wire(reference).ok_or(Fault::BadValue)? {
+            DeviceRef::Root(index) => self.roots.get(index as usize).cloned().ok_or(Fault::BadValue),
+            DeviceRef::Sub(id) => self.sub_device(id),
+        }
+    }
+
     getters! {
+        sub_device, SubDevice, DeviceObject;
         context, Context, ContextObject;
         queue, Queue, QueueObject;
         buffer, Buffer, BufferObject;
@@ -393,6 +540,7 @@ impl<B: Backend> Table<B> {
             Object::Buffer(_) => 4,
             Object::Queue(_) => 5,
             Object::Context(_) => 6,
+            Object::SubDevice(_) => 7,
         };
         let mut objects: Vec<_> = self.objects.drain().map(|(_, object)| object).collect();
         objects.sort_by_key(rank);
@@ -421,13 +569,23 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
         entry.id = entry.id.or(id);
     };
     match object {
+        Object::SubDevice(it) => {
+            let Place::Part(part) = &it.place else { return };
+            add(&part.common, it.host.as_ref().err().copied(), Record::SubDevice(part.record.clone()));
+            collect(&Object::SubDevice(part.parent.clone()), None, found);
+        }
         Object::Context(it) => {
-            add(&it.common, it.host.as_ref().err().copied(), Record::Context(it.record.clone()));
+            let record = ContextRecord { devices: names(&it.devices) };
+            add(&it.common, it.host.as_ref().err().copied(), Record::Context(record));
+            for device in &it.devices {
+                collect(&Object::SubDevice(device.clone()), None, found);
+            }
         }
         Object::Queue(it) => {
             let deferred = it.state().deferred.map(ClError::code);
             let record = QueueRecord { deferred, ..it.record.clone() };
             add(&it.common, it.host.as_ref().err().copied(), Record::Queue(record));
+            // Its device is one of the context's.
             collect(&Object::Context(it.context.clone()), None, found);
         }
         Object::Buffer(it) => {
@@ -465,6 +623,9 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             collect(&Object::Program(it.program.clone()), None, found);
             for object in state.objects.values() {
                 collect(&object.object(), None, found);
+            }
+            for buffer in &state.reaches {
+                collect(&Object::Buffer(buffer.clone()), None, found);
             }
         }
         Object::Event(it) => {

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::backend::Partition;
+
 /// What an object is called for its whole life. Ids are the guest's and may be used again after a release;
 /// serials are never used twice in a context.
 pub type Serial = u64;
@@ -23,6 +25,8 @@ pub struct ObjectRecord {
 /// What an object is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
+    /// A sub-device.
+    SubDevice(SubDeviceRecord),
     /// A context.
     Context(ContextRecord),
     /// A command queue.
@@ -41,11 +45,31 @@ pub enum Record {
     Event(EventRecord),
 }
 
+/// Which device is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeviceRecord {
+    /// One of the host's, by its index.
+    Root(usize),
+    /// A sub-device.
+    Sub(Serial),
+}
+
+/// A sub-device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubDeviceRecord {
+    /// The device that it is a part of.
+    pub parent: DeviceRecord,
+    /// How that was divided.
+    pub partition: Partition,
+    /// Which of the parts it is.
+    pub index: usize,
+}
+
 /// A context.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextRecord {
-    /// Device indices.
-    pub devices: Vec<usize>,
+    /// Its devices.
+    pub devices: Vec<DeviceRecord>,
 }
 
 /// A command queue.
@@ -53,8 +77,8 @@ pub struct ContextRecord {
 pub struct QueueRecord {
     /// Its context.
     pub context: Serial,
-    /// Device index.
-    pub device: usize,
+    /// Its device.
+    pub device: DeviceRecord,
     /// `cl_command_queue_properties`.
     pub properties: u64,
     /// First error that no event or slot has reported, until the next Finish.
@@ -72,6 +96,19 @@ pub struct BufferRecord {
     pub size: u64,
     /// For a sub-buffer: its parent, and its first byte there.
     pub parent: Option<(Serial, u64)>,
+    /// For a shared buffer: where its bytes are.
+    pub shared: Option<SharedRecord>,
+}
+
+/// The bytes of a shared buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedRecord {
+    /// virtio-gpu resource id of the region.
+    pub region: u32,
+    /// First byte in the region.
+    pub offset: u64,
+    /// Address at which kernels, and perhaps the guest, find the first byte.
+    pub address: u64,
 }
 
 /// An image. Its contents are not part of its record.
@@ -120,8 +157,8 @@ pub struct ProgramRecord {
 /// A build of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
-    /// Device indices.
-    pub devices: Vec<usize>,
+    /// The devices.
+    pub devices: Vec<DeviceRecord>,
     /// Options as the guest gave them.
     pub options: Vec<u8>,
     /// 0, or the OpenCL error of the build; none while it runs.
@@ -137,6 +174,8 @@ pub struct KernelRecord {
     pub name: Vec<u8>,
     /// What its arguments are set to.
     pub args: Vec<ArgRecord>,
+    /// Shared buffers that it reaches through pointers in memory.
+    pub reaches: Vec<Serial>,
 }
 
 /// What a kernel's argument is set to.
@@ -153,6 +192,8 @@ pub enum ArgRecord {
     Image(Serial),
     /// A sampler.
     Sampler(Serial),
+    /// A pointer to a byte of a shared buffer.
+    Pointer(Serial, u64),
     /// That many bytes of local memory.
     Local(u64),
 }

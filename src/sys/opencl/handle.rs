@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cl3::context::CL_CONTEXT_PLATFORM;
 use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
-use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR};
+use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR, CL_MEM_USE_HOST_PTR};
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
@@ -103,12 +103,13 @@ kinds! {
     ProgramKind, Program, clReleaseProgram, "A program.";
     KernelKind, RawKernel, clReleaseKernel, "A kernel, as the driver knows it.";
     EventKind, Event, clReleaseEvent, "An event.";
+    SubDeviceKind, SubDevice, clReleaseDevice, "A part of a device, as the driver knows it.";
 }
 
 impl Context {
     /// A context on devices of a platform.
-    pub fn new(platform: &Platform, devices: &[Device]) -> Result<Context, ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    pub fn new(platform: &Platform, devices: &[&Device]) -> Result<Context, ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let properties = [CL_CONTEXT_PLATFORM, platform.raw() as isize, 0];
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
         let mut status = 0;
@@ -122,7 +123,7 @@ impl Context {
 
 impl Queue {
     /// A queue with these `cl_command_queue_properties`.
-    pub fn new(context: &Context, device: Device, properties: u64) -> Result<Queue, ClError> {
+    pub fn new(context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
         let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
@@ -166,6 +167,29 @@ impl Buffer {
         Buffer::created(raw, status)
     }
 
+    /// A buffer whose bytes are those of a window, which is kept, with `keep`, until the driver has destroyed the buffer.
+    pub fn over(context: &Context, flags: u64, memory: Window, keep: Keep) -> Result<Buffer, ClError> {
+        let mut status = 0;
+        let (len, at) = (memory.len(), memory.as_ptr());
+        // SAFETY: the window has that many mapped bytes. They stay until the destructor callback: "the memory pointed to
+        // by host_ptr … can be reused or freed" then (OpenCL 3.0, clSetMemObjectDestructorCallback).
+        let raw =
+            unsafe { cl!(clCreateBuffer(context.raw(), flags | CL_MEM_USE_HOST_PTR, len, at, &mut status)) };
+        let buffer = Buffer::created(raw, status)?;
+        let kept: *mut Kept = Box::into_raw(Box::new((memory, keep)));
+        // SAFETY: a live memory object; the callback takes over the box, once.
+        let registered = checked(unsafe {
+            cl!(clSetMemObjectDestructorCallback(buffer.raw(), Some(let_go), kept.cast()))
+        });
+        if let Err(error) = registered {
+            drop(buffer);
+            // SAFETY: nobody else has the box: the callback was not registered.
+            drop(unsafe { Box::from_raw(kept) });
+            return Err(error);
+        }
+        Ok(buffer)
+    }
+
     /// A part of a buffer.
     pub fn sub(parent: &Buffer, flags: u64, origin: usize, size: usize) -> Result<Buffer, ClError> {
         let region = cl_buffer_region { origin, size };
@@ -184,6 +208,17 @@ impl Buffer {
     }
 }
 
+/// Something that is dropped together with a buffer.
+pub type Keep = Box<dyn std::any::Any + Send>;
+
+type Kept = (Window, Keep);
+
+/// Called by the driver when a buffer over shared memory is gone.
+unsafe extern "C" fn let_go(_memory: *mut c_void, kept: *mut c_void) {
+    // SAFETY: the pointer that `Buffer::over` made of a box, given back once: a destructor callback is called once.
+    drop(unsafe { Box::from_raw(kept.cast::<Kept>()) });
+}
+
 impl Program {
     /// A program from source.
     pub fn with_source(context: &Context, source: &[u8]) -> Result<Program, ClError> {
@@ -194,13 +229,14 @@ impl Program {
         Program::created(raw, status)
     }
 
-    /// Builds for these devices, and waits for it.
-    pub fn build(&self, devices: &[Device], options: &CStr) -> Result<(), ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    /// Builds for these devices, or all of the context's if there are none, and waits for it.
+    pub fn build(&self, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
+        let list = if ids.is_empty() { ptr::null() } else { ids.as_ptr() };
         // SAFETY: `count` ids and a terminated string live during the call; without a callback it waits.
         checked(unsafe {
-            cl!(clBuildProgram(self.raw(), count, ids.as_ptr(), options.as_ptr(), None, ptr::null_mut()))
+            cl!(clBuildProgram(self.raw(), count, list, options.as_ptr(), None, ptr::null_mut()))
         })
     }
 }
@@ -212,24 +248,24 @@ pub struct Kernel {
     args: Vec<Arg>,
     // A driver need not retain the objects that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
     // may release one before it launches.
-    kept: Vec<Option<Kept>>,
+    kept: Vec<Option<KeptArg>>,
 }
 
 /// An object that an argument is set to; held, never read.
 #[derive(Clone, Debug)]
-enum Kept {
+enum KeptArg {
     Buffer { _buffer: Buffer },
     Image { _image: Image },
     Sampler { _sampler: Sampler },
 }
 
-impl Kept {
-    fn of(value: ArgValue<'_, Buffer, Image, Sampler>) -> Option<Kept> {
+impl KeptArg {
+    fn of(value: ArgValue<'_, Buffer, Image, Sampler>) -> Option<KeptArg> {
         match value {
-            ArgValue::Buffer(buffer) => buffer.cloned().map(|_buffer| Kept::Buffer { _buffer }),
-            ArgValue::Image(image) => Some(Kept::Image { _image: image.clone() }),
-            ArgValue::Sampler(sampler) => Some(Kept::Sampler { _sampler: sampler.clone() }),
-            ArgValue::Value(_) | ArgValue::Local(_) => None,
+            ArgValue::Buffer(buffer) => buffer.cloned().map(|_buffer| KeptArg::Buffer { _buffer }),
+            ArgValue::Image(image) => Some(KeptArg::Image { _image: image.clone() }),
+            ArgValue::Sampler(sampler) => Some(KeptArg::Sampler { _sampler: sampler.clone() }),
+            ArgValue::Value(_) | ArgValue::Pointer(_) | ArgValue::Local(_) => None,
         }
     }
 }
@@ -258,6 +294,16 @@ impl Kernel {
     pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer, Image, Sampler>) -> Result<(), ClError> {
         let at = index as usize;
         let arg = *self.args.get(at).ok_or(ClError::INVALID_ARG_VALUE)?;
+        if let (ArgKind::Buffer, ArgValue::Pointer(address)) = (arg.kind, value) {
+            let pointer = ptr::without_provenance::<c_void>(address);
+            // SAFETY: a live kernel and an argument that is a pointer to memory; the driver hands the address to the kernel
+            // and does not follow it. `&mut self` keeps other threads out.
+            checked(unsafe { cl!(clSetKernelArgSVMPointer(self.raw(), index, pointer)) })?;
+            if let Some(kept) = self.kept.get_mut(at) {
+                *kept = None;
+            }
+            return Ok(());
+        }
         let object;
         let (len, pointer): (usize, *const c_void) = match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(bytes)) => {
@@ -287,7 +333,7 @@ impl Kernel {
         // `&mut self` keeps other threads out.
         checked(unsafe { cl!(clSetKernelArg(self.raw(), index, len, pointer)) })?;
         if let Some(kept) = self.kept.get_mut(at) {
-            *kept = Kept::of(value);
+            *kept = KeptArg::of(value);
         }
         Ok(())
     }

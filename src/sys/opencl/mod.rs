@@ -5,6 +5,7 @@
 mod enqueue;
 pub mod handle;
 mod image;
+mod partition;
 mod query;
 
 use cl3::error_codes::CL_SUCCESS;
@@ -12,7 +13,7 @@ use cl3::error_codes::CL_SUCCESS;
 use super::compute::ClError;
 
 pub use enqueue::{enqueue, tend};
-pub use handle::{Buffer, Context, Event, Kernel, Program, Queue, Sampler};
+pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue, Sampler};
 pub use image::{Image, image_formats};
 pub use query::{Device, Platform, platforms, query};
 

@@ -9,7 +9,9 @@ use cl3::device::{
     CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE3D_MAX_DEPTH,
     CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH, CL_DEVICE_LOCAL_MEM_SIZE,
     CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE, CL_DEVICE_MAX_WORK_ITEM_SIZES,
-    CL_DEVICE_NAME, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
+    CL_DEVICE_NAME, CL_DEVICE_SVM_CAPABILITIES, CL_DEVICE_SVM_FINE_GRAIN_BUFFER,
+    CL_DEVICE_SVM_FINE_GRAIN_SYSTEM, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU,
+    CL_DEVICE_VERSION,
 };
 use cl3::kernel::{
     CL_KERNEL_ARG_ACCESS_QUALIFIER, CL_KERNEL_ARG_ACCESS_READ_ONLY, CL_KERNEL_ARG_ACCESS_READ_WRITE,
@@ -21,24 +23,32 @@ use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
 use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind, type_size};
 use paragpu_protocol::limits::{MAX_INFO_BYTES, MAX_KERNEL_ARGS};
 
-use super::handle::{Kernel, Program, RawKernel};
+use super::handle::{Kernel, Program, RawKernel, SubDevice};
 use super::{checked, cl};
-use crate::sys::compute::{Arg, ClError, DeviceLimits, Query};
+use crate::sys::compute::{Arg, ClError, DeviceLimits, HostDevice, Query};
 use crate::sys::image::ImageLimits;
 
 /// A platform. Platforms live as long as the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Platform(*mut c_void);
 
-/// A root device. Root devices live as long as the process.
-#[derive(Clone, Copy, Debug)]
-pub struct Device(*mut c_void);
+/// A device.
+#[derive(Clone, Debug)]
+pub struct Device(Id);
+
+#[derive(Clone, Debug)]
+enum Id {
+    /// Root devices live as long as the process.
+    Root(*mut c_void),
+    /// Others as long as there is a handle.
+    Sub(SubDevice),
+}
 
 // SAFETY: an id that is valid in every thread for the whole life of the process.
 unsafe impl Send for Platform {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Platform {}
-// SAFETY: an id that is valid in every thread for the whole life of the process.
+// SAFETY: an id that is valid in every thread for the whole life of the process, or a handle that may be sent.
 unsafe impl Send for Device {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Device {}
@@ -87,6 +97,13 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).trim_end_matches('\0').trim().to_owned()
 }
 
+/// Major and minor of "OpenCL<space><major>.<minor><space>…".
+fn version(bytes: Vec<u8>) -> (u32, u32) {
+    let text = text(bytes);
+    let mut numbers = text.split([' ', '.']).skip(1).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(1), numbers.next().unwrap_or(0))
+}
+
 pub(super) fn number(bytes: &[u8]) -> u64 {
     let mut wide = [0; 8];
     let len = bytes.len().min(8);
@@ -114,10 +131,7 @@ impl Platform {
 
     /// Its OpenCL version, major and minor.
     pub fn version(self) -> (u32, u32) {
-        // "OpenCL<space><major>.<minor><space>…"
-        let version = self.info(CL_PLATFORM_VERSION).map(text).unwrap_or_default();
-        let mut numbers = version.split([' ', '.']).skip(1).map(|part| part.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(1), numbers.next().unwrap_or(0))
+        self.info(CL_PLATFORM_VERSION).map_or((1, 0), version)
     }
 
     /// Its devices.
@@ -127,30 +141,55 @@ impl Platform {
             // SAFETY: as in `platforms`, on a platform that the loader gave out.
             unsafe { cl!(clGetDeviceIDs(self.0, CL_DEVICE_TYPE_ALL, room, ids, count)) }
         })?;
-        Ok(ids.into_iter().map(Device).collect())
+        Ok(ids.into_iter().map(|id| Device(Id::Root(id))).collect())
     }
 }
 
 impl Device {
     pub(super) fn raw(&self) -> *mut c_void {
-        self.0
+        match &self.0 {
+            Id::Root(id) => *id,
+            Id::Sub(handle) => handle.raw(),
+        }
+    }
+
+    pub(super) fn sub(handle: SubDevice) -> Device {
+        Device(Id::Sub(handle))
     }
 
     /// `clGetDeviceInfo`.
-    pub fn info(self, param: u32) -> Result<Vec<u8>, ClError> {
+    pub fn info(&self, param: u32) -> Result<Vec<u8>, ClError> {
         answer(|len, to, full| {
-            // SAFETY: a device that its platform gave out; `to` has room for `len` bytes.
-            unsafe { cl!(clGetDeviceInfo(self.0, param, len, to, full)) }
+            // SAFETY: a device that its platform gave out or that is held; `to` has room for `len` bytes.
+            unsafe { cl!(clGetDeviceInfo(self.raw(), param, len, to, full)) }
         })
     }
 
+    /// Its OpenCL version, major and minor.
+    pub(super) fn version(&self) -> (u32, u32) {
+        self.info(CL_DEVICE_VERSION).map_or((1, 0), version)
+    }
+
     /// `CL_DEVICE_TYPE`.
-    pub fn kind(self) -> u64 {
+    pub fn kind(&self) -> u64 {
         self.info(CL_DEVICE_TYPE).map_or(0, |bytes| number(&bytes))
     }
 
-    /// What the host decides by.
-    pub fn limits(self) -> Result<DeviceLimits, ClError> {
+    /// True if kernels reach any memory of this process at its own address: by the driver's word, or because the device
+    /// is the processor that runs this process (then kernels are code in it).
+    fn shares_memory(&self) -> bool {
+        // Drivers before OpenCL 2.0 do not know the question, nor the entry points that follow from the answer.
+        let svm = self.info(CL_DEVICE_SVM_CAPABILITIES).map_or(0, |bytes| number(&bytes));
+        let is_cpu = self.kind() & CL_DEVICE_TYPE_CPU != 0;
+        svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM != 0 || (is_cpu && svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER != 0)
+    }
+
+    /// The device with what the host decides by.
+    pub fn with_limits(self) -> Result<HostDevice<Device>, ClError> {
+        Ok(HostDevice { limits: self.limits()?, handle: self })
+    }
+
+    fn limits(&self) -> Result<DeviceLimits, ClError> {
         let sizes = self.info(CL_DEVICE_MAX_WORK_ITEM_SIZES)?;
         let mut max_work_items = [1; 3];
         for (size, bytes) in max_work_items.iter_mut().zip(sizes.chunks_exact(size_of::<usize>())) {
@@ -163,10 +202,11 @@ impl Device {
             max_work_group: number(&self.info(CL_DEVICE_MAX_WORK_GROUP_SIZE)?) as usize,
             max_work_items,
             images: self.image_limits()?,
+            shares_memory: self.shares_memory(),
         })
     }
 
-    fn image_limits(self) -> Result<Option<ImageLimits>, ClError> {
+    fn image_limits(&self) -> Result<Option<ImageLimits>, ClError> {
         let ask = |param| self.info(param).map(|bytes| number(&bytes));
         if ask(CL_DEVICE_IMAGE_SUPPORT)? == 0 {
             return Ok(None);
@@ -187,46 +227,48 @@ impl Device {
 /// Asks about anything but a platform's own handles; `param` has been allowed by the caller.
 pub fn query(
     platform: Platform,
-    devices: &[Device],
-    query: Query<'_, Program, Kernel>,
+    query: Query<'_, Device, Program, Kernel>,
     param: u32,
 ) -> Result<Vec<u8>, ClError> {
-    let device = |index: usize| devices.get(index).map(Device::raw).ok_or(ClError::INVALID_DEVICE);
     match query {
         Query::Platform => platform.info(param),
-        Query::Device(index) => devices.get(index).ok_or(ClError::INVALID_DEVICE)?.info(param),
-        Query::Program(program) => answer(|len, to, full| {
-            // SAFETY: a live program; `to` has room for `len` bytes.
-            unsafe { cl!(clGetProgramInfo(program.raw(), param, len, to, full)) }
-        }),
-        Query::ProgramBuild(program, index) => {
-            let device = device(index)?;
-            answer(|len, to, full| {
-                // SAFETY: a live program and device; `to` has room for `len` bytes.
-                unsafe { cl!(clGetProgramBuildInfo(program.raw(), device, param, len, to, full)) }
-            })
-        }
-        Query::Kernel(kernel) => answer(|len, to, full| {
-            // SAFETY: a live kernel; `to` has room for `len` bytes.
-            unsafe { cl!(clGetKernelInfo(kernel.raw(), param, len, to, full)) }
-        }),
-        Query::KernelWorkGroup(kernel, index) => {
-            let device = device(index)?;
-            answer(|len, to, full| {
-                // SAFETY: a live kernel and device; `to` has room for `len` bytes.
-                unsafe { cl!(clGetKernelWorkGroupInfo(kernel.raw(), device, param, len, to, full)) }
-            })
-        }
-        Query::KernelArg(kernel, index) => answer(|len, to, full| {
-            // SAFETY: a live kernel; `to` has room for `len` bytes.
-            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
-        }),
-        Query::KernelSubGroup(kernel, index, input) => {
+        Query::Device(device) => device.info(param),
+        Query::DeviceTimers(device) => {
             // Loaders call through the driver's table without looking, and older tables end before this entry.
             if platform.version() < (2, 1) {
                 return Err(ClError::INVALID_OPERATION);
             }
-            let device = device(index)?;
+            let (mut of_device, mut of_host) = (0_u64, 0_u64);
+            // SAFETY: a live device; both times are writable.
+            checked(unsafe { cl!(clGetDeviceAndHostTimer(device.raw(), &mut of_device, &mut of_host)) })?;
+            Ok([of_device.to_le_bytes(), of_host.to_le_bytes()].concat())
+        }
+        Query::Program(program) => answer(|len, to, full| {
+            // SAFETY: a live program; `to` has room for `len` bytes.
+            unsafe { cl!(clGetProgramInfo(program.raw(), param, len, to, full)) }
+        }),
+        Query::ProgramBuild(program, device) => answer(|len, to, full| {
+            // SAFETY: a live program and device; `to` has room for `len` bytes.
+            unsafe { cl!(clGetProgramBuildInfo(program.raw(), device.raw(), param, len, to, full)) }
+        }),
+        Query::Kernel(kernel) => answer(|len, to, full| {
+            // SAFETY: a live kernel; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelInfo(kernel.raw(), param, len, to, full)) }
+        }),
+        Query::KernelWorkGroup(kernel, device) => answer(|len, to, full| {
+            // SAFETY: a live kernel and device; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelWorkGroupInfo(kernel.raw(), device.raw(), param, len, to, full)) }
+        }),
+        Query::KernelArg(kernel, index) => answer(|len, to, full| {
+            // SAFETY: a live kernel; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
+        }),
+        Query::KernelSubGroup(kernel, device, input) => {
+            // Loaders call through the driver's table without looking, and older tables end before this entry.
+            if platform.version() < (2, 1) {
+                return Err(ClError::INVALID_OPERATION);
+            }
+            let device = device.raw();
             let (input_len, input) =
                 (input.len(), if input.is_empty() { ptr::null() } else { input.as_ptr().cast() });
             answer(|len, to, full| {

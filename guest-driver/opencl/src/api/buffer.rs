@@ -57,11 +57,24 @@ fn create_checked(
     // host_ptr is not NULL but CL_MEM_COPY_HOST_PTR or CL_MEM_USE_HOST_PTR are not set in flags.
     let needs_memory = flags & (CL_MEM_USE_HOST_PTR | CL_MEM_COPY_HOST_PTR) != 0;
     refuse_if(host_ptr.is_null() == needs_memory, ClError::INVALID_HOST_PTR)?;
+    // CL_MEM_USE_HOST_PTR with a pointer that clSVMAlloc returned: the buffer is that memory.
+    let place = if flags & CL_MEM_USE_HOST_PTR == 0 { None } else { context.allocations().find(host_ptr) };
+    if let Some(place) = place {
+        // CL_INVALID_BUFFER_SIZE "if CL_MEM_USE_HOST_PTR is set in flags and host_ptr is a pointer returned by clSVMAlloc and
+        // size is greater than the size passed to clSVMAlloc".
+        refuse_if(size > place.room(), ClError::INVALID_BUFFER_SIZE)?;
+        if let Some(bytes) = place.allocation.buffer.shared_bytes() {
+            let bytes = bytes.part(place.offset);
+            let flags = default_flags(flags);
+            return Ok(Buffer::of_shared(context, (flags, size), bytes, properties)?.hand_out());
+        }
+    }
     let memory = needs_memory.then_some(host_ptr);
     Ok(Buffer::new(context, default_flags(flags), size, memory, properties)?.hand_out())
 }
 
-/// "If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE."
+/// If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE. Other flags are kept as they are:
+/// CL_MEM_FLAGS returns what was specified.
 pub(super) fn default_flags(flags: u64) -> u64 {
     if flags == 0 { CL_MEM_READ_WRITE } else { flags }
 }

@@ -6,8 +6,8 @@ use std::ffi::{c_char, c_uchar, c_void};
 use opencl_sys::{cl_bitfield, cl_bool, cl_image_desc, cl_image_format, cl_int, cl_uint, cl_ulong};
 
 use crate::api::{
-    buffer, context, device, event, image, image_transfer, kernel, memory, platform, program, queue, sampler,
-    transfer, unsupported,
+    buffer, context, device, event, image, image_transfer, kernel, kernel_memory, memory, native, platform,
+    program, queue, sampler, svm, transfer, unsupported, usm,
 };
 use crate::boundary::arguments::{Answer, EventArgs};
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn};
@@ -26,8 +26,8 @@ entries! {
         num_devices: *mut cl_uint,
     ) => device::ids;
     query clGetDeviceInfo(device: Handle, param_name: cl_uint) => device::info;
-    status clRetainDevice(device: Handle) => device::keep;
-    status clReleaseDevice(device: Handle) => device::keep;
+    status clRetainDevice(device: Handle) => device::retain;
+    status clReleaseDevice(device: Handle) => device::release;
     status clCreateSubDevices(
         in_device: Handle, properties: *const isize, num_devices: cl_uint, out_devices: *mut Handle,
         num_devices_ret: *mut cl_uint,
@@ -252,29 +252,55 @@ entries! {
     enqueue clEnqueueNativeKernel(
         queue: Handle, user_func: Option<NativeFn>, args: *mut c_void, cb_args: usize, num_mem_objects: cl_uint,
         mem_list: *const Handle, args_mem_loc: *mut *const c_void,
-    ) => unsupported::native_kernel;
+    ) => native::enqueue;
     enqueue clEnqueueSVMFree(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *mut c_void, pfn_free_func: Option<SvmFreeFn>,
         user_data: *mut c_void,
-    ) => unsupported::svm_free;
+    ) => svm::enqueue_free;
     enqueue clEnqueueSVMMemcpy(
         queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
-    ) => unsupported::svm_copy;
+    ) => svm::copy;
     enqueue clEnqueueSVMMemFill(
         queue: Handle, svm_ptr: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
-    ) => unsupported::svm_fill;
+    ) => svm::fill;
     enqueue clEnqueueSVMMap(
         queue: Handle, blocking: cl_bool, flags: cl_bitfield, svm_ptr: *mut c_void, size: usize,
-    ) => unsupported::svm_map;
-    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => unsupported::svm_unmap;
+    ) => svm::map;
+    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => svm::unmap;
     enqueue clEnqueueSVMMigrateMem(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *const c_void, sizes: *const usize,
         flags: cl_bitfield,
-    ) => unsupported::svm_migrate;
+    ) => svm::migrate;
     status clSetKernelArgSVMPointer(
         kernel: Handle, arg_index: cl_uint, arg_value: *const c_void,
-    ) => unsupported::svm_argument;
+    ) => kernel_memory::set_arg;
     status clSetKernelExecInfo(
         kernel: Handle, param_name: cl_uint, size: usize, value: *const c_void,
-    ) => unsupported::kernel_exec_info;
+    ) => kernel_memory::set_exec_info;
+
+    create clHostMemAllocINTEL(
+        context: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::host_alloc;
+    create clDeviceMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::device_alloc;
+    create clSharedMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::shared_alloc;
+    status clMemFreeINTEL(context: Handle, ptr: *mut c_void) => usm::free;
+    status clMemBlockingFreeINTEL(context: Handle, ptr: *mut c_void) => usm::blocking_free;
+    query clGetMemAllocInfoINTEL(context: Handle, ptr: *const c_void, param_name: cl_uint) => usm::alloc_info;
+    enqueue clEnqueueMemFillINTEL(
+        queue: Handle, dst: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
+    ) => usm::fill;
+    enqueue clEnqueueMemsetINTEL(queue: Handle, dst: *mut c_void, value: cl_int, size: usize) => usm::set;
+    enqueue clEnqueueMemcpyINTEL(
+        queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
+    ) => usm::copy;
+    enqueue clEnqueueMigrateMemINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, flags: cl_bitfield,
+    ) => usm::migrate;
+    enqueue clEnqueueMemAdviseINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, advice: cl_uint,
+    ) => usm::advise;
 }

@@ -170,7 +170,8 @@ pub(super) fn work_group_info(
 ) -> ClResult<Info> {
     let kernel = kernel.get()?;
     let device = device_for(kernel, &device)?;
-    Ok(kernel.ask(InfoKind::KernelWorkGroup, param_name, device.index(), &[])?.into())
+    let index = kernel.context().reference(device)?;
+    Ok(kernel.ask(InfoKind::KernelWorkGroup, param_name, index, &[])?.into())
 }
 
 /// "CL_INVALID_VALUE if the size in bytes specified by input_value_size is not valid for param_name": up to three sizes,
@@ -191,7 +192,8 @@ pub(super) fn sub_group_info(
     let device = device_for(kernel, &device)?;
     refuse_if(!is_sub_group_input(input_value_size), ClError::INVALID_VALUE)?;
     let input = input_value.get(input_value_size).unwrap_or_default();
-    Ok(kernel.ask(InfoKind::KernelSubGroup, param_name, device.index(), input)?.into())
+    let index = kernel.context().reference(device)?;
+    Ok(kernel.ask(InfoKind::KernelSubGroup, param_name, index, input)?.into())
 }
 
 /// Up to three sizes; `rest` fills the dimensions that are not used.
@@ -201,7 +203,7 @@ fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
 }
 
 /// Checks the work-group size that the application wants.
-fn check_local(kernel: &Kernel, device: &Device, range: &Range) -> ClResult<()> {
+fn check_local(kernel: &Kernel, device: &Object<Device>, range: &Range) -> ClResult<()> {
     let Some(local) = range.local else {
         // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
         // OpenCL 2.1. Since then the host may choose, and it knows the required size.

@@ -93,6 +93,22 @@ impl<T: Copy> In<T> {
 }
 
 impl<T: Copy + PartialEq + Default> In<T> {
+    /// The elements before the first 0; nothing for NULL.
+    pub(crate) fn terminated(&self) -> Option<Vec<T>> {
+        if self.is_null() {
+            return None;
+        }
+        let mut list = Vec::new();
+        loop {
+            // SAFETY: as for `value`; the list ends with 0, and all before it belongs to it.
+            let value = unsafe { self.0.add(list.len()).read_unaligned() };
+            if value == T::default() {
+                return Some(list);
+            }
+            list.push(value);
+        }
+    }
+
     /// Names and values, up to the name 0; nothing for NULL. A value may be 0.
     pub(crate) fn properties(&self) -> Option<Vec<T>> {
         if self.is_null() {
@@ -110,6 +126,9 @@ impl<T: Copy + PartialEq + Default> In<T> {
     }
 }
 
+/// An object, or nothing where NULL is allowed.
+type MaybeObject<T> = Option<Arc<Object<T>>>;
+
 impl In<*mut c_void> {
     /// `count` handles; `None` if the array is NULL.
     pub(crate) fn handles<T>(&self, count: usize) -> Option<Vec<Handle<T>>> {
@@ -121,6 +140,26 @@ impl In<*mut c_void> {
     /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
     pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
         Some(self.handles(count)?.iter().map(|handle| handle.get().map(Object::arc)).collect())
+    }
+
+    /// The same where NULL may stand among the handles.
+    pub(crate) fn optional_objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<MaybeObject<T>>>> {
+        let optional = |handle: &Handle<T>| {
+            if handle.is_null() { Ok(None) } else { handle.get().map(|object| Some(object.arc())) }
+        };
+        Some(self.handles(count)?.iter().map(optional).collect())
+    }
+
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast())).collect())
+    }
+}
+
+impl In<*const c_void> {
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast_mut().cast())).collect())
     }
 }
 
@@ -207,6 +246,12 @@ impl Argument<*const c_void> for Bytes {
     }
 }
 
+impl Argument<*mut c_void> for Bytes {
+    unsafe fn from_c(raw: *mut c_void) -> Bytes {
+        Bytes(raw.cast_const().cast())
+    }
+}
+
 impl Argument<*const c_char> for Bytes {
     unsafe fn from_c(raw: *const c_char) -> Bytes {
         Bytes(raw.cast())
@@ -217,6 +262,11 @@ impl Bytes {
     /// True if the pointer is NULL.
     pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()
+    }
+
+    /// The address as a number.
+    pub(crate) fn address(&self) -> usize {
+        self.0 as usize
     }
 
     /// The first `len` bytes; nothing for NULL.
@@ -328,6 +378,11 @@ impl AppMemory {
     /// The memory at this address of staging memory, which stays mapped while the mapping that it is for exists.
     pub(crate) fn at(address: *mut u8) -> AppMemory {
         AppMemory(address)
+    }
+
+    /// The memory at this address of shared memory, which stays mapped while the buffer or allocation that it is for exists.
+    pub(crate) fn at_address(address: usize) -> AppMemory {
+        AppMemory(std::ptr::with_exposed_provenance_mut(address))
     }
 
     /// True if the pointer is NULL.

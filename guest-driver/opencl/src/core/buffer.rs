@@ -16,6 +16,7 @@ use crate::core::context::{self, Context};
 use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::memory::{HOST_ACCESS, KERNEL_ACCESS, Memory, WAIT_FROM_BYTES, host_flags};
+use crate::core::shared::{self, SharedBytes};
 
 /// A buffer or sub-buffer.
 #[derive(Debug)]
@@ -87,6 +88,29 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// Creates a buffer that is shared memory of its own, zeroed. Only where [`Context::shares_memory`].
+    pub(crate) fn shared(
+        context: &Object<Context>,
+        flags: u64,
+        size: usize,
+    ) -> ClResult<Arc<Object<Buffer>>> {
+        let (id, bytes) = shared::allocate(context, host_flags(flags), size)?;
+        let memory = Memory::of_shared(context, id, flags, bytes, Vec::new());
+        Ok(Object::new(Buffer { memory, size, parent: None }))
+    }
+
+    /// Creates a buffer of bytes that are shared already: `CL_MEM_USE_HOST_PTR` with a pointer to them.
+    pub(crate) fn of_shared(
+        context: &Object<Context>,
+        (flags, size): (u64, usize),
+        bytes: SharedBytes,
+        properties: Vec<u64>,
+    ) -> ClResult<Arc<Object<Buffer>>> {
+        let id = shared::buffer_of(context, host_flags(flags), &bytes, size)?;
+        let memory = Memory::of_shared(context, id, flags, bytes, properties);
+        Ok(Object::new(Buffer { memory, size, parent: None }))
+    }
+
     /// `CL_MEM_SIZE`.
     pub(crate) fn size(&self) -> usize {
         self.size
@@ -115,12 +139,22 @@ impl Object<Buffer> {
             size: (size as u64).into(),
         };
         connection.send(&body, &[], &[])?;
-        let host_memory = self.host_memory().map(|memory| memory.offset(origin));
-        let memory = Memory::new(self.context(), id, flags, host_memory, Vec::new());
+        let memory = match self.shared_bytes() {
+            Some(bytes) => Memory::part_of_shared(self.context(), id, flags, bytes.part(origin)),
+            None => {
+                let host_memory = self.host_memory().map(|memory| memory.offset(origin));
+                Memory::new(self.context(), id, flags, host_memory, Vec::new())
+            }
+        };
         Ok(Object::new(Buffer { memory, size, parent: Some((self.arc(), origin)) }))
     }
 
-    /// The buffer that is no part of another one, and where this one starts in it.
+    /// The buffer that is no part of another one.
+    pub(crate) fn whole(&self) -> Arc<Object<Buffer>> {
+        self.parent.as_ref().map_or_else(|| self.arc(), |(parent, _)| parent.clone())
+    }
+
+    /// Its handle, and where this one starts in it.
     pub(crate) fn root(&self) -> (RawHandle, usize) {
         match &self.parent {
             Some((parent, origin)) => (parent.handle(), *origin),

@@ -28,6 +28,8 @@ pub(crate) struct Event {
     id: u32,
     command: u32,
     source: Source,
+    /// Of a native kernel: what ended when it began.
+    began_after: Option<Arc<Completion>>,
     watchers: Mutex<Vec<Watcher>>,
 }
 
@@ -40,10 +42,26 @@ enum Source {
     User(Mutex<i32>, Condvar),
 }
 
-#[derive(Debug)]
 struct Watcher {
     trigger: i32,
-    callback: Callback<EventFn>,
+    action: Action,
+}
+
+/// What a watcher does.
+enum Action {
+    /// Calls the application.
+    Call(Callback<EventFn>),
+    /// Something of this driver's, with the event's status.
+    Run(Work),
+}
+
+/// What this driver does when an event is complete.
+pub(crate) type Work = Box<dyn FnOnce(i32) + Send>;
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Watcher({})", self.trigger)
+    }
 }
 
 impl Kind for Event {
@@ -60,12 +78,24 @@ impl Event {
         completion: Arc<Completion>,
         copies: Copies,
     ) -> Arc<Object<Event>> {
+        Event::of_call(queue, id, command, (None, completion), copies)
+    }
+
+    /// The event of a native kernel that begins after one command and is over with another.
+    pub(crate) fn of_call(
+        queue: Arc<Object<Queue>>,
+        id: u32,
+        command: u32,
+        (began_after, completion): (Option<Arc<Completion>>, Arc<Completion>),
+        copies: Copies,
+    ) -> Arc<Object<Event>> {
         Object::new(Event {
             context: queue.context().clone(),
             queue: Some(queue),
             id,
             command,
             source: Source::Command(completion, copies),
+            began_after,
             watchers: Mutex::default(),
         })
     }
@@ -82,6 +112,7 @@ impl Event {
             command: CL_COMMAND_USER,
             // "The execution status of the user event object created is set to CL_SUBMITTED."
             source: Source::User(Mutex::new(CL_SUBMITTED), Condvar::new()),
+            began_after: None,
             watchers: Mutex::default(),
         }))
     }
@@ -155,11 +186,13 @@ impl Event {
         self.status()
     }
 
+    /// Makes complete what the application may look for once it knows that the command is.
     fn make_copies(&self) {
         if let Source::Command(completion, copies) = &self.source {
             copies.perform();
             // What is left was written from, or belonged to a mapping that is gone.
             completion.take_staging();
+            self.context.connection().print();
         }
     }
 
@@ -176,7 +209,10 @@ impl Event {
         }
         let outcome =
             completion.poll().filter(|outcome| outcome.status >= CL_COMPLETE).ok_or(not_available)?;
-        let [queued, submit, start, end] = outcome.profile;
+        let [queued, submit, mut start, end] = outcome.profile;
+        if let Some(before) = self.began_after.as_ref().and_then(|before| before.poll()) {
+            start = before.profile[3].clamp(submit, end);
+        }
         Ok(Info::value(match param {
             CL_PROFILING_COMMAND_QUEUED => queued,
             CL_PROFILING_COMMAND_SUBMIT => submit,
@@ -232,7 +268,16 @@ impl Object<Event> {
             // Submitted it is already.
             return callback.call(self.handle(), CL_SUBMITTED);
         }
-        lock(&self.watchers).push(Watcher { trigger, callback });
+        self.watch(Watcher { trigger, action: Action::Call(callback) });
+    }
+
+    /// Runs `work` when the event is complete, perhaps at once.
+    pub(crate) fn when_complete(&self, work: Work) {
+        self.watch(Watcher { trigger: CL_COMPLETE, action: Action::Run(work) });
+    }
+
+    fn watch(&self, watcher: Watcher) {
+        lock(&self.watchers).push(watcher);
         if !self.is_user() && !self.is_signalled() {
             self.context.notifier().watch(self.arc());
         }
@@ -247,8 +292,13 @@ impl Object<Event> {
         let mut watchers = std::mem::take(&mut *lock(&self.watchers));
         // A command is submitted, then running, then complete: higher numbers come first.
         watchers.sort_by_key(|watcher| -watcher.trigger);
-        for Watcher { trigger, callback } in watchers {
-            callback.call(self.handle(), if status < 0 { status } else { trigger });
+        for Watcher { trigger, action } in watchers {
+            match action {
+                Action::Call(callback) => {
+                    callback.call(self.handle(), if status < 0 { status } else { trigger });
+                }
+                Action::Run(work) => work(status),
+            }
         }
     }
 }

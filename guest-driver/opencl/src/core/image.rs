@@ -167,6 +167,15 @@ impl Image {
         &self.texels
     }
 
+    /// True if it lies in a buffer that is shared memory.
+    pub(crate) fn is_shared(&self) -> bool {
+        match &self.parent {
+            Some(MemoryObject::Buffer(buffer)) => buffer.shared_bytes().is_some(),
+            Some(MemoryObject::Image(image)) => image.is_shared(),
+            None => false,
+        }
+    }
+
     /// Where in the application's memory a box is to be seen when it is mapped, and how it lies there.
     pub(crate) fn host_place(&self, area: &Area) -> Option<(Destination, AppMemory, Pitches)> {
         let (memory, pitches) = (self.host_memory()?, self.pitches);

@@ -116,6 +116,14 @@ impl<'a> Region<'a> {
         }
     }
 
+    /// True if kernels use the application's memory itself.
+    fn is_shared(&self) -> bool {
+        match self {
+            Region::Buffer(part) => part.buffer.shared_bytes().is_some(),
+            Region::Image(part) => part.image.is_shared(),
+        }
+    }
+
     fn read(
         &self,
         queue: &Object<Queue>,
@@ -153,6 +161,8 @@ pub(crate) fn map(
     // CL_MAP_WRITE alone must show the contents too: what the application does not write stays as it was.
     let must_read = flags & (CL_MAP_READ | CL_MAP_WRITE) != 0;
     let (memory, staging, posted) = match region.host_place() {
+        // Kernels write to the same bytes.
+        Some((_, memory)) if region.is_shared() => (memory, None, nothing(queue, &request)?),
         Some((place, memory)) if must_read => {
             let staging = staging()?;
             let span = staging.span();
@@ -202,7 +212,7 @@ pub(crate) fn unmap(
     let request = Request::new(CL_COMMAND_UNMAP_MEM_OBJECT, wait, wants_event);
     // Where the bytes have not even reached the application's memory, nobody has written there yet.
     let is_unseen = mapping.read.as_ref().is_some_and(|read| read.has_staging());
-    if mapping.flags & WRITES == 0 || is_unseen {
+    if mapping.flags & WRITES == 0 || is_unseen || region.is_shared() {
         return Ok(nothing(queue, &request)?.event);
     }
     let staging = match mapping.staging.take() {

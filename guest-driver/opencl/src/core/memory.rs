@@ -18,6 +18,7 @@ use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::mapping::Mapping;
+use crate::core::shared::SharedBytes;
 
 /// Kernel access flags: at most one of them.
 pub(crate) const KERNEL_ACCESS: u64 = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
@@ -28,9 +29,10 @@ pub(crate) const HOST_ACCESS: u64 = CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_READ_ON
 /// know whether it got it, and a round trip is nothing next to filling it.
 pub(crate) const WAIT_FROM_BYTES: usize = 16 << 20;
 
-/// What the host is told of the flags: host pointers are this side's affair.
+/// What the host is told of the flags. Host pointers are this side's affair, and so is what the application may do: a map
+/// that only writes shows the contents nevertheless, for which the host must let this side read.
 pub(crate) fn host_flags(flags: u64) -> u64 {
-    flags & (KERNEL_ACCESS | HOST_ACCESS)
+    flags & KERNEL_ACCESS
 }
 
 /// How kernels may use an object with these flags; where they do not say, in every way.
@@ -45,6 +47,10 @@ pub(crate) struct Memory {
     id: u32,
     flags: u64,
     host_memory: Option<AppMemory>,
+    /// Its bytes, where kernels and the application see the same.
+    shared: Option<SharedBytes>,
+    /// Those bytes are its own, not a part of another object's.
+    has_pages: bool,
     properties: Vec<u64>,
     mappings: Mutex<Vec<Mapping>>,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
@@ -64,10 +70,43 @@ impl Memory {
             id,
             flags,
             host_memory,
+            shared: None,
+            has_pages: false,
             properties,
             mappings: Mutex::default(),
             destructors: Mutex::default(),
         }
+    }
+
+    /// What the host knows as `id`, and made of these bytes.
+    pub(crate) fn of_shared(
+        context: &Object<Context>,
+        id: u32,
+        flags: u64,
+        bytes: SharedBytes,
+        properties: Vec<u64>,
+    ) -> Memory {
+        let host_memory = Some(AppMemory::at_address(bytes.address()));
+        let mut memory = Memory::new(context, id, flags, host_memory, properties);
+        (memory.shared, memory.has_pages) = (Some(bytes), true);
+        memory
+    }
+
+    /// A part of such an object.
+    pub(crate) fn part_of_shared(
+        context: &Object<Context>,
+        id: u32,
+        flags: u64,
+        bytes: SharedBytes,
+    ) -> Memory {
+        let mut memory = Memory::of_shared(context, id, flags, bytes, Vec::new());
+        memory.has_pages = false;
+        memory
+    }
+
+    /// Its bytes, where kernels and the application see the same.
+    pub(crate) fn shared_bytes(&self) -> Option<&SharedBytes> {
+        self.shared.as_ref()
     }
 
     /// Its context.
@@ -112,7 +151,7 @@ impl Memory {
             CL_MEM_HOST_PTR => Info::value(self.host_memory.map_or(0, |memory| memory.address())),
             CL_MEM_MAP_COUNT => Info::value(lock(&self.mappings).len() as u32),
             CL_MEM_CONTEXT => Info::handle(self.context.handle()),
-            CL_MEM_USES_SVM_POINTER => Info::bool(false),
+            CL_MEM_USES_SVM_POINTER => Info::bool(self.shared.is_some()),
             CL_MEM_PROPERTIES => Info::list(&self.properties),
             _ => return None,
         })
@@ -121,7 +160,12 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.context.connection().release(self.id);
+        let connection = self.context.connection();
+        match &self.shared {
+            Some(bytes) if self.has_pages => connection.release_shared(self.id, bytes.region()),
+            // The host knows a part of a shared object as any part of an object.
+            _ => connection.release(self.id),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ struct Build {
     has_executable: bool,
     /// The text that the host has, where it is not the source but that with included files.
     expanded: Option<Vec<u8>>,
-    /// The options of each device's last build, by device index.
+    /// The options of each device's last build, by the host's name for the device.
     options: BTreeMap<u32, String>,
 }
 
@@ -151,8 +151,11 @@ impl Program {
     /// Posts the build of devices of the context: all of them if there are none.
     fn start_build(&self, devices: &[Arc<Object<Device>>], options: &[u8]) -> ClResult<Slot> {
         let options = self.binary_options.as_deref().unwrap_or(options);
-        let indices = devices.iter().map(|device| device.index());
-        let data: Vec<u8> = indices.flat_map(u32::to_le_bytes).chain(options.iter().copied()).collect();
+        let all = if devices.is_empty() { self.context.devices() } else { devices };
+        let all = all.iter().map(|device| self.context.reference(device)).collect::<ClResult<Vec<_>>>()?;
+        let named = if devices.is_empty() { &[] } else { &all[..] };
+        let named = named.iter().flat_map(|reference| reference.to_le_bytes());
+        let data: Vec<u8> = named.chain(options.iter().copied()).collect();
         if data.len() > MAX_INLINE_BYTES as usize {
             return Err(ClError::OUT_OF_RESOURCES);
         }
@@ -174,8 +177,8 @@ impl Program {
         build.is_running = true;
         build.has_executable = false;
         let options = String::from_utf8_lossy(options);
-        for device in if devices.is_empty() { self.context.devices() } else { devices } {
-            build.options.insert(device.index(), options.clone().into_owned());
+        for reference in all {
+            build.options.insert(reference, options.clone().into_owned());
         }
         Ok(slot)
     }
@@ -201,14 +204,20 @@ impl Program {
         outcome.map(|_| ())
     }
 
+    /// The options of the build that a device uses: its own, or else that of the device which it is a part of.
+    fn options_for<'a>(&self, build: &'a Build, device: &Object<Device>) -> Option<&'a String> {
+        let own = self.context.reference(device).ok().and_then(|reference| build.options.get(&reference));
+        own.or_else(|| self.options_for(build, device.parent()?))
+    }
+
     /// `clGetProgramBuildInfo`.
-    pub(crate) fn build_info(&self, device: &Device, param: u32) -> ClResult<Info> {
+    pub(crate) fn build_info(&self, device: &Object<Device>, param: u32) -> ClResult<Info> {
+        let index = self.context.reference(device)?;
         let build = lock(&self.build);
-        let options = build.options.get(&device.index());
+        let options = self.options_for(&build, device);
         let ask = |or: Info| match options {
             Some(_) if !build.is_running => {
-                let question =
-                    Question { kind: InfoKind::ProgramBuild, object: self.id, param, index: device.index() };
+                let question = Question { kind: InfoKind::ProgramBuild, object: self.id, param, index };
                 question.ask(self.connection()).map(Info::from)
             }
             _ => Ok(or),
@@ -231,9 +240,8 @@ impl Program {
     fn binaries(&self) -> Vec<Vec<u8>> {
         let build = lock(&self.build);
         let text = build.expanded.as_ref().unwrap_or(&self.source);
-        let options = |device: &Arc<Object<Device>>| {
-            build.options.get(&device.index()).filter(|_| build.has_executable)
-        };
+        let options =
+            |device: &Arc<Object<Device>>| self.options_for(&build, device).filter(|_| build.has_executable);
         let binary =
             |options: &String| Binary { text: text.clone(), options: options.clone().into_bytes() }.write();
         self.context.devices().iter().map(|device| options(device).map(binary).unwrap_or_default()).collect()

@@ -11,8 +11,11 @@ use paragpu_protocol::image::{ImageFormat, ImageType};
 
 use crate::sys::map::Window;
 
+pub use crate::sys::opencl::Keep;
+
 pub use crate::sys::compute::{
-    Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, NdRange, Order, Outcome, Query, Rect, Work,
+    Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
+    Query, Rect, Work,
 };
 pub use crate::sys::image::{Area, ImageBase, ImageLayout, ImageLimits, ImageSpec, ImageWork, SamplerSpec};
 
@@ -24,6 +27,8 @@ pub(crate) type WorkOf<'a, B> =
 ///
 /// Callers have checked ids, bounds and limits; an implementation must be memory-safe without that.
 pub trait Backend: Send + Sync + 'static {
+    /// A device, or a part of one.
+    type Device: Clone + Send + Sync + fmt::Debug + 'static;
     /// A context.
     type Context: Clone + Send + Sync + fmt::Debug + 'static;
     /// A command queue.
@@ -42,16 +47,27 @@ pub trait Backend: Send + Sync + 'static {
     type Event: Clone + Send + Sync + fmt::Debug + 'static;
 
     /// The devices, in the order of their indices on the wire.
-    fn devices(&self) -> &[DeviceLimits];
+    fn devices(&self) -> &[HostDevice<Self::Device>];
+
+    /// How many sub-devices a partition would have.
+    fn count_sub_devices(&self, parent: &Self::Device, partition: &Partition) -> Result<usize, ClError>;
+
+    /// Divides a device. An error if that does not make `count` sub-devices.
+    fn create_sub_devices(
+        &self,
+        parent: &Self::Device,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<Self::Device>>, ClError>;
 
     /// A context on devices.
-    fn create_context(&self, devices: &[usize]) -> Result<Self::Context, ClError>;
+    fn create_context(&self, devices: &[&Self::Device]) -> Result<Self::Context, ClError>;
 
     /// A queue with these `cl_command_queue_properties`.
     fn create_queue(
         &self,
         context: &Self::Context,
-        device: usize,
+        device: &Self::Device,
         properties: u64,
     ) -> Result<Self::Queue, ClError>;
 
@@ -62,6 +78,15 @@ pub trait Backend: Send + Sync + 'static {
         flags: u64,
         size: usize,
         init: Option<&Window>,
+    ) -> Result<Self::Buffer, ClError>;
+
+    /// A buffer whose bytes are those of `memory`. That and `keep` are kept until nothing uses the buffer any more.
+    fn create_shared_buffer(
+        &self,
+        context: &Self::Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
     ) -> Result<Self::Buffer, ClError>;
 
     /// A part of a buffer.
@@ -99,8 +124,13 @@ pub trait Backend: Send + Sync + 'static {
     /// A program from source.
     fn create_program(&self, context: &Self::Context, source: &[u8]) -> Result<Self::Program, ClError>;
 
-    /// Builds a program for devices, and waits for it.
-    fn build(&self, program: &Self::Program, devices: &[usize], options: &CStr) -> Result<(), ClError>;
+    /// Builds a program for devices (all of its context's if there are none), and waits for it.
+    fn build(
+        &self,
+        program: &Self::Program,
+        devices: &[&Self::Device],
+        options: &CStr,
+    ) -> Result<(), ClError>;
 
     /// A kernel of a program.
     fn create_kernel(&self, program: &Self::Program, name: &CStr) -> Result<Self::Kernel, ClError>;
@@ -136,6 +166,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Waits until what is in a queue is complete.
     fn finish(&self, queue: &Self::Queue) -> Result<(), ClError>;
 
+    /// Makes the driver print what complete kernels of this context have printed, if it does so only when a program
+    /// synchronises with the device. Waits for no command of the guest's.
+    fn settle_print(&self, _context: &Self::Context, _device: &Self::Device) {}
+
     /// Does what the backend's driver leaves undone. True if it wants to be called again soon. Called now and then
     /// by threads that may wait, and after commands have been failed.
     fn tend(&self) -> bool {
@@ -143,5 +177,9 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Answers a query; the parameter has been checked against the list of those that a guest may ask for.
-    fn query(&self, query: Query<'_, Self::Program, Self::Kernel>, param: u32) -> Result<Vec<u8>, ClError>;
+    fn query(
+        &self,
+        query: Query<'_, Self::Device, Self::Program, Self::Kernel>,
+        param: u32,
+    ) -> Result<Vec<u8>, ClError>;
 }

@@ -13,8 +13,8 @@ use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 
 use super::null_image::{self, NullImage};
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, ImageBase, ImageSpec, NdRange, Order, Outcome,
-    Query, Rect, SamplerSpec, Work,
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec, Keep,
+    NdRange, Order, Outcome, Partition, Query, Rect, SamplerSpec, Work,
 };
 use crate::sys::map::Window;
 
@@ -28,16 +28,24 @@ pub const BAD_SOURCE: &[u8] = b"error";
 /// Largest buffer: a fuzzer has little memory.
 const MAX_ALLOC: u64 = 1 << 20;
 
+/// Compute units of a device.
+const COMPUTE_UNITS: u32 = 8;
+
 /// The backend.
 #[derive(Debug)]
 pub struct Null {
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<NullDevice>>,
     clock: AtomicU64,
 }
 
-impl Null {
-    /// With that many devices.
-    pub fn new(devices: usize) -> Null {
+/// A device: some compute units.
+#[derive(Clone, Copy, Debug)]
+pub struct NullDevice {
+    units: u32,
+}
+
+impl NullDevice {
+    fn with_limits(self) -> HostDevice<NullDevice> {
         let limits = DeviceLimits {
             name: "null".to_owned(),
             max_alloc: MAX_ALLOC,
@@ -45,8 +53,34 @@ impl Null {
             max_work_group: 1024,
             max_work_items: [1024, 1024, 64],
             images: Some(null_image::LIMITS),
+            shares_memory: true,
         };
-        Null { limits: vec![limits; devices], clock: AtomicU64::new(1) }
+        HostDevice { handle: self, limits }
+    }
+
+    /// The compute units of each part.
+    fn parts(self, partition: &Partition) -> Result<Vec<u32>, ClError> {
+        match partition {
+            Partition::Equally(units) if (1..=self.units).contains(units) => {
+                Ok(vec![*units; (self.units / units) as usize])
+            }
+            Partition::ByCounts(counts) => {
+                let sum = counts.iter().try_fold(0_u32, |sum, count| sum.checked_add(*count));
+                let fits = sum.is_some_and(|sum| sum <= self.units);
+                if fits { Ok(counts.clone()) } else { Err(ClError::INVALID_PARTITION_COUNT) }
+            }
+            // All that it has is one cache.
+            Partition::ByAffinityDomain(_) => Ok(vec![self.units]),
+            Partition::Equally(_) => Err(ClError::INVALID_VALUE),
+        }
+    }
+}
+
+impl Null {
+    /// With that many devices.
+    pub fn new(devices: usize) -> Null {
+        let device = NullDevice { units: COMPUTE_UNITS }.with_limits();
+        Null { devices: vec![device; devices], clock: AtomicU64::new(1) }
     }
 
     fn tick(&self) -> u64 {
@@ -57,9 +91,24 @@ impl Null {
 /// A buffer, or a part of one.
 #[derive(Clone, Debug)]
 pub struct NullBuffer {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    bytes: Arc<Bytes>,
     origin: usize,
     size: usize,
+}
+
+/// Where a buffer's bytes are.
+enum Bytes {
+    Own(Mutex<Vec<u8>>),
+    Shared { window: Window, _keep: Mutex<Keep> },
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Bytes::Own(_) => "Own",
+            Bytes::Shared { .. } => "Shared",
+        })
+    }
 }
 
 impl NullBuffer {
@@ -73,15 +122,11 @@ impl NullBuffer {
             Some(_) => return Err(ClError::INVALID_VALUE),
             None => vec![0; size],
         };
-        Ok(NullBuffer { bytes: Arc::new(Mutex::new(bytes)), origin: 0, size })
+        Ok(NullBuffer { bytes: Arc::new(Bytes::Own(Mutex::new(bytes))), origin: 0, size })
     }
 
     pub(super) fn len(&self) -> usize {
         self.size
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where `size` bytes from `offset` are, if the buffer has them.
@@ -92,15 +137,25 @@ impl NullBuffer {
 
     pub(super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), ClError> {
         let range = self.range(offset, to.len())?;
-        to.copy_from_slice(&self.lock()[range]);
+        match &*self.bytes {
+            Bytes::Own(bytes) => to.copy_from_slice(&lock(bytes)[range]),
+            Bytes::Shared { window, .. } => move_bytes(window.read(range.start, to))?,
+        }
         Ok(())
     }
 
     pub(super) fn write(&self, offset: usize, from: &[u8]) -> Result<(), ClError> {
         let range = self.range(offset, from.len())?;
-        self.lock()[range].copy_from_slice(from);
+        match &*self.bytes {
+            Bytes::Own(bytes) => lock(bytes)[range].copy_from_slice(from),
+            Bytes::Shared { window, .. } => move_bytes(window.write(range.start, from))?,
+        }
         Ok(())
     }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program: its text, and whether it is built.
@@ -121,6 +176,7 @@ pub struct NullKernel {
 pub struct NullEvent(Arc<AtomicI32>);
 
 impl Backend for Null {
+    type Device = NullDevice;
     type Context = ();
     type Queue = ();
     type Buffer = NullBuffer;
@@ -130,16 +186,32 @@ impl Backend for Null {
     type Kernel = NullKernel;
     type Event = NullEvent;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<NullDevice>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<(), ClError> {
-        let known = devices.iter().all(|device| *device < self.limits.len());
-        if known { Ok(()) } else { Err(ClError::INVALID_DEVICE) }
+    fn count_sub_devices(&self, parent: &NullDevice, partition: &Partition) -> Result<usize, ClError> {
+        parent.parts(partition).map(|parts| parts.len())
     }
 
-    fn create_queue(&self, (): &(), _device: usize, _properties: u64) -> Result<(), ClError> {
+    fn create_sub_devices(
+        &self,
+        parent: &NullDevice,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<NullDevice>>, ClError> {
+        let parts = parent.parts(partition)?;
+        if parts.len() != count {
+            return Err(ClError::INVALID_VALUE);
+        }
+        Ok(parts.into_iter().map(|units| NullDevice { units }.with_limits()).collect())
+    }
+
+    fn create_context(&self, _devices: &[&NullDevice]) -> Result<(), ClError> {
+        Ok(())
+    }
+
+    fn create_queue(&self, (): &(), _device: &NullDevice, _properties: u64) -> Result<(), ClError> {
         Ok(())
     }
 
@@ -151,6 +223,21 @@ impl Backend for Null {
         init: Option<&Window>,
     ) -> Result<NullBuffer, ClError> {
         NullBuffer::new(size, init)
+    }
+
+    fn create_shared_buffer(
+        &self,
+        (): &(),
+        _flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<NullBuffer, ClError> {
+        let size = memory.len();
+        Ok(NullBuffer {
+            bytes: Arc::new(Bytes::Shared { window: memory, _keep: Mutex::new(keep) }),
+            origin: 0,
+            size,
+        })
     }
 
     fn create_sub_buffer(
@@ -190,7 +277,7 @@ impl Backend for Null {
         Ok(NullProgram { source: Arc::new(source.to_vec()), status: Arc::new(AtomicI32::new(-1)) })
     }
 
-    fn build(&self, program: &NullProgram, _devices: &[usize], _options: &CStr) -> Result<(), ClError> {
+    fn build(&self, program: &NullProgram, _devices: &[&NullDevice], _options: &CStr) -> Result<(), ClError> {
         if *program.source == BAD_SOURCE {
             program.status.store(-2, Ordering::Relaxed);
             return Err(ClError::from_code(-11));
@@ -235,7 +322,7 @@ impl Backend for Null {
         let arg = kernel.args.get(index as usize).ok_or(ClError::INVALID_ARG_VALUE)?;
         match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(_))
-            | (ArgKind::Buffer, ArgValue::Buffer(_))
+            | (ArgKind::Buffer, ArgValue::Buffer(_) | ArgValue::Pointer(_))
             | (ArgKind::Image, ArgValue::Image(_))
             | (ArgKind::Sampler, ArgValue::Sampler(()))
             | (ArgKind::Local, ArgValue::Local(_)) => Ok(()),
@@ -278,8 +365,13 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn query(&self, query: Query<'_, NullProgram, NullKernel>, param: u32) -> Result<Vec<u8>, ClError> {
+    fn query(
+        &self,
+        query: Query<'_, NullDevice, NullProgram, NullKernel>,
+        param: u32,
+    ) -> Result<Vec<u8>, ClError> {
         match query {
+            Query::DeviceTimers(_) => Ok([self.tick().to_le_bytes(), self.tick().to_le_bytes()].concat()),
             Query::ProgramBuild(program, _) => {
                 Ok(program.status.load(Ordering::Relaxed).to_le_bytes().to_vec())
             }
@@ -316,12 +408,14 @@ fn run(work: Work<'_, NullBuffer, NullImage, NullKernel>) -> Result<(), ClError>
     match work {
         Work::Launch { range: NdRange { .. }, .. } | Work::Marker | Work::Barrier => Ok(()),
         Work::Read { buffer, offset, to } => {
-            let range = buffer.range(offset, to.len())?;
-            move_bytes(to.write(0, &buffer.lock()[range]))
+            let mut bytes = vec![0; buffer.range(offset, to.len())?.len()];
+            buffer.read(offset, &mut bytes)?;
+            move_bytes(to.write(0, &bytes))
         }
         Work::Write { buffer, offset, from } => {
-            let range = buffer.range(offset, from.len())?;
-            move_bytes(from.read(0, &mut buffer.lock()[range]))
+            let mut bytes = vec![0; buffer.range(offset, from.len())?.len()];
+            move_bytes(from.read(0, &mut bytes))?;
+            buffer.write(offset, &bytes)
         }
         Work::Copy { from, to, offsets, size } => {
             let mut bytes = vec![0; from.range(offsets.0, size)?.len()];
@@ -330,10 +424,8 @@ fn run(work: Work<'_, NullBuffer, NullImage, NullKernel>) -> Result<(), ClError>
         }
         Work::Fill { buffer, pattern, offset, size } => {
             let range = buffer.range(offset, size)?;
-            for chunk in buffer.lock()[range].chunks_mut(pattern.len().max(1)) {
-                chunk.copy_from_slice(&pattern[..chunk.len()]);
-            }
-            Ok(())
+            let bytes: Vec<u8> = pattern.iter().copied().cycle().take(range.len()).collect();
+            buffer.write(offset, &bytes)
         }
         Work::ReadRect { buffer, rect, extent, to } => {
             rows(rect, extent, buffer.size, |at, packed, width| {

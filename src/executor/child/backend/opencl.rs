@@ -5,7 +5,8 @@ use std::ffi::CStr;
 use paragpu_protocol::image::{ImageFormat, ImageType};
 
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, ImageBase, ImageSpec, Order, Query, SamplerSpec, Work,
+    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, Order, Partition, Query,
+    SamplerSpec, Work,
 };
 use crate::sys::map::Window;
 use crate::sys::opencl::{
@@ -18,6 +19,12 @@ const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
 
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
+
+/// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
+const POCL_PLATFORM: &str = "Portable Computing Language";
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with memory is the guest's
+/// driver's affair, which must itself reach all of it: for native kernels, for maps, and for whatever moves a buffer.
+const KERNEL_ACCESS: u64 = 0b111;
 
 const TYPE_GPU: u64 = 1 << 2;
 const TYPE_ACCELERATOR: u64 = 1 << 3;
@@ -58,8 +65,9 @@ pub enum NoDevice {
 #[derive(Debug)]
 pub struct OpenCl {
     platform: Platform,
-    devices: Vec<Device>,
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<Device>>,
+    /// Kernels print while they run, not when a program synchronises with the device.
+    prints_at_once: bool,
 }
 
 struct Candidate {
@@ -96,16 +104,13 @@ impl OpenCl {
             None => candidates.iter().position(Candidate::has_accelerator).unwrap_or(0),
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
-        let limits = devices
-            .iter()
-            .map(|device| device.limits())
+        let prints_at_once = name == POCL_PLATFORM;
+        let devices = devices
+            .into_iter()
+            .map(Device::with_limits)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices, limits })
-    }
-
-    fn pick(&self, indices: &[usize]) -> Result<Vec<Device>, ClError> {
-        indices.iter().map(|&index| self.devices.get(index).copied().ok_or(ClError::INVALID_DEVICE)).collect()
+        Ok(OpenCl { platform, devices, prints_at_once })
     }
 }
 
@@ -116,6 +121,7 @@ impl Candidate {
 }
 
 impl Backend for OpenCl {
+    type Device = Device;
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
@@ -125,16 +131,28 @@ impl Backend for OpenCl {
     type Kernel = Kernel;
     type Event = Event;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<Device>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<Context, ClError> {
-        Context::new(&self.platform, &self.pick(devices)?)
+    fn count_sub_devices(&self, parent: &Device, partition: &Partition) -> Result<usize, ClError> {
+        parent.count_parts(partition)
     }
 
-    fn create_queue(&self, context: &Context, device: usize, properties: u64) -> Result<Queue, ClError> {
-        let device = self.devices.get(device).copied().ok_or(ClError::INVALID_DEVICE)?;
+    fn create_sub_devices(
+        &self,
+        parent: &Device,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<Device>>, ClError> {
+        parent.divide(partition, count)?.into_iter().map(Device::with_limits).collect()
+    }
+
+    fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
+        Context::new(&self.platform, devices)
+    }
+
+    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         Queue::new(context, device, properties)
     }
 
@@ -145,11 +163,22 @@ impl Backend for OpenCl {
         size: usize,
         init: Option<&Window>,
     ) -> Result<Buffer, ClError> {
+        let flags = flags & KERNEL_ACCESS;
         match init {
             Some(init) if init.len() == size => Buffer::copy_of(context, flags, init),
             Some(_) => Err(ClError::INVALID_VALUE),
             None => Buffer::zeroed(context, flags, size),
         }
+    }
+
+    fn create_shared_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::over(context, flags, memory, keep)
     }
 
     fn create_sub_buffer(
@@ -159,7 +188,7 @@ impl Backend for OpenCl {
         origin: usize,
         size: usize,
     ) -> Result<Buffer, ClError> {
-        Buffer::sub(parent, flags, origin, size)
+        Buffer::sub(parent, flags & KERNEL_ACCESS, origin, size)
     }
 
     fn image_formats(
@@ -177,7 +206,7 @@ impl Backend for OpenCl {
         spec: &ImageSpec,
         base: ImageBase<'_, Buffer, Image>,
     ) -> Result<Image, ClError> {
-        Image::new(context, spec, base)
+        Image::new(context, &ImageSpec { flags: spec.flags & KERNEL_ACCESS, ..*spec }, base)
     }
 
     fn image_info(&self, image: &Image, param: u32) -> Result<u64, ClError> {
@@ -192,8 +221,8 @@ impl Backend for OpenCl {
         Program::with_source(context, source)
     }
 
-    fn build(&self, program: &Program, devices: &[usize], options: &CStr) -> Result<(), ClError> {
-        program.build(&self.pick(devices)?, options)
+    fn build(&self, program: &Program, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        program.build(devices, options)
     }
 
     fn create_kernel(&self, program: &Program, name: &CStr) -> Result<Kernel, ClError> {
@@ -238,11 +267,26 @@ impl Backend for OpenCl {
         queue.finish()
     }
 
+    fn settle_print(&self, context: &Context, device: &Device) {
+        if self.prints_at_once {
+            return;
+        }
+        // A queue of its own, because the guest's may wait for the guest.
+        let settled = self.create_queue(context, device, 0).and_then(|queue| {
+            let order = Order { wait: &[], event: false, profile: false, done: None };
+            opencl::enqueue(&queue, Work::Marker, order)?;
+            queue.finish()
+        });
+        if let Err(error) = settled {
+            log::debug!("making the driver print: {error}");
+        }
+    }
+
     fn tend(&self) -> bool {
         opencl::tend()
     }
 
-    fn query(&self, query: Query<'_, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
-        opencl::query(self.platform, &self.devices, query, param)
+    fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
+        opencl::query(self.platform, query, param)
     }
 }

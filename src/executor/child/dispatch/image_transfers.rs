@@ -27,7 +27,8 @@ impl<B: Backend> Context<B> {
         let (area, len) = area(&image, &body.origin, &body.extent)?;
         let to = self.regions.window(&body.dst)?;
         require(to.len() == len, Fault::BadValue)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch_image(&image);
         let work = handle(&image.host).map(|image| Work::Image(ImageWork::Read { image, area, to }));
         if self.submit(Opcode::ReadImage, plan, &[&image.context], work) {
             self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
@@ -46,7 +47,8 @@ impl<B: Backend> Context<B> {
             HostBytes::Heap(tail.data.into())
         };
         require(from.len() == len, Fault::BadValue)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch_image(&image);
         let work = handle(&image.host).map(|image| Work::Image(ImageWork::Write { image, area, from }));
         if self.submit(Opcode::WriteImage, plan, &[&image.context], work) {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
@@ -58,7 +60,9 @@ impl<B: Backend> Context<B> {
         let (from, to) = (self.objects.image(body.src.get())?, self.objects.image(body.dst.get())?);
         let (source, _) = area(&from, &body.src_origin, &body.extent)?;
         let (target, _) = area(&to, &body.dst_origin, &body.extent)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch_image(&from);
+        plan.touch_image(&to);
         let work = if from.record.format != to.record.format {
             Err(ClError::IMAGE_FORMAT_MISMATCH)
         } else if from.common.serial == to.common.serial && overlap(&source, &target) {
@@ -79,7 +83,8 @@ impl<B: Backend> Context<B> {
         let image = self.objects.image(body.image.get())?;
         let (area, _) = area(&image, &body.origin, &body.extent)?;
         let color = tail.data.try_into().map_err(|_short| Fault::BadValue)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch_image(&image);
         let work = handle(&image.host).map(|image| Work::Image(ImageWork::Fill { image, area, color }));
         self.submit(Opcode::FillImage, plan, &[&image.context], work);
         Ok(())
@@ -95,7 +100,9 @@ impl<B: Backend> Context<B> {
         let (area, len) = area(&image, &body.origin, &body.extent)?;
         let offset = size(body.offset)?;
         check_range(&buffer, offset, len)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch_image(&image);
+        plan.touch(&buffer);
         let contexts = [&*image.context, &*buffer.context];
         let work = handle(&image.host).and_then(|image| {
             let buffer = handle(&buffer.host)?;
@@ -115,7 +122,9 @@ impl<B: Backend> Context<B> {
         let (area, len) = area(&image, &body.origin, &body.extent)?;
         let offset = size(body.offset)?;
         check_range(&buffer, offset, len)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch_image(&image);
+        plan.touch(&buffer);
         let contexts = [&*image.context, &*buffer.context];
         let work = handle(&image.host).and_then(|image| {
             let buffer = handle(&buffer.host)?;

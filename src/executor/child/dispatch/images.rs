@@ -139,9 +139,8 @@ impl<B: Backend> Context<B> {
         init: Option<&Window>,
     ) -> Result<B::Image, ClError> {
         let host = handle(&context.host)?;
-        let devices = self.backend.devices();
-        let devices = || context.record.devices.iter().filter_map(|device| devices.get(*device));
-        let images: Vec<ImageLimits> = devices().filter_map(|device| device.images).collect();
+        let devices = context.devices.iter().filter_map(|device| device.host.as_ref().ok());
+        let images: Vec<ImageLimits> = devices.filter_map(|device| device.limits.images).collect();
         if images.is_empty() {
             return Err(ClError::INVALID_OPERATION);
         }
@@ -150,8 +149,7 @@ impl<B: Backend> Context<B> {
         }
         let base = match parent {
             None => {
-                let most = devices().map(|device| device.max_alloc).max().unwrap_or(0);
-                if layout.bytes() as u64 > most {
+                if layout.bytes() as u64 > context.max_alloc() {
                     return Err(ClError::ALLOCATION_FAILURE);
                 }
                 ImageBase::Own(init)

@@ -6,11 +6,11 @@ use paragpu_protocol::command::GetInfo;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
-use paragpu_protocol::limits::MAX_INFO_BYTES;
+use paragpu_protocol::limits::{MAX_DEVICES, MAX_INFO_BYTES};
 
 use super::super::backend::{Backend, ClError, Outcome, Query};
 use super::super::context::Context;
-use super::super::objects::{KernelObject, ProgramObject, handle};
+use super::super::objects::{ContextObject, KernelObject, ProgramObject, handle};
 use super::require;
 
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
@@ -29,13 +29,28 @@ impl<B: Backend> Context<B> {
             None => Err(ClError::INVALID_VALUE),
             Some(InfoKind::Platform) => self.backend.query(Query::Platform, param),
             Some(InfoKind::Device) if param == DEVICE_COUNT => {
-                Ok((self.backend.devices().len() as u32).to_le_bytes().to_vec())
+                let shown = self.backend.devices().len().min(MAX_DEVICES);
+                Ok((shown as u32).to_le_bytes().to_vec())
             }
-            Some(InfoKind::Device) => self.backend.query(Query::Device(index as usize), param),
+            Some(InfoKind::Device) => {
+                let device = self.objects.device(index)?;
+                handle(&device.host)
+                    .and_then(|device| self.backend.query(Query::Device(&device.handle), param))
+            }
+            Some(InfoKind::Memory) => {
+                let device = self.objects.device(index)?;
+                let shares = handle(&device.host).map(|device| device.limits.shares_memory);
+                shares.map(|shares| u32::from(shares).to_le_bytes().to_vec())
+            }
+            Some(InfoKind::DeviceTimers) => {
+                let device = self.objects.device(index)?;
+                handle(&device.host)
+                    .and_then(|device| self.backend.query(Query::DeviceTimers(&device.handle), param))
+            }
             Some(kind @ (InfoKind::Program | InfoKind::ProgramBuild)) => {
                 let program = self.objects.program(object)?;
                 program.idle()?;
-                self.program_info(&program, kind, index, param)
+                self.program_info(&program, kind, index, param)?
             }
             Some(InfoKind::Image) => {
                 let image = self.objects.image(object)?;
@@ -69,21 +84,37 @@ impl<B: Backend> Context<B> {
         kind: InfoKind,
         index: u32,
         param: u32,
-    ) -> Result<Vec<u8>, ClError> {
-        let host = handle(&program.host)?;
+    ) -> Result<Result<Vec<u8>, ClError>, Fault> {
+        let host = match handle(&program.host) {
+            Ok(host) => host,
+            Err(error) => return Ok(Err(error)),
+        };
         if kind == InfoKind::Program {
-            return self.backend.query(Query::Program(host), param);
+            return Ok(self.backend.query(Query::Program(host), param));
         }
-        let device = index as usize;
-        if !program.context.record.devices.contains(&device) {
-            return Err(ClError::INVALID_DEVICE);
-        }
+        let device = match self.device_of(&program.context, index)? {
+            Ok(device) => device,
+            Err(error) => return Ok(Err(error)),
+        };
         if param == BUILD_OPTIONS {
             let mut options = program.build().as_ref().map_or(Vec::new(), |build| build.options.clone());
             options.push(0);
-            return Ok(options);
+            return Ok(Ok(options));
         }
-        self.backend.query(Query::ProgramBuild(host, device), param)
+        Ok(self.backend.query(Query::ProgramBuild(host, &device), param))
+    }
+
+    /// The device, if it is one of the context's.
+    fn device_of(
+        &self,
+        context: &ContextObject<B>,
+        reference: u32,
+    ) -> Result<Result<B::Device, ClError>, Fault> {
+        let device = self.objects.device(reference)?;
+        if !context.has_device(&device) {
+            return Ok(Err(ClError::INVALID_DEVICE));
+        }
+        Ok(handle(&device.host).map(|device| device.handle.clone()))
     }
 
     fn kernel_info(
@@ -101,20 +132,22 @@ impl<B: Backend> Context<B> {
             Ok(host) => host,
             Err(error) => return Ok(Err(*error)),
         };
-        let device = index as usize;
-        let query = match kind {
-            InfoKind::KernelWorkGroup => Query::KernelWorkGroup(host, device),
-            InfoKind::KernelArg => Query::KernelArg(host, index),
-            InfoKind::KernelSubGroup => Query::KernelSubGroup(host, device, input),
-            _ => Query::Kernel(host),
-        };
-        let of_device = matches!(kind, InfoKind::KernelWorkGroup | InfoKind::KernelSubGroup);
-        if of_device && !kernel.program.context.record.devices.contains(&device) {
-            return Ok(Err(ClError::INVALID_DEVICE));
-        }
         if kind == InfoKind::KernelArg && index as usize >= kernel.args.len() {
             return Ok(Err(ClError::INVALID_ARG_INDEX));
         }
+        if !matches!(kind, InfoKind::KernelWorkGroup | InfoKind::KernelSubGroup) {
+            let of_arg = kind == InfoKind::KernelArg;
+            let query = if of_arg { Query::KernelArg(host, index) } else { Query::Kernel(host) };
+            return Ok(self.backend.query(query, param));
+        }
+        let device = match self.device_of(&kernel.program.context, index)? {
+            Ok(device) => device,
+            Err(error) => return Ok(Err(error)),
+        };
+        let query = match kind {
+            InfoKind::KernelWorkGroup => Query::KernelWorkGroup(host, &device),
+            _ => Query::KernelSubGroup(host, &device, input),
+        };
         Ok(self.backend.query(query, param))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use paragpu_protocol::command::{BuildProgram, CreateProgram};
 use paragpu_protocol::fault::Fault;
@@ -11,9 +11,10 @@ use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_SOURCE_BYTES};
 
 use super::super::backend::{Backend, ClError, HostBytes, Outcome};
 use super::super::context::Context;
-use super::super::objects::{Object, ProgramObject, creation};
+use super::super::objects::{Object, ProgramObject, creation, handles, names};
+use super::super::print;
 use super::super::record::BuildRecord;
-use super::{device_list, require};
+use super::require;
 
 /// Without it the host would not know which arguments are pointers, and could not keep a guest from forging one.
 const ARG_INFO_OPTION: &str = "-cl-kernel-arg-info";
@@ -46,6 +47,7 @@ impl<B: Backend> Context<B> {
         let object = ProgramObject {
             common,
             context,
+            prints: AtomicBool::new(print::may_print(&source)),
             source,
             _room: room,
             build: None.into(),
@@ -62,9 +64,8 @@ impl<B: Backend> Context<B> {
         let indices = (body.device_count.get() as usize).checked_mul(size_of::<u32>());
         let (indices, options) =
             indices.and_then(|len| tail.data.split_at_checked(len)).ok_or(Fault::BadValue)?;
-        let all = &program.context.record.devices;
-        let devices = device_list(indices, all)?;
-        let devices = if devices.is_empty() { all.clone() } else { devices };
+        let devices = self.device_list(indices)?;
+        require(devices.iter().all(|device| program.context.has_device(device)), Fault::BadValue)?;
         let host_options = CString::new(with_arg_info(options)).map_err(|_nul| Fault::BadValue)?;
         let reply = self.reply(&body.reply)?;
         program.idle()?;
@@ -79,12 +80,16 @@ impl<B: Backend> Context<B> {
             reply.status(Err(ClError::INVALID_OPERATION));
             return Ok(());
         }
+        if print::may_print(options) {
+            program.prints.store(true, Ordering::Relaxed);
+        }
+        let named = if devices.is_empty() { &program.context.devices } else { &devices };
         *program.build() =
-            Some(BuildRecord { devices: devices.clone(), options: options.to_vec(), status: None });
+            Some(BuildRecord { devices: names(named), options: options.to_vec(), status: None });
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
         self.builds.submit(Box::new(move || {
-            let built = backend.build(&host, &devices, &host_options);
+            let built = handles(&devices).and_then(|devices| backend.build(&host, &devices, &host_options));
             let status = built.err().map_or(0, ClError::code);
             // No longer busy before the guest hears of it.
             if let Some(build) = &mut *program.build() {
