@@ -5,6 +5,7 @@
 mod coarse;
 mod enqueue;
 pub mod handle;
+mod image;
 mod partition;
 mod query;
 
@@ -14,7 +15,8 @@ use super::compute::ClError;
 
 pub use coarse::CoarseMemory;
 pub use enqueue::{enqueue, tend};
-pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue};
+pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue, Sampler};
+pub use image::{Image, image_formats};
 pub use query::{Device, Platform, platforms, query};
 
 /// `$function(arguments…)` of the loaded library; an error where there is no such library or function.

@@ -17,7 +17,7 @@ use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::host_task;
 use crate::core::mapping::{self, Region};
-use crate::core::memory::KERNEL_ACCESS;
+use crate::core::memory::{KERNEL_ACCESS, MemoryObject};
 use crate::core::queue::{Queue, Request};
 use crate::core::svm::{self, Kind, Place};
 use crate::core::transfer::{self, Part};
@@ -239,8 +239,8 @@ pub(super) fn map(
     }
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_SVM_MAP, &wait, events.wants_event()).blocking(blocking);
-    let region = Region { flags, offset: place.offset, len: size };
-    events.give(mapping::map(queue, buffer, region, &request)?.1);
+    let region = Region::Buffer(part(&place, size));
+    events.give(mapping::map(queue, region, flags, &request)?.1);
     Ok(())
 }
 
@@ -256,7 +256,7 @@ pub(super) fn unmap(queue: Handle<Queue>, pointer: AppMemory, events: EventArgs)
     }
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_SVM_UNMAP, &wait, events.wants_event());
-    events.give(mapping::unmap(queue, buffer, pointer, &request)?);
+    events.give(mapping::unmap(queue, &MemoryObject::Buffer(buffer.clone()), pointer, &request)?);
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 //! What runs a guest's commands: the host's OpenCL, or nothing at all.
 
 pub mod null;
+mod null_image;
 pub mod opencl;
 
 use std::ffi::CStr;
 use std::fmt;
+
+use paragpu_protocol::image::{ImageFormat, ImageType};
 
 use crate::sys::map::Window;
 
@@ -15,6 +18,11 @@ pub use crate::sys::compute::{
     Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
     Query, Rect, Work,
 };
+pub use crate::sys::image::{Area, ImageBase, ImageLayout, ImageLimits, ImageSpec, ImageWork, SamplerSpec};
+
+/// A command over a backend's handles.
+pub(crate) type WorkOf<'a, B> =
+    Work<'a, <B as Backend>::Buffer, <B as Backend>::Image, <B as Backend>::Kernel>;
 
 /// A host's compute devices. Handles release what they stand for when the last of them is dropped.
 ///
@@ -28,6 +36,10 @@ pub trait Backend: Send + Sync + 'static {
     type Queue: Clone + Send + Sync + fmt::Debug + 'static;
     /// A buffer.
     type Buffer: Clone + Send + Sync + fmt::Debug + 'static;
+    /// An image.
+    type Image: Clone + Send + Sync + fmt::Debug + 'static;
+    /// A sampler.
+    type Sampler: Clone + Send + Sync + fmt::Debug + 'static;
     /// A program.
     type Program: Clone + Send + Sync + fmt::Debug + 'static;
     /// A kernel. Not shared: setting arguments is not thread-safe.
@@ -108,6 +120,29 @@ pub trait Backend: Send + Sync + 'static {
         size: usize,
     ) -> Result<Self::Buffer, ClError>;
 
+    /// The image formats that a context supports for these `cl_mem_flags` and this type.
+    fn image_formats(
+        &self,
+        context: &Self::Context,
+        flags: u64,
+        kind: ImageType,
+    ) -> Result<Vec<ImageFormat>, ClError>;
+
+    /// An image.
+    fn create_image(
+        &self,
+        context: &Self::Context,
+        spec: &ImageSpec,
+        base: ImageBase<'_, Self::Buffer, Self::Image>,
+    ) -> Result<Self::Image, ClError>;
+
+    /// What the driver says of an image, where that is a number; the parameter has been checked against the list of
+    /// those that a guest may ask for.
+    fn image_info(&self, image: &Self::Image, param: u32) -> Result<u64, ClError>;
+
+    /// A sampler.
+    fn create_sampler(&self, context: &Self::Context, spec: SamplerSpec) -> Result<Self::Sampler, ClError>;
+
     /// A program from source.
     fn create_program(&self, context: &Self::Context, source: &[u8]) -> Result<Self::Program, ClError>;
 
@@ -130,7 +165,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         kernel: &mut Self::Kernel,
         index: u32,
-        value: ArgValue<'_, Self::Buffer>,
+        value: ArgValue<'_, Self::Buffer, Self::Image, Self::Sampler>,
     ) -> Result<(), ClError>;
 
     /// Tells which coarse-grain memory a kernel reaches through pointers in memory.
@@ -146,7 +181,7 @@ pub trait Backend: Send + Sync + 'static {
     fn enqueue(
         &self,
         queue: &Self::Queue,
-        work: Work<'_, Self::Buffer, Self::Kernel>,
+        work: Work<'_, Self::Buffer, Self::Image, Self::Kernel>,
         order: Order<'_, Self::Event>,
     ) -> Result<Option<Self::Event>, ClError>;
 

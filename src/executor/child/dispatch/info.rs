@@ -51,6 +51,11 @@ impl<B: Backend> Context<B> {
                 program.idle()?;
                 self.program_info(&program, kind, index, param)?
             }
+            Some(InfoKind::Image) => {
+                let image = self.objects.image(object)?;
+                let answer = handle(&image.host).and_then(|host| self.backend.image_info(host, param));
+                answer.map(|number| number.to_le_bytes().to_vec())
+            }
             Some(kind) => {
                 let kernel = self.objects.kernel(object)?;
                 self.kernel_info(&kernel, kind, index, param, tail.data)?

@@ -111,7 +111,11 @@ fn ready<'k, B: Backend>(
         match arg {
             ArgRecord::Unset => return Err(ClError::INVALID_KERNEL_ARGS),
             ArgRecord::Local(bytes) => local_memory = local_memory.saturating_add(*bytes),
-            ArgRecord::Value(_) | ArgRecord::Buffer(_) | ArgRecord::Pointer(..) => {}
+            ArgRecord::Value(_)
+            | ArgRecord::Buffer(_)
+            | ArgRecord::Pointer(..)
+            | ArgRecord::Image(_)
+            | ArgRecord::Sampler(_) => {}
         }
     }
     if local_memory > limits.local_memory {

@@ -25,7 +25,7 @@ pub(super) const OUT_OF_ORDER: u64 = 1 << 0;
 pub(super) const PROFILING: u64 = 1 << 1;
 
 /// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`, of which at most one.
-const KERNEL_ACCESS: u64 = 0b111;
+pub(super) const KERNEL_ACCESS: u64 = 0b111;
 /// `CL_MEM_HOST_WRITE_ONLY`, `HOST_READ_ONLY`, `HOST_NO_ACCESS`, of which at most one.
 const HOST_ACCESS: u64 = 0b111 << 7;
 
