@@ -145,6 +145,11 @@ impl Kernel {
         Ok(kind.unwrap_or(ArgKind::Other))
     }
 
+    /// True if the kernel may print.
+    pub(crate) fn may_print(&self) -> bool {
+        self.may_print
+    }
+
     /// True if every argument is set.
     pub(crate) fn has_all_args(&self) -> bool {
         lock(&self.state).missing == 0

@@ -2,6 +2,7 @@
 
 mod binary;
 pub(crate) mod buffer;
+pub(crate) mod command_buffer;
 pub(crate) mod completion;
 pub(crate) mod connection;
 pub(crate) mod context;

@@ -1,6 +1,6 @@
 //! Command queues, and what every enqueued command has in common.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use opencl_sys::{
     CL_QUEUE_CONTEXT, CL_QUEUE_DEVICE, CL_QUEUE_DEVICE_DEFAULT, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
@@ -33,6 +33,7 @@ pub(crate) struct Queue {
     /// As the application gave them to `clCreateCommandQueueWithProperties`.
     property_list: Vec<u64>,
     state: Mutex<State>,
+    posting: Mutex<()>,
     flights: Flights,
 }
 
@@ -97,12 +98,14 @@ pub(crate) struct Request<'a> {
     /// Return only when the command is complete.
     pub(crate) is_blocking: bool,
     pub(crate) reach: Reach,
+    /// One of several that are posted together, by whoever holds [`Queue::post_alone`].
+    pub(crate) is_part: bool,
 }
 
 impl<'a> Request<'a> {
     /// A command that does not block.
     pub(crate) fn new(command: u32, wait: &'a [Arc<Object<Event>>], wants_event: bool) -> Request<'a> {
-        Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command }
+        Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command, is_part: false }
     }
 
     /// The same, blocking if the application says so.
@@ -141,6 +144,7 @@ impl Queue {
             properties,
             property_list,
             state: Mutex::default(),
+            posting: Mutex::default(),
             flights: Flights::default(),
         });
         context.add_queue(&queue);
@@ -168,8 +172,19 @@ impl Queue {
         self.connection().staging(len)
     }
 
-    fn is_in_order(&self) -> bool {
+    /// True if commands are executed one after the other.
+    pub(crate) fn is_in_order(&self) -> bool {
         self.properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE == 0
+    }
+
+    /// While this is held, only commands that are [parts](Request::is_part) are posted.
+    pub(crate) fn post_alone(&self) -> MutexGuard<'_, ()> {
+        lock(&self.posting)
+    }
+
+    /// `CL_QUEUE_PROPERTIES`.
+    pub(crate) fn properties(&self) -> u64 {
+        self.properties
     }
 
     /// True if commands are timed.
@@ -258,6 +273,7 @@ impl Object<Queue> {
         };
 
         let copies = {
+            let alone = (!request.is_part).then(|| self.post_alone());
             let mut state = lock(&self.state);
             let sent = self.wait_ids(request.wait).and_then(|(wait, gathered)| {
                 connection.send(&body(enqueue), &wait, data)?;
@@ -266,10 +282,12 @@ impl Object<Queue> {
             });
             if let Err(error) = sent {
                 // The application's callback may use this queue.
-                drop(state);
+                drop((state, alone));
                 // Never posted, so nothing uses the memory.
                 completion.and_then(|completion| completion.take_staging());
-                self.context.tell_if_lost();
+                if !request.is_part {
+                    self.context.tell_if_lost();
+                }
                 return Err(error);
             }
             state.note(self.is_in_order(), request, completion.as_ref().zip(destination))

@@ -25,7 +25,7 @@ const WHOLE_BYTES: usize = 256 << 20;
 const PIECE_BYTES: usize = 16 << 20;
 
 /// What an enqueue function gives back.
-type Enqueued = ClResult<Option<Arc<Object<Event>>>>;
+pub(crate) type Enqueued = ClResult<Option<Arc<Object<Event>>>>;
 
 /// A range of a buffer.
 #[derive(Clone, Copy, Debug)]
