@@ -45,7 +45,7 @@ pub(super) fn create(num_queues: u32, queues: In<*mut c_void>, properties: In<u6
     for pair in list.chunks_exact(2) {
         // CL_INVALID_VALUE if values specified in properties are not valid, or if the same property name is specified
         // more than once.
-        let is_known = pair[0] == CL_COMMAND_BUFFER_FLAGS_KHR as u64 && flags.is_none();
+        let is_known = pair[0] == CL_COMMAND_BUFFER_FLAGS_KHR && flags.is_none();
         refuse_if(!is_known, ClError::INVALID_VALUE)?;
         flags = Some(pair[1]);
     }
@@ -241,4 +241,57 @@ pub(super) fn svm_fill(
     let pattern = svm::fill_pattern(pointer, pattern, pattern_size, size)?;
     let post = svm::filler(recording.queue(), (pointer, size), pattern)?;
     recording.command(Box::new(post))
+}
+
+/// There are no images yet: CL_INVALID_MEM_OBJECT if an image is not a valid image object.
+fn no_image(args: &RecordArgs) -> ClResult<()> {
+    args.begin()?;
+    Err(ClError::INVALID_MEM_OBJECT)
+}
+
+/// `clCommandCopyImageKHR`.
+pub(super) fn copy_image(
+    args: RecordArgs,
+    _src_image: AppMemory,
+    _dst_image: AppMemory,
+    _src_origin: In<usize>,
+    _dst_origin: In<usize>,
+    _region: In<usize>,
+) -> ClResult<()> {
+    no_image(&args)
+}
+
+/// `clCommandCopyBufferToImageKHR`.
+pub(super) fn copy_buffer_to_image(
+    args: RecordArgs,
+    _src_buffer: Handle<Buffer>,
+    _dst_image: AppMemory,
+    _src_offset: usize,
+    _dst_origin: In<usize>,
+    _region: In<usize>,
+) -> ClResult<()> {
+    no_image(&args)
+}
+
+/// `clCommandCopyImageToBufferKHR`.
+pub(super) fn copy_image_to_buffer(
+    args: RecordArgs,
+    _src_image: AppMemory,
+    _dst_buffer: Handle<Buffer>,
+    _src_origin: In<usize>,
+    _region: In<usize>,
+    _dst_offset: usize,
+) -> ClResult<()> {
+    no_image(&args)
+}
+
+/// `clCommandFillImageKHR`.
+pub(super) fn fill_image(
+    args: RecordArgs,
+    _image: AppMemory,
+    _fill_color: AppMemory,
+    _origin: In<usize>,
+    _region: In<usize>,
+) -> ClResult<()> {
+    no_image(&args)
 }

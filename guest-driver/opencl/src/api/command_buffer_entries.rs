@@ -61,6 +61,18 @@ both! {
         region: *const usize, src_row_pitch: usize, src_slice_pitch: usize, dst_row_pitch: usize,
         dst_slice_pitch: usize,
     ) => command_buffer::copy_buffer_rect;
+    clCommandCopyImageKHR(
+        src_image: Handle, dst_image: Handle, src_origin: *const usize, dst_origin: *const usize, region: *const usize,
+    ) => command_buffer::copy_image;
+    clCommandCopyBufferToImageKHR(
+        src_buffer: Handle, dst_image: Handle, src_offset: usize, dst_origin: *const usize, region: *const usize,
+    ) => command_buffer::copy_buffer_to_image;
+    clCommandCopyImageToBufferKHR(
+        src_image: Handle, dst_buffer: Handle, src_origin: *const usize, region: *const usize, dst_offset: usize,
+    ) => command_buffer::copy_image_to_buffer;
+    clCommandFillImageKHR(
+        image: Handle, fill_color: *const c_void, origin: *const usize, region: *const usize,
+    ) => command_buffer::fill_image;
     clCommandFillBufferKHR(
         buffer: Handle, pattern: *const c_void, pattern_size: usize, offset: usize, size: usize,
     ) => command_buffer::fill_buffer;
