@@ -175,11 +175,7 @@ fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
 
 /// Checks the work-group size that the application wants.
 fn check_local(kernel: &Kernel, device: &Object<Device>, range: &Range) -> ClResult<()> {
-    let Some(local) = range.local else {
-        // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
-        // OpenCL 2.1. Since then the host may choose, and it knows the required size.
-        return Ok(());
-    };
+    let Some(local) = range.local else { return Ok(()) };
     let limits = kernel.limits(device)?;
     let is_required = limits.required != [0; 3];
     let local64 = local.map(|size| size as u64);
@@ -224,7 +220,7 @@ pub(super) fn launch_range(
     // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
     refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
     let global = sizes(global_work_size, work_dim, 1);
-    let range = Range {
+    let mut range = Range {
         dims: work_dim,
         offset: sizes(global_work_offset, work_dim, 0).unwrap_or_default(),
         global: global.unwrap_or_default(),
@@ -240,6 +236,15 @@ pub(super) fn launch_range(
     // global_work_offset for any dimensions is greater than the maximum value representable by size_t on the device.
     let overflows = (0..3).any(|dim| range.global[dim].checked_add(range.offset[dim]).is_none());
     refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
+    if range.local.is_none() {
+        // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
+        // OpenCL 2.1. Since then that size is used, which drivers do not all know.
+        let required = kernel.limits(queue.device())?.required;
+        range.local = (required != [0; 3]).then(|| required.map(|size| size as usize));
+        let is_deeper =
+            range.local.is_some_and(|local| local[work_dim as usize..].iter().any(|size| *size != 1));
+        refuse_if(is_deeper, ClError::INVALID_WORK_GROUP_SIZE)?;
+    }
     check_local(kernel, queue.device(), &range)?;
     Ok(Some(range))
 }
