@@ -169,7 +169,8 @@ fn a_released_shared_buffer_is_gone_only_when_no_kernel_has_it_any_more() {
 
 #[test]
 fn pointers_that_no_driver_sends_are_faults() {
-    let cases: [(&str, fn(&mut Session)); 4] = [
+    type Mistake = fn(&mut Session);
+    let cases: [(&str, Mistake); 4] = [
         ("past the end", |session| {
             let (shared, _) = session.shared();
             session.set(0, shared, REGION_LEN + 1);

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod native;
 mod sub_devices;
 
 use anyhow::{Result, ensure};
@@ -36,6 +37,15 @@ const CHECKS: &[(&str, Check)] = &[
     ("sub-devices of equal size compute", sub_devices::equally),
     ("sub-devices by counts, and what they say", sub_devices::by_counts),
     ("partitions that cannot be are errors", sub_devices::mistakes),
+    ("a native kernel takes its turn", native::takes_its_turn),
+    (
+        "a native kernel waits, and fails with what it waits for",
+        native::waits_and_fails_with_what_it_waits_for,
+    ),
+    ("a native kernel sees buffers and sub-buffers as one memory", native::shares_memory),
+    ("a native kernel sees what was read before", native::sees_what_was_read_before),
+    ("many native kernels from many threads", native::many_from_many_threads),
+    ("native kernels that cannot be are errors", native::mistakes),
 ];
 
 fn main() -> Result<()> {

@@ -24,6 +24,9 @@ pub enum InfoKind {
     KernelArg = 7,
     /// `clGetKernelSubGroupInfo`, by reference to the device; the input value is the data.
     KernelSubGroup = 8,
+    /// `clGetDeviceAndHostTimer`, by reference to the device; the parameter is 0. The answer is the device's time and
+    /// the host's at that moment, a `u64` each.
+    DeviceTimers = 10,
     /// How a device's memory relates to the host's, by device index: see [`svm`](crate::svm).
     Memory = 14,
 }
@@ -33,7 +36,7 @@ pub const DEVICE_COUNT: u32 = 0;
 
 impl InfoKind {
     /// Every kind.
-    pub const ALL: [InfoKind; 9] = [
+    pub const ALL: [InfoKind; 10] = [
         InfoKind::Platform,
         InfoKind::Device,
         InfoKind::Program,
@@ -43,6 +46,7 @@ impl InfoKind {
         InfoKind::KernelArg,
         InfoKind::KernelSubGroup,
         InfoKind::Memory,
+        InfoKind::DeviceTimers,
     ];
 
     /// The kind with this number.
@@ -60,8 +64,9 @@ impl InfoKind {
                 DEVICE_COUNT => true,
                 // PLATFORM and PARENT_DEVICE are handles; REFERENCE_COUNT is the guest's.
                 0x1031 | 0x1042 | 0x1047 => false,
-                // TYPE to LATEST_CONFORMANCE_VERSION_PASSED, cl_khr_device_uuid's among them.
-                0x1000..=0x1073 => true,
+                // TYPE to LATEST_CONFORMANCE_VERSION_PASSED, cl_khr_device_uuid's among them; then cl_khr_integer_dot_product
+                // and cl_khr_kernel_clock.
+                0x1000..=0x1076 => true,
                 // cl_nv_device_attribute_query and cl_khr_pci_bus_info: plain numbers.
                 0x4000..=0x400b | 0x410f => true,
                 // cl_intel_unified_shared_memory.
@@ -69,7 +74,11 @@ impl InfoKind {
                 // cl_khr_command_buffer.
                 0x129a | 0x12a9 | 0x12aa => true,
                 // cl_amd_device_attribute_query, the plain ones.
-                0x4036..=0x4049 => true,
+                0x4030..=0x4034 | 0x4036..=0x404c => true,
+                // SUB_GROUP_SIZES of cl_intel_required_subgroup_size, cl_intel_device_attribute_query.
+                0x4108 | 0x4250..=0x4256 => true,
+                // cl_ext_cxx_for_opencl, cl_ext_float_atomics.
+                0x4230..=0x4233 => true,
                 _ => false,
             },
             // NUM_DEVICES is the guest's; SOURCE, BINARY_SIZES and IL are not offered yet.
@@ -79,13 +88,14 @@ impl InfoKind {
             InfoKind::ProgramBuild => matches!(param, 0x1181..=0x1185),
             // FUNCTION_NAME, NUM_ARGS, ATTRIBUTES.
             InfoKind::Kernel => matches!(param, 0x1190 | 0x1191 | 0x1195),
-            // WORK_GROUP_SIZE … GLOBAL_WORK_SIZE.
-            InfoKind::KernelWorkGroup => matches!(param, 0x11b0..=0x11b5),
+            // WORK_GROUP_SIZE … GLOBAL_WORK_SIZE, and SPILL_MEM_SIZE of cl_intel_required_subgroup_size.
+            InfoKind::KernelWorkGroup => matches!(param, 0x11b0..=0x11b5 | 0x4109),
             // ADDRESS_QUALIFIER … NAME.
             InfoKind::KernelArg => matches!(param, 0x1196..=0x119a),
             // MAX_SUB_GROUP_SIZE_FOR_NDRANGE, SUB_GROUP_COUNT_FOR_NDRANGE, LOCAL_SIZE_FOR_SUB_GROUP_COUNT,
-            // MAX_NUM_SUB_GROUPS, COMPILE_NUM_SUB_GROUPS.
-            InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba),
+            // MAX_NUM_SUB_GROUPS, COMPILE_NUM_SUB_GROUPS, and COMPILE_SUB_GROUP_SIZE of cl_intel_required_subgroup_size.
+            InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba | 0x410a),
+            InfoKind::DeviceTimers => param == 0,
             InfoKind::Memory => param == crate::svm::SHARES_MEMORY,
         }
     }

@@ -297,6 +297,8 @@ pub enum Query<'a, D, P, K> {
     Platform,
     /// A device.
     Device(&'a D),
+    /// A device's time and the host's, a `u64` each.
+    DeviceTimers(&'a D),
     /// A program.
     Program(&'a P),
     /// A program's build for a device.

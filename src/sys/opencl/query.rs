@@ -207,6 +207,16 @@ pub fn query(
     match query {
         Query::Platform => platform.info(param),
         Query::Device(device) => device.info(param),
+        Query::DeviceTimers(device) => {
+            // Loaders call through the driver's table without looking, and older tables end before this entry.
+            if platform.version() < (2, 1) {
+                return Err(ClError::INVALID_OPERATION);
+            }
+            let (mut of_device, mut of_host) = (0_u64, 0_u64);
+            // SAFETY: a live device; both times are writable.
+            checked(unsafe { cl!(clGetDeviceAndHostTimer(device.raw(), &mut of_device, &mut of_host)) })?;
+            Ok([of_device.to_le_bytes(), of_host.to_le_bytes()].concat())
+        }
         Query::Program(program) => answer(|len, to, full| {
             // SAFETY: a live program; `to` has room for `len` bytes.
             unsafe { cl!(clGetProgramInfo(program.raw(), param, len, to, full)) }

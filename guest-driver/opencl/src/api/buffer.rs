@@ -73,10 +73,10 @@ fn create_checked(
     Ok(Buffer::new(context, default_flags(flags), size, memory, properties)?.hand_out())
 }
 
-/// "If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE"; so it is for the kernel's
-/// access where only other flags are given.
+/// If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE. Other flags are kept as they are:
+/// CL_MEM_FLAGS returns what was specified.
 fn default_flags(flags: u64) -> u64 {
-    if flags & KERNEL_ACCESS == 0 { flags | CL_MEM_READ_WRITE } else { flags }
+    if flags == 0 { CL_MEM_READ_WRITE } else { flags }
 }
 
 /// `clCreateBuffer`.

@@ -15,6 +15,7 @@ use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::info::Info;
 use crate::core::partition::{Partition, Scheme};
 use crate::core::platform::{self, Platform};
+use crate::core::timers;
 
 /// `clGetDeviceIDs`.
 pub(super) fn ids(
@@ -119,20 +120,25 @@ fn counts(values: &[isize], max_sub_devices: u32, compute_units: u32) -> ClResul
 
 /// `clGetDeviceAndHostTimer`.
 pub(super) fn timers(device: Handle<Device>, device_time: Out<u64>, host_time: Out<u64>) -> ClResult<()> {
-    device.get()?;
+    let device = device.get()?;
     // CL_INVALID_VALUE if host_timestamp or device_timestamp is NULL.
     refuse_if(device_time.is_null() || host_time.is_null(), ClError::INVALID_VALUE)?;
-    // CL_INVALID_OPERATION if the platform associated with device does not support device and host timer
-    // synchronization.
-    Err(ClError::INVALID_OPERATION)
+    let (of_device, of_host) = timers::read_both(device)?;
+    device_time.set(of_device);
+    host_time.set(of_host);
+    Ok(())
 }
 
 /// `clGetHostTimer`.
 pub(super) fn host_timer(device: Handle<Device>, host_time: Out<u64>) -> ClResult<()> {
     device.get()?;
+    // CL_INVALID_VALUE if host_timestamp is NULL.
     refuse_if(host_time.is_null(), ClError::INVALID_VALUE)?;
-    // As for clGetDeviceAndHostTimer.
-    Err(ClError::INVALID_OPERATION)
+    // CL_INVALID_OPERATION if the platform associated with device does not support device and host timer
+    // synchronization.
+    refuse_if(timers::resolution() == 0, ClError::INVALID_OPERATION)?;
+    host_time.set(timers::now());
+    Ok(())
 }
 
 #[cfg(test)]

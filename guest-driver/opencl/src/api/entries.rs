@@ -6,8 +6,8 @@ use std::ffi::{c_char, c_uchar, c_void};
 use opencl_sys::{cl_bitfield, cl_bool, cl_image_desc, cl_image_format, cl_int, cl_uint, cl_ulong};
 
 use crate::api::{
-    buffer, context, device, event, kernel, kernel_memory, memory, platform, program, queue, svm, transfer,
-    unsupported, usm,
+    buffer, context, device, event, kernel, kernel_memory, memory, native, platform, program, queue, svm,
+    transfer, unsupported, usm,
 };
 use crate::boundary::arguments::{Answer, EventArgs};
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn};
@@ -252,7 +252,7 @@ entries! {
     enqueue clEnqueueNativeKernel(
         queue: Handle, user_func: Option<NativeFn>, args: *mut c_void, cb_args: usize, num_mem_objects: cl_uint,
         mem_list: *const Handle, args_mem_loc: *mut *const c_void,
-    ) => unsupported::native_kernel;
+    ) => native::enqueue;
     enqueue clEnqueueSVMFree(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *mut c_void, pfn_free_func: Option<SvmFreeFn>,
         user_data: *mut c_void,

@@ -16,6 +16,7 @@ mod exports;
 mod kernel;
 mod kernel_memory;
 mod memory;
+mod native;
 mod platform;
 mod program;
 mod queue;

@@ -1,12 +1,9 @@
 //! What this driver does not offer: each entry point checks its object and returns the error that the specification
 //! has for devices without the feature.
 
-use std::ffi::c_void;
-
 use opencl_sys::{cl_image_desc, cl_image_format};
 
 use crate::boundary::arguments::EventArgs;
-use crate::boundary::callback::NativeFn;
 use crate::boundary::object::{Handle, Kind, RawHandle};
 use crate::boundary::pointer::{AppMemory, Bytes, In, Out};
 use crate::core::buffer::Buffer;
@@ -232,21 +229,4 @@ pub(super) fn map_image(
     _events: EventArgs,
 ) -> ClResult<AppMemory> {
     no_image_of(&queue)
-}
-
-/// `clEnqueueNativeKernel`.
-#[expect(clippy::too_many_arguments, reason = "the specification's")]
-pub(super) fn native_kernel(
-    queue: Handle<Queue>,
-    _user_func: Option<NativeFn>,
-    _args: AppMemory,
-    _args_size: usize,
-    _num_mem_objects: u32,
-    _mem_list: In<*mut c_void>,
-    _args_mem_loc: In<*const c_void>,
-    _events: EventArgs,
-) -> ClResult<()> {
-    queue.get()?;
-    // CL_INVALID_OPERATION if the device associated with command_queue cannot execute the native kernel.
-    Err(ClError::INVALID_OPERATION)
 }

@@ -125,6 +125,9 @@ impl<T: Copy + PartialEq + Default> In<T> {
     }
 }
 
+/// An object, or nothing where NULL is allowed.
+type MaybeObject<T> = Option<Arc<Object<T>>>;
+
 impl In<*mut c_void> {
     /// `count` handles; `None` if the array is NULL.
     pub(crate) fn handles<T>(&self, count: usize) -> Option<Vec<Handle<T>>> {
@@ -137,9 +140,15 @@ impl In<*mut c_void> {
     pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
         Some(self.handles(count)?.iter().map(|handle| handle.get().map(Object::arc)).collect())
     }
-}
 
-impl In<*mut c_void> {
+    /// The same where NULL may stand among the handles.
+    pub(crate) fn optional_objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<MaybeObject<T>>>> {
+        let optional = |handle: &Handle<T>| {
+            if handle.is_null() { Ok(None) } else { handle.get().map(|object| Some(object.arc())) }
+        };
+        Some(self.handles(count)?.iter().map(optional).collect())
+    }
+
     /// `count` pointers to memory; nothing for NULL.
     pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
         Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast())).collect())
@@ -181,6 +190,12 @@ impl Argument<*const c_void> for Bytes {
     }
 }
 
+impl Argument<*mut c_void> for Bytes {
+    unsafe fn from_c(raw: *mut c_void) -> Bytes {
+        Bytes(raw.cast_const().cast())
+    }
+}
+
 impl Argument<*const c_char> for Bytes {
     unsafe fn from_c(raw: *const c_char) -> Bytes {
         Bytes(raw.cast())
@@ -191,6 +206,11 @@ impl Bytes {
     /// True if the pointer is NULL.
     pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()
+    }
+
+    /// The address as a number.
+    pub(crate) fn address(&self) -> usize {
+        self.0 as usize
     }
 
     /// The first `len` bytes; nothing for NULL.

@@ -149,7 +149,12 @@ impl Object<Buffer> {
         Ok(Object::new(Buffer { memory, size, parent: Some((self.arc(), origin)) }))
     }
 
-    /// The buffer that is no part of another one, and where this one starts in it.
+    /// The buffer that is no part of another one.
+    pub(crate) fn whole(&self) -> Arc<Object<Buffer>> {
+        self.parent.as_ref().map_or_else(|| self.arc(), |(parent, _)| parent.clone())
+    }
+
+    /// Its handle, and where this one starts in it.
     pub(crate) fn root(&self) -> (RawHandle, usize) {
         match &self.parent {
             Some((parent, origin)) => (parent.handle(), *origin),

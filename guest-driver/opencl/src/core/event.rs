@@ -30,6 +30,8 @@ pub(crate) struct Event {
     source: Source,
     /// The first of several commands that the event stands for.
     first: OnceLock<Arc<Object<Event>>>,
+    /// Of a native kernel: what ended when it began.
+    began_after: Option<Arc<Completion>>,
     watchers: Mutex<Vec<Watcher>>,
 }
 
@@ -78,6 +80,17 @@ impl Event {
         completion: Arc<Completion>,
         copies: Copies,
     ) -> Arc<Object<Event>> {
+        Event::of_call(queue, id, command, (None, completion), copies)
+    }
+
+    /// The event of a native kernel that begins after one command and is over with another.
+    pub(crate) fn of_call(
+        queue: Arc<Object<Queue>>,
+        id: u32,
+        command: u32,
+        (began_after, completion): (Option<Arc<Completion>>, Arc<Completion>),
+        copies: Copies,
+    ) -> Arc<Object<Event>> {
         Object::new(Event {
             context: queue.context().clone(),
             queue: Some(queue),
@@ -85,6 +98,7 @@ impl Event {
             command,
             source: Source::Command(completion, copies),
             first: OnceLock::new(),
+            began_after,
             watchers: Mutex::default(),
         })
     }
@@ -102,6 +116,7 @@ impl Event {
             // "The execution status of the user event object created is set to CL_SUBMITTED."
             source: Source::User(Mutex::new(CL_SUBMITTED), Condvar::new()),
             first: OnceLock::new(),
+            began_after: None,
             watchers: Mutex::default(),
         }))
     }
@@ -206,7 +221,7 @@ impl Event {
         }
         let outcome =
             completion.poll().filter(|outcome| outcome.status >= CL_COMPLETE).ok_or(not_available)?;
-        let [queued, submit, start, end] = outcome.profile;
+        let [queued, submit, mut start, end] = outcome.profile;
         if let Some(first) = self.first.get()
             && matches!(
                 param,
@@ -214,6 +229,9 @@ impl Event {
             )
         {
             return first.profiling_info(param);
+        }
+        if let Some(before) = self.began_after.as_ref().and_then(|before| before.poll()) {
+            start = before.profile[3].clamp(submit, end);
         }
         Ok(Info::value(match param {
             CL_PROFILING_COMMAND_QUEUED => queued,

@@ -28,9 +28,10 @@ pub(crate) const HOST_ACCESS: u64 = CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_READ_ON
 /// know whether it got it, and a round trip is nothing next to filling it.
 pub(crate) const WAIT_FROM_BYTES: usize = 16 << 20;
 
-/// What the host is told of the flags: host pointers are this side's affair.
+/// What the host is told of the flags. Host pointers are this side's affair, and so is what the application may do: a map
+/// that only writes shows the contents nevertheless, for which the host must let this side read.
 pub(crate) fn host_flags(flags: u64) -> u64 {
-    flags & (KERNEL_ACCESS | HOST_ACCESS)
+    flags & KERNEL_ACCESS
 }
 
 /// What every memory object has. Dropping it releases the object on the host.

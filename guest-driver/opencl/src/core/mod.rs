@@ -30,6 +30,7 @@ pub(crate) mod shared;
 pub(crate) mod slots;
 pub(crate) mod staging;
 pub(crate) mod svm;
+pub(crate) mod timers;
 pub(crate) mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

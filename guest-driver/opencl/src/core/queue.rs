@@ -1,5 +1,7 @@
 //! Command queues, and what every enqueued command has in common.
 
+mod native;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use opencl_sys::{
@@ -23,6 +25,8 @@ use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::staging::Staging;
 
+pub(crate) use native::Argument;
+
 /// A command queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -35,6 +39,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     posting: Mutex<()>,
     flights: Flights,
+    /// The native kernels of an in-order queue.
+    natives: Arc<native::Runner>,
 }
 
 /// What a command that is enqueued next depends on. Locked while a command is posted, so that the order of copies
@@ -121,6 +127,16 @@ pub(crate) struct Posted {
     pub(crate) completion: Option<Arc<Completion>>,
 }
 
+/// A command that the queue has taken.
+#[derive(Debug)]
+struct Taken {
+    completion: Option<Arc<Completion>>,
+    event_id: u32,
+    /// What must be performed before the command is complete.
+    copies: Copies,
+    staged: usize,
+}
+
 impl Queue {
     /// Creates a queue with properties that the device has.
     pub(crate) fn new(
@@ -146,6 +162,7 @@ impl Queue {
             state: Mutex::default(),
             posting: Mutex::default(),
             flights: Flights::default(),
+            natives: Arc::default(),
         });
         context.add_queue(&queue);
         Ok(queue)
@@ -256,6 +273,55 @@ impl Object<Queue> {
         data: &[u8],
         body: impl FnOnce(Enqueue) -> B,
     ) -> ClResult<Posted> {
+        // The lock is let go before anybody is told of a failure: the application's callback may use this queue.
+        let taken = {
+            let _alone = (!request.is_part).then(|| self.post_alone());
+            self.take(&mut lock(&self.state), request, payload, data, body)
+        };
+        let taken = taken.inspect_err(|_| {
+            if !request.is_part {
+                self.context.tell_if_lost();
+            }
+        })?;
+        let mut posted = Posted { event: None, completion: taken.completion };
+        if let Some(completion) = &posted.completion {
+            if !request.is_blocking {
+                self.flights.add(completion, &taken.copies, taken.staged);
+            } else {
+                let outcome = completion.wait();
+                taken.copies.perform();
+                completion.take_staging();
+                self.connection().print();
+                self.context.tell_if_lost();
+                if let Err(error) = outcome.ok() {
+                    if taken.event_id != 0 {
+                        self.connection().release(taken.event_id);
+                    }
+                    return Err(error);
+                }
+            }
+            if taken.event_id != 0 {
+                posted.event = Some(Event::of_command(
+                    self.arc(),
+                    taken.event_id,
+                    request.command,
+                    completion.clone(),
+                    taken.copies,
+                ));
+            }
+        }
+        Ok(posted)
+    }
+
+    /// Posts a command while the queue is locked, and waits for nothing.
+    fn take<B: Body>(
+        &self,
+        state: &mut State,
+        request: &Request<'_>,
+        payload: Payload,
+        data: &[u8],
+        body: impl FnOnce(Enqueue) -> B,
+    ) -> ClResult<Taken> {
         let connection = self.connection();
         let is_tracked = request.wants_event || request.is_blocking || !matches!(payload, Payload::None);
         let staged = payload.staged();
@@ -271,56 +337,18 @@ impl Object<Queue> {
             event: event_id.into(),
             slot: completion.as_ref().map_or(SlotRef::NONE, |completion| completion.to_ref()),
         };
-
-        let copies = {
-            let alone = (!request.is_part).then(|| self.post_alone());
-            let mut state = lock(&self.state);
-            let sent = self.wait_ids(request.wait).and_then(|(wait, gathered)| {
-                connection.send(&body(enqueue), &wait, data)?;
-                gathered.into_iter().for_each(|id| connection.release(id));
-                Ok(())
-            });
-            if let Err(error) = sent {
-                // The application's callback may use this queue.
-                drop((state, alone));
-                // Never posted, so nothing uses the memory.
-                completion.and_then(|completion| completion.take_staging());
-                if !request.is_part {
-                    self.context.tell_if_lost();
-                }
-                return Err(error);
-            }
-            state.note(self.is_in_order(), request, completion.as_ref().zip(destination))
-        };
-
-        let mut posted = Posted { event: None, completion };
-        if let Some(completion) = &posted.completion {
-            if !request.is_blocking {
-                self.flights.add(completion, &copies, staged);
-            } else {
-                let outcome = completion.wait();
-                copies.perform();
-                completion.take_staging();
-                connection.print();
-                self.context.tell_if_lost();
-                if let Err(error) = outcome.ok() {
-                    if event_id != 0 {
-                        connection.release(event_id);
-                    }
-                    return Err(error);
-                }
-            }
-            if event_id != 0 {
-                posted.event = Some(Event::of_command(
-                    self.arc(),
-                    event_id,
-                    request.command,
-                    completion.clone(),
-                    copies,
-                ));
-            }
+        let sent = self.wait_ids(request.wait).and_then(|(wait, gathered)| {
+            connection.send(&body(enqueue), &wait, data)?;
+            gathered.into_iter().for_each(|id| connection.release(id));
+            Ok(())
+        });
+        if let Err(error) = sent {
+            // Never posted, so nothing uses the memory.
+            completion.and_then(|completion| completion.take_staging());
+            return Err(error);
         }
-        Ok(posted)
+        let copies = state.note(self.is_in_order(), request, completion.as_ref().zip(destination));
+        Ok(Taken { completion, event_id, copies, staged })
     }
 
     /// A marker or barrier that stands for a command of kind `request.command` which has nothing to do on the host.

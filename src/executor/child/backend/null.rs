@@ -332,6 +332,7 @@ impl Backend for Null {
         param: u32,
     ) -> Result<Vec<u8>, ClError> {
         match query {
+            Query::DeviceTimers(_) => Ok([self.tick().to_le_bytes(), self.tick().to_le_bytes()].concat()),
             Query::ProgramBuild(program, _) => {
                 Ok(program.status.load(Ordering::Relaxed).to_le_bytes().to_vec())
             }

@@ -16,6 +16,9 @@ const OWN_PLATFORM: &str = "paragpu";
 
 /// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
 const POCL_PLATFORM: &str = "Portable Computing Language";
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with a buffer is the guest's
+/// driver's affair, which must itself reach every buffer: for native kernels, and for whatever moves a buffer.
+const KERNEL_ACCESS: u64 = 0b111;
 
 const TYPE_GPU: u64 = 1 << 2;
 const TYPE_ACCELERATOR: u64 = 1 << 3;
@@ -152,6 +155,7 @@ impl Backend for OpenCl {
         size: usize,
         init: Option<&Window>,
     ) -> Result<Buffer, ClError> {
+        let flags = flags & KERNEL_ACCESS;
         match init {
             Some(init) if init.len() == size => Buffer::copy_of(context, flags, init),
             Some(_) => Err(ClError::INVALID_VALUE),
@@ -176,7 +180,7 @@ impl Backend for OpenCl {
         origin: usize,
         size: usize,
     ) -> Result<Buffer, ClError> {
-        Buffer::sub(parent, flags, origin, size)
+        Buffer::sub(parent, flags & KERNEL_ACCESS, origin, size)
     }
 
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {

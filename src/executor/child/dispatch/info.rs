@@ -42,6 +42,11 @@ impl<B: Backend> Context<B> {
                 let shares = handle(&device.host).map(|device| device.limits.shares_memory);
                 shares.map(|shares| u32::from(shares).to_le_bytes().to_vec())
             }
+            Some(InfoKind::DeviceTimers) => {
+                let device = self.objects.device(index)?;
+                handle(&device.host)
+                    .and_then(|device| self.backend.query(Query::DeviceTimers(&device.handle), param))
+            }
             Some(kind @ (InfoKind::Program | InfoKind::ProgramBuild)) => {
                 let program = self.objects.program(object)?;
                 program.idle()?;
