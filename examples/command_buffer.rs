@@ -288,7 +288,7 @@ impl Bench {
 
     fn capabilities(&self) -> Result<u64> {
         let answer = self.gpu.device.get_data(CAPABILITIES)?;
-        Ok(u64::from_ne_bytes(answer.try_into().map_err(|_| anyhow!("capabilities of another size"))?))
+        Ok(u64::from_ne_bytes(answer.as_slice().try_into().context("capabilities of another size")?))
     }
 }
 
