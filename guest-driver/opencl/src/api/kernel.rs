@@ -204,11 +204,7 @@ fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
 
 /// Checks the work-group size that the application wants.
 fn check_local(kernel: &Kernel, device: &Object<Device>, range: &Range) -> ClResult<()> {
-    let Some(local) = range.local else {
-        // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
-        // OpenCL 2.1. Since then the host may choose, and it knows the required size.
-        return Ok(());
-    };
+    let Some(local) = range.local else { return Ok(()) };
     let limits = kernel.limits(device)?;
     let is_required = limits.required != [0; 3];
     let local64 = local.map(|size| size as u64);
@@ -239,6 +235,49 @@ fn check_launch(queue: &Object<Queue>, kernel: &Object<Kernel>) -> ClResult<()> 
     refuse_if(!kernel.has_all_args(), ClError::INVALID_KERNEL_ARGS)
 }
 
+/// Offset, global and local sizes as the application gives them.
+type Sizes = (In<usize>, In<usize>, In<usize>);
+
+/// The checked index space of a launch; nothing if it is empty.
+pub(super) fn launch_range(
+    queue: &Object<Queue>,
+    kernel: &Object<Kernel>,
+    work_dim: u32,
+    (global_work_offset, global_work_size, local_work_size): Sizes,
+) -> ClResult<Option<Range>> {
+    check_launch(queue, kernel)?;
+    // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
+    refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
+    let global = sizes(global_work_size, work_dim, 1);
+    let mut range = Range {
+        dims: work_dim,
+        offset: sizes(global_work_offset, work_dim, 0).unwrap_or_default(),
+        global: global.unwrap_or_default(),
+        local: sizes(local_work_size, work_dim, 1),
+    };
+    if range.global.contains(&0) {
+        // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in it are 0 — before
+        // OpenCL 2.1. Since then the command "will trivially succeed after its event dependencies are satisfied".
+        refuse_if(!queue.device().allows_empty_range(), ClError::INVALID_GLOBAL_WORK_SIZE)?;
+        return Ok(None);
+    }
+    // CL_INVALID_GLOBAL_OFFSET if the value specified in global_work_size + the corresponding values in
+    // global_work_offset for any dimensions is greater than the maximum value representable by size_t on the device.
+    let overflows = (0..3).any(|dim| range.global[dim].checked_add(range.offset[dim]).is_none());
+    refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
+    if range.local.is_none() {
+        // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
+        // OpenCL 2.1. Since then that size is used, which drivers do not all know.
+        let required = kernel.limits(queue.device())?.required;
+        range.local = (required != [0; 3]).then(|| required.map(|size| size as usize));
+        let is_deeper =
+            range.local.is_some_and(|local| local[work_dim as usize..].iter().any(|size| *size != 1));
+        refuse_if(is_deeper, ClError::INVALID_WORK_GROUP_SIZE)?;
+    }
+    check_local(kernel, queue.device(), &range)?;
+    Ok(Some(range))
+}
+
 /// `clEnqueueNDRangeKernel`.
 pub(super) fn enqueue_nd_range(
     queue: Handle<Queue>,
@@ -250,31 +289,14 @@ pub(super) fn enqueue_nd_range(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, kernel) = (queue.get()?, kernel.get()?);
-    check_launch(queue, kernel)?;
-    // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
-    refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
-    let global = sizes(global_work_size, work_dim, 1);
-    let range = Range {
-        dims: work_dim,
-        offset: sizes(global_work_offset, work_dim, 0).unwrap_or_default(),
-        global: global.unwrap_or_default(),
-        local: sizes(local_work_size, work_dim, 1),
-    };
+    let sizes = (global_work_offset, global_work_size, local_work_size);
+    let range = launch_range(queue, kernel, work_dim, sizes)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_NDRANGE_KERNEL, &wait, events.wants_event());
-    if range.global.contains(&0) {
-        // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in it are 0 — before
-        // OpenCL 2.1. Since then the command "will trivially succeed after its event dependencies are satisfied".
-        refuse_if(!queue.device().allows_empty_range(), ClError::INVALID_GLOBAL_WORK_SIZE)?;
-        events.give(queue.enqueue_nothing(&request)?.event);
-        return Ok(());
-    }
-    // CL_INVALID_GLOBAL_OFFSET if the value specified in global_work_size + the corresponding values in
-    // global_work_offset for any dimensions is greater than the maximum value representable by size_t on the device.
-    let overflows = (0..3).any(|dim| range.global[dim].checked_add(range.offset[dim]).is_none());
-    refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
-    check_local(kernel, queue.device(), &range)?;
-    events.give(kernel.enqueue(queue, &request, range)?);
+    events.give(match range {
+        Some(range) => kernel.enqueue(queue, &request, range)?,
+        None => queue.enqueue_nothing(&request)?.event,
+    });
     Ok(())
 }
 

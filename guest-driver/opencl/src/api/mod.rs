@@ -6,6 +6,8 @@
 pub(crate) mod dispatch;
 
 mod buffer;
+mod command_buffer;
+mod command_buffer_entries;
 mod context;
 mod device;
 mod entries;

@@ -16,7 +16,7 @@ use crate::core::mapping::{self, Region};
 use crate::core::memory::Memory;
 use crate::core::queue::{Queue, Request};
 use crate::core::rect::Rect;
-use crate::core::transfer::{self, Part};
+use crate::core::transfer::{self, Enqueued, Part};
 
 /// Checks that every command on a buffer makes.
 pub(super) fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<()> {
@@ -180,6 +180,36 @@ pub(super) fn write_rect(
     Ok(())
 }
 
+/// A checked `clEnqueueCopyBuffer` or `clCommandCopyBufferKHR`.
+pub(super) fn copier(
+    queue: &Object<Queue>,
+    (src, dst): (&Object<Buffer>, &Object<Buffer>),
+    (src_offset, dst_offset): (usize, usize),
+    size: usize,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    check(queue, src)?;
+    check(queue, dst)?;
+    // CL_INVALID_VALUE if src_offset, dst_offset, size, src_offset + size or dst_offset + size require accessing elements
+    // outside the src_buffer and dst_buffer buffer objects respectively.
+    refuse_if(!src.contains(src_offset, size) || !dst.contains(dst_offset, size), ClError::INVALID_VALUE)?;
+    // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
+    // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
+    // buffer object and they overlap.
+    let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
+    let (from, to) = (src_base + src_offset, dst_base + dst_offset);
+    let overlaps = src_root == dst_root && from < to + size && to < from + size;
+    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
+    let (src, dst) = (src.arc(), dst.arc());
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| {
+        if size == 0 {
+            return Ok(queue.enqueue_nothing(request)?.event);
+        }
+        let from = Part { buffer: &src, offset: src_offset, len: size };
+        let to = Part { buffer: &dst, offset: dst_offset, len: size };
+        transfer::copy(queue, request, from, to)
+    })
+}
+
 /// `clEnqueueCopyBuffer`.
 pub(super) fn copy(
     queue: Handle<Queue>,
@@ -191,28 +221,44 @@ pub(super) fn copy(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, src, dst) = (queue.get()?, src_buffer.get()?, dst_buffer.get()?);
+    let copy = copier(queue, (src, dst), (src_offset, dst_offset), size)?;
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(CL_COMMAND_COPY_BUFFER, &wait, events.wants_event());
+    events.give(copy(queue, &request)?);
+    Ok(())
+}
+
+/// A buffer, an origin in it, and its pitches.
+type Corner<'a> = (&'a Object<Buffer>, In<usize>, [usize; 2]);
+
+/// A checked `clEnqueueCopyBufferRect` or `clCommandCopyBufferRectKHR`.
+pub(super) fn rect_copier(
+    queue: &Object<Queue>,
+    (src, src_origin, src_pitches): Corner<'_>,
+    (dst, dst_origin, dst_pitches): Corner<'_>,
+    region: In<usize>,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
     check(queue, src)?;
     check(queue, dst)?;
-    // CL_INVALID_VALUE if src_offset, dst_offset, size, src_offset + size or dst_offset + size require accessing elements
-    // outside the src_buffer and dst_buffer buffer objects respectively.
-    refuse_if(!src.contains(src_offset, size) || !dst.contains(dst_offset, size), ClError::INVALID_VALUE)?;
-    let wait = events.wait_list(queue.context())?;
+    let region = three(region)?;
+    let from = rect_in(src, src_origin, region, src_pitches)?;
+    let to = rect_in(dst, dst_origin, region, dst_pitches)?;
+    if src.handle() == dst.handle() {
+        // CL_INVALID_VALUE if src_buffer and dst_buffer are the same buffer object and src_slice_pitch is not equal to
+        // dst_slice_pitch and src_row_pitch is not equal to dst_row_pitch.
+        let same_pitches = from.row_pitch == to.row_pitch && from.slice_pitch == to.slice_pitch;
+        refuse_if(!same_pitches, ClError::INVALID_VALUE)?;
+    }
     // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
     // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
     // buffer object and they overlap.
     let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
-    let (from, to) = (src_base + src_offset, dst_base + dst_offset);
-    let overlaps = src_root == dst_root && from < to + size && to < from + size;
+    let overlaps = src_root == dst_root && from.overlaps(src_base, &to, dst_base);
     refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
-    let request = Request::new(CL_COMMAND_COPY_BUFFER, &wait, events.wants_event());
-    if size == 0 {
-        events.give(queue.enqueue_nothing(&request)?.event);
-        return Ok(());
-    }
-    let from = Part { buffer: src, offset: src_offset, len: size };
-    let to = Part { buffer: dst, offset: dst_offset, len: size };
-    events.give(transfer::copy(queue, &request, from, to)?);
-    Ok(())
+    let (src, dst) = (src.arc(), dst.arc());
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| {
+        transfer::copy_rect(queue, request, (&src, from), (&dst, to))
+    })
 }
 
 /// `clEnqueueCopyBufferRect`.
@@ -230,28 +276,38 @@ pub(super) fn copy_rect(
     dst_slice_pitch: usize,
     events: EventArgs,
 ) -> ClResult<()> {
-    let (queue, src, dst) = (queue.get()?, src_buffer.get()?, dst_buffer.get()?);
-    check(queue, src)?;
-    check(queue, dst)?;
-    let region = three(region)?;
-    let from = rect_in(src, src_origin, region, [src_row_pitch, src_slice_pitch])?;
-    let to = rect_in(dst, dst_origin, region, [dst_row_pitch, dst_slice_pitch])?;
-    if src.handle() == dst.handle() {
-        // CL_INVALID_VALUE if src_buffer and dst_buffer are the same buffer object and src_slice_pitch is not equal to
-        // dst_slice_pitch and src_row_pitch is not equal to dst_row_pitch.
-        let same_pitches = from.row_pitch == to.row_pitch && from.slice_pitch == to.slice_pitch;
-        refuse_if(!same_pitches, ClError::INVALID_VALUE)?;
-    }
-    // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
-    // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
-    // buffer object and they overlap.
-    let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
-    let overlaps = src_root == dst_root && from.overlaps(src_base, &to, dst_base);
-    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
+    let queue = queue.get()?;
+    let src = (src_buffer.get()?, src_origin, [src_row_pitch, src_slice_pitch]);
+    let dst = (dst_buffer.get()?, dst_origin, [dst_row_pitch, dst_slice_pitch]);
+    let copy = rect_copier(queue, src, dst, region)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_COPY_BUFFER_RECT, &wait, events.wants_event());
-    events.give(transfer::copy_rect(queue, &request, (src, from), (dst, to))?);
+    events.give(copy(queue, &request)?);
     Ok(())
+}
+
+/// A checked `clEnqueueFillBuffer` or `clCommandFillBufferKHR`.
+pub(super) fn filler(
+    queue: &Object<Queue>,
+    buffer: &Object<Buffer>,
+    (pattern, pattern_size): (Bytes, usize),
+    (offset, size): (usize, usize),
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    check(queue, buffer)?;
+    // CL_INVALID_VALUE if offset or offset + size require accessing elements outside the buffer object.
+    refuse_if(!buffer.contains(offset, size), ClError::INVALID_VALUE)?;
+    // CL_INVALID_VALUE if pattern is NULL or if pattern_size is 0 or if pattern_size is one of { 1, 2, 4, 8, 16, 32, 64,
+    // 128 } — that is: not one of them.
+    refuse_if(!pattern_size.is_power_of_two() || pattern_size > 128, ClError::INVALID_VALUE)?;
+    let pattern = pattern.get(pattern_size).ok_or(ClError::INVALID_VALUE)?.to_vec();
+    // CL_INVALID_VALUE if offset and size are not a multiple of pattern_size.
+    let fits = offset.is_multiple_of(pattern_size) && size.is_multiple_of(pattern_size);
+    refuse_if(!fits, ClError::INVALID_VALUE)?;
+    let buffer = buffer.arc();
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| match size {
+        0 => Ok(queue.enqueue_nothing(request)?.event),
+        _ => transfer::fill(queue, request, Part { buffer: &buffer, offset, len: size }, &pattern),
+    })
 }
 
 /// `clEnqueueFillBuffer`.
@@ -265,23 +321,10 @@ pub(super) fn fill(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, buffer) = (queue.get()?, buffer.get()?);
-    check(queue, buffer)?;
-    // CL_INVALID_VALUE if offset or offset + size require accessing elements outside the buffer object.
-    refuse_if(!buffer.contains(offset, size), ClError::INVALID_VALUE)?;
-    // CL_INVALID_VALUE if pattern is NULL or if pattern_size is 0 or if pattern_size is one of { 1, 2, 4, 8, 16, 32, 64,
-    // 128 } — that is: not one of them.
-    refuse_if(!pattern_size.is_power_of_two() || pattern_size > 128, ClError::INVALID_VALUE)?;
-    let pattern = pattern.get(pattern_size).ok_or(ClError::INVALID_VALUE)?;
-    // CL_INVALID_VALUE if offset and size are not a multiple of pattern_size.
-    let fits = offset.is_multiple_of(pattern_size) && size.is_multiple_of(pattern_size);
-    refuse_if(!fits, ClError::INVALID_VALUE)?;
+    let fill = filler(queue, buffer, (pattern, pattern_size), (offset, size))?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_FILL_BUFFER, &wait, events.wants_event());
-    if size == 0 {
-        events.give(queue.enqueue_nothing(&request)?.event);
-    } else {
-        events.give(transfer::fill(queue, &request, Part { buffer, offset, len: size }, pattern)?);
-    }
+    events.give(fill(queue, &request)?);
     Ok(())
 }
 

@@ -4,6 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use opencl_sys::{
+    CL_COMMAND_BUFFER_CAPABILITY_DEVICE_SIDE_ENQUEUE_KHR, CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR,
+    CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR, CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR,
+    CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR,
+};
+use opencl_sys::{
     CL_DEVICE_BUILT_IN_KERNELS, CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION,
     CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES, CL_DEVICE_EXECUTION_CAPABILITIES, CL_DEVICE_EXTENSIONS,
     CL_DEVICE_EXTENSIONS_WITH_VERSION, CL_DEVICE_HOST_MEM_CAPABILITIES_INTEL, CL_DEVICE_IL_VERSION,
@@ -33,6 +38,7 @@ use zerocopy::little_endian::U64;
 use crate::boundary::object::{Kind, Object, RawHandle};
 use crate::core::connection::Connection;
 use crate::core::error::{ClError, ClResult};
+use crate::core::extensions::CommandBufferVersion;
 use crate::core::info::{self, Info};
 use crate::core::partition::Partition;
 use crate::core::query::Question;
@@ -216,6 +222,29 @@ impl Device {
         self.number::<u64>(CL_DEVICE_SVM_CAPABILITIES).unwrap_or(0) & offered
     }
 
+    /// The version of `cl_khr_command_buffer`, if the host has it.
+    pub(crate) fn command_buffer_version(&self) -> Option<CommandBufferVersion> {
+        let with_version = self.ask(CL_DEVICE_EXTENSIONS_WITH_VERSION).unwrap_or_default();
+        CommandBufferVersion::of_host(&self.text(CL_DEVICE_EXTENSIONS).ok()?, &with_version)
+    }
+
+    /// `CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR`: without queues on the device, and without several queues.
+    pub(crate) fn command_buffer_capabilities(&self) -> u64 {
+        const NOT_OFFERED: u64 = CL_COMMAND_BUFFER_CAPABILITY_DEVICE_SIDE_ENQUEUE_KHR
+            | CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR;
+        self.number::<u64>(CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR).unwrap_or(0) & !NOT_OFFERED
+    }
+
+    /// `CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR`.
+    pub(crate) fn command_buffer_required_properties(&self) -> u64 {
+        self.number(CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR).unwrap_or(0)
+    }
+
+    /// `CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR`, in versions that have it.
+    pub(crate) fn command_buffer_supported_properties(&self) -> Option<u64> {
+        self.number(CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR)
+    }
+
     /// True if the application's functions can be enqueued: `CL_EXEC_NATIVE_KERNEL`.
     pub(crate) fn runs_native_kernels(&self) -> bool {
         self.number::<u64>(CL_DEVICE_EXECUTION_CAPABILITIES).unwrap_or(0) & CL_EXEC_NATIVE_KERNEL != 0
@@ -271,6 +300,9 @@ impl Object<Device> {
             }
             // What the application has not allocated for it, only its own virtual machine reaches.
             CL_DEVICE_SHARED_SYSTEM_MEM_CAPABILITIES_INTEL => Info::value(0u64),
+            CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR if self.command_buffer_version().is_some() => {
+                Info::value(self.command_buffer_capabilities())
+            }
             CL_DEVICE_OPENCL_C_FEATURES => extensions::features(&self.ask(param)?).into(),
             CL_DEVICE_SVM_CAPABILITIES => Info::value(self.svm_capabilities()),
             CL_DEVICE_VERSION => Info::text(&extensions::device_version(&self.text(param)?)),

@@ -70,6 +70,12 @@ errors! {
 }
 
 impl ClError {
+    /// `CL_INVALID_SYNC_POINT_WAIT_LIST_KHR` of `cl_khr_command_buffer`.
+    pub(crate) const INVALID_SYNC_POINT_WAIT_LIST: ClError =
+        ClError(opencl_sys::CL_INVALID_SYNC_POINT_WAIT_LIST_KHR);
+    /// `CL_INCOMPATIBLE_COMMAND_QUEUE_KHR` of `cl_khr_command_buffer`.
+    pub(crate) const INCOMPATIBLE_COMMAND_QUEUE: ClError =
+        ClError(opencl_sys::CL_INCOMPATIBLE_COMMAND_QUEUE_KHR);
     /// `CL_PLATFORM_NOT_FOUND_KHR` of `cl_khr_icd`.
     pub(crate) const PLATFORM_NOT_FOUND: ClError = ClError(opencl_sys::CL_PLATFORM_NOT_FOUND_KHR);
 }

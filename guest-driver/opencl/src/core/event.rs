@@ -1,6 +1,6 @@
 //! Events: of commands, and the application's own.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use opencl_sys::{
     CL_COMMAND_USER, CL_COMPLETE, CL_EVENT_COMMAND_EXECUTION_STATUS, CL_EVENT_COMMAND_QUEUE,
@@ -28,6 +28,8 @@ pub(crate) struct Event {
     id: u32,
     command: u32,
     source: Source,
+    /// The first of several commands that the event stands for.
+    first: OnceLock<Arc<Object<Event>>>,
     /// Of a native kernel: what ended when it began.
     began_after: Option<Arc<Completion>>,
     watchers: Mutex<Vec<Watcher>>,
@@ -95,6 +97,7 @@ impl Event {
             id,
             command,
             source: Source::Command(completion, copies),
+            first: OnceLock::new(),
             began_after,
             watchers: Mutex::default(),
         })
@@ -112,6 +115,7 @@ impl Event {
             command: CL_COMMAND_USER,
             // "The execution status of the user event object created is set to CL_SUBMITTED."
             source: Source::User(Mutex::new(CL_SUBMITTED), Condvar::new()),
+            first: OnceLock::new(),
             began_after: None,
             watchers: Mutex::default(),
         }))
@@ -196,6 +200,14 @@ impl Event {
         }
     }
 
+    /// Says that the event stands for several commands, of which this one is the first.
+    pub(crate) fn began_with(&self, first: &Arc<Object<Event>>) {
+        if !std::ptr::eq(self, &***first) {
+            // Set once, when the event is made.
+            let _ = self.first.set(first.clone());
+        }
+    }
+
     /// `clGetEventProfilingInfo`.
     pub(crate) fn profiling_info(&self, param: u32) -> ClResult<Info> {
         // CL_PROFILING_INFO_NOT_AVAILABLE if the CL_QUEUE_PROFILING_ENABLE flag is not set for the command-queue, if
@@ -210,6 +222,14 @@ impl Event {
         let outcome =
             completion.poll().filter(|outcome| outcome.status >= CL_COMPLETE).ok_or(not_available)?;
         let [queued, submit, mut start, end] = outcome.profile;
+        if let Some(first) = self.first.get()
+            && matches!(
+                param,
+                CL_PROFILING_COMMAND_QUEUED | CL_PROFILING_COMMAND_SUBMIT | CL_PROFILING_COMMAND_START
+            )
+        {
+            return first.profiling_info(param);
+        }
         if let Some(before) = self.began_after.as_ref().and_then(|before| before.poll()) {
             start = before.profile[3].clamp(submit, end);
         }

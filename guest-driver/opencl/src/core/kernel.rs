@@ -176,6 +176,11 @@ impl Kernel {
         self.args.get(index as usize).map_or(0, |arg| arg.access)
     }
 
+    /// True if the kernel may print.
+    pub(crate) fn may_print(&self) -> bool {
+        self.may_print
+    }
+
     /// True if every argument is set.
     pub(crate) fn has_all_args(&self) -> bool {
         lock(&self.state).missing == 0

@@ -3,6 +3,7 @@
 pub(crate) mod area;
 mod binary;
 pub(crate) mod buffer;
+pub(crate) mod command_buffer;
 pub(crate) mod completion;
 pub(crate) mod connection;
 pub(crate) mod context;

@@ -15,7 +15,7 @@ use crate::boundary::object::{Kind, Object};
 use crate::core::connection::Connection;
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult};
-use crate::core::extensions::{self, version};
+use crate::core::extensions::{self, CommandBufferVersion, version};
 use crate::core::info::{self, Info};
 use crate::core::query::Question;
 use crate::core::{lock, timers};
@@ -89,6 +89,11 @@ pub(crate) fn found() -> ClResult<&'static Found> {
     all.platform.retain();
     all.devices.iter().for_each(|device| device.retain());
     Ok(found.insert(Box::leak(Box::new(all))))
+}
+
+/// The version of command buffers for which functions are given out: that of the first device that has them.
+pub(crate) fn command_buffer_version() -> Option<CommandBufferVersion> {
+    found().ok()?.devices.iter().find_map(|device| device.command_buffer_version())
 }
 
 /// The devices of a type, by the rules of `clGetDeviceIDs`.

@@ -193,7 +193,10 @@ impl Object<Queue> {
         }
         let gate = Event::user(self.context())?;
         let mut around = Around { before: Vec::new(), copies: Copies::default(), gate, after: Vec::new() };
-        let posted = self.post(&mut lock(&self.state), request, (&blocks, &memory), &mut around);
+        let posted = {
+            let _alone = self.post_alone();
+            self.post(&mut lock(&self.state), request, (&blocks, &memory), &mut around)
+        };
         let last = match posted {
             Ok(last) => last,
             Err(error) => {
