@@ -27,6 +27,10 @@ pub enum InfoKind {
     /// `clGetDeviceAndHostTimer`, by reference to the device; the parameter is 0. The answer is the device's time and
     /// the host's at that moment, a `u64` each.
     DeviceTimers = 10,
+    /// `clGetKernelSuggestedLocalWorkSizeKHR`, by the id of the queue; the parameter is the number of dimensions, and the
+    /// data are the global offset and the global size, as [`EnqueueKernel`](crate::command::EnqueueKernel) has them. The
+    /// answer is three `u64`.
+    SuggestedLocalSize = 11,
 }
 
 /// With [`InfoKind::Device`]: the number of devices, as a `u32`. No OpenCL parameter has this number.
@@ -34,7 +38,7 @@ pub const DEVICE_COUNT: u32 = 0;
 
 impl InfoKind {
     /// Every kind.
-    pub const ALL: [InfoKind; 9] = [
+    pub const ALL: [InfoKind; 10] = [
         InfoKind::Platform,
         InfoKind::Device,
         InfoKind::Program,
@@ -44,6 +48,7 @@ impl InfoKind {
         InfoKind::KernelArg,
         InfoKind::KernelSubGroup,
         InfoKind::DeviceTimers,
+        InfoKind::SuggestedLocalSize,
     ];
 
     /// The kind with this number.
@@ -89,6 +94,7 @@ impl InfoKind {
             // MAX_NUM_SUB_GROUPS, COMPILE_NUM_SUB_GROUPS, and COMPILE_SUB_GROUP_SIZE of cl_intel_required_subgroup_size.
             InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba | 0x410a),
             InfoKind::DeviceTimers => param == 0,
+            InfoKind::SuggestedLocalSize => matches!(param, 1..=3),
         }
     }
 }

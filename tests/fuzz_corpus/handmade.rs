@@ -7,7 +7,7 @@ use paragpu_protocol::command::{
     Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel,
     CreateProgram, CreateQueue, CreateSubBuffer, CreateSubDevices, CreateUserEvent, EnqueueKernel,
     FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, Release, SetArgLocal, SetArgObject,
-    SetArgValue, SetUserEvent, WriteBuffer, WriteBufferRect,
+    SetArgValue, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
 use paragpu_protocol::info::InfoKind;
@@ -168,6 +168,7 @@ fn every_command() -> Vec<u8> {
         ..CopyBufferRect::default()
     };
     frames.add(&copy, &[], &[]);
+    frames.add(&WatchEvent { event: 18.into(), reserved: 0.into(), reply: slot(23) }, &[], &[]);
     frames.add(&SetUserEvent { event: USER_EVENT.into(), status: 0.into() }, &[], &[]);
     frames.add(&Marker { enqueue: enqueue(19) }, &[], &[]);
     frames.add(&Barrier { enqueue: enqueue(20) }, &[18, 19], &[]);

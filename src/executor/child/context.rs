@@ -106,6 +106,7 @@ impl<B: Backend> Context<B> {
             Command::CreateKernel(body, tail) => self.create_kernel(body, tail),
             Command::CreateUserEvent(body, _) => self.create_user_event(body),
             Command::SetUserEvent(body, _) => self.set_user_event(body),
+            Command::WatchEvent(body, _) => self.watch_event(body),
             Command::Release(body, _) => self.release(body),
             Command::BuildProgram(body, tail) => self.build_program(body, tail),
             Command::SetArgValue(body, tail) => self.set_arg_value(body, tail),

@@ -3,17 +3,21 @@
 //! The library is loaded at run time, so that a host without one can say so.
 
 mod enqueue;
+mod extensions;
 pub mod handle;
 mod partition;
 mod query;
+mod starts;
 
 use cl3::error_codes::CL_SUCCESS;
 
 use super::compute::ClError;
 
 pub use enqueue::{enqueue, tend};
+pub use extensions::suggest_local_size;
 pub use handle::{Buffer, Context, Event, Kernel, Program, Queue};
 pub use query::{Device, Platform, platforms, query};
+pub use starts::watch_start;
 
 /// `$function(arguments…)` of the loaded library; an error where there is no such library or function.
 macro_rules! cl {

@@ -24,7 +24,7 @@ use opencl_sys::{
     CL_DEVICE_TYPE, CL_DEVICE_VERSION, CL_EXEC_NATIVE_KERNEL,
 };
 use paragpu_protocol::device::DeviceRef;
-use paragpu_protocol::info::InfoKind;
+use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use zerocopy::FromBytes;
 
 use crate::boundary::object::{Kind, Object, RawHandle};
@@ -149,6 +149,14 @@ impl Device {
         extensions::numeric_version(of_host) >= extensions::version(2, 1)
     }
 
+    /// True if the application is told of this extension, by the device or by the platform.
+    pub(crate) fn has_extension(&self, name: &str) -> bool {
+        let of_device = self.text(CL_DEVICE_EXTENSIONS).unwrap_or_default();
+        let of_platform = platform::extensions();
+        let lists = [extensions::device_extensions(&of_device), of_platform];
+        lists.iter().any(|list| list.split_ascii_whitespace().any(|known| known == name))
+    }
+
     /// True if the application's functions can be enqueued: `CL_EXEC_NATIVE_KERNEL`.
     pub(crate) fn runs_native_kernels(&self) -> bool {
         self.number::<u64>(CL_DEVICE_EXECUTION_CAPABILITIES).unwrap_or(0) & CL_EXEC_NATIVE_KERNEL != 0
@@ -200,6 +208,8 @@ impl Object<Device> {
                 let of_host = self.ask(param)?;
                 Info::value(extensions::numeric_version(info::number(&of_host).unwrap_or(0)))
             }
+            // CL_INVALID_VALUE if param_name is not one of the supported values. This one the protocol means otherwise.
+            DEVICE_COUNT => return Err(ClError::INVALID_VALUE),
             _ => self.ask(param)?.into(),
         })
     }

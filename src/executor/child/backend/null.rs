@@ -12,7 +12,7 @@ use paragpu_protocol::kernel::ArgKind;
 
 use super::{
     Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
-    Query, Rect, Work,
+    Query, QueueHints, Rect, StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
 
@@ -167,7 +167,13 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn create_queue(&self, (): &(), _device: &NullDevice, _properties: u64) -> Result<(), ClError> {
+    fn create_queue(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        _properties: u64,
+        _hints: QueueHints,
+    ) -> Result<(), ClError> {
         Ok(())
     }
 
@@ -263,6 +269,11 @@ impl Backend for Null {
         Ok(())
     }
 
+    fn watch_start(&self, _event: &NullEvent, started: Started) -> StartWatch {
+        started();
+        StartWatch(Box::new(()))
+    }
+
     fn enqueue(
         &self,
         (): &(),
@@ -287,6 +298,15 @@ impl Backend for Null {
 
     fn finish(&self, (): &()) -> Result<(), ClError> {
         Ok(())
+    }
+
+    fn suggest_local_size(
+        &self,
+        (): &(),
+        _kernel: &NullKernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        Ok(range.global.map(|size| size.clamp(1, 8)))
     }
 
     fn query(

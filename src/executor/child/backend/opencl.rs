@@ -2,7 +2,10 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, HostDevice, Order, Partition, Query, Work};
+use super::{
+    Arg, ArgValue, Backend, ClError, HostDevice, NdRange, Order, Partition, Query, QueueHints, StartWatch,
+    Started, Work,
+};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
     self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
@@ -139,7 +142,19 @@ impl Backend for OpenCl {
         Context::new(&self.platform, devices)
     }
 
-    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
+    fn create_queue(
+        &self,
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        if hints != QueueHints::default() {
+            match Queue::with_hints(context, device, properties, hints) {
+                Err(error) => log::debug!("a queue without its hints: {error}"),
+                queue => return queue,
+            }
+        }
         Queue::new(context, device, properties)
     }
 
@@ -196,6 +211,10 @@ impl Backend for OpenCl {
         event.set_status(status)
     }
 
+    fn watch_start(&self, event: &Event, started: Started) -> StartWatch {
+        opencl::watch_start(event, started)
+    }
+
     fn enqueue(
         &self,
         queue: &Queue,
@@ -215,6 +234,15 @@ impl Backend for OpenCl {
 
     fn tend(&self) -> bool {
         opencl::tend()
+    }
+
+    fn suggest_local_size(
+        &self,
+        queue: &Queue,
+        kernel: &Kernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        opencl::suggest_local_size(self.platform, queue, kernel, range)
     }
 
     fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
