@@ -169,6 +169,15 @@ commands! {
         reply: SlotRef,
     }
 
+    /// Takes what the context's kernels have printed so far (`printf`), in order. The slot's `len` is how much was
+    /// written; where that is all that fits, there may be more. Of a launch that is complete, everything is there.
+    ReadPrint = 0x0002, wait: false, data: 0, {
+        /// Where the text goes.
+        dst: Span,
+        /// Completed when it is there.
+        reply: SlotRef,
+    }
+
     /// Creates a context on the devices whose [references](crate::device) (`u32` each) are the data.
     CreateContext = 0x0010, wait: false, data: 4 * crate::limits::MAX_CONTEXT_DEVICES as u32, {
         /// Id and reply; the parent is 0.
@@ -319,6 +328,29 @@ commands! {
         index: U32,
         /// Size in bytes.
         size: U64,
+    }
+
+    /// Sets a kernel argument that is a pointer to an address in a [shared buffer](CreateSharedBuffer).
+    SetArgSvm = 0x0034, wait: false, data: 0, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Argument index.
+        index: U32,
+        /// Id of a shared buffer; 0 for a null pointer.
+        object: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Byte in the buffer; at most its length.
+        offset: U64,
+    }
+
+    /// Says which shared buffers a kernel reaches through pointers in memory. The data are their ids (`u32` each);
+    /// they replace what was said before.
+    SetExecInfo = 0x0035, wait: false, data: 4 * crate::limits::MAX_EXEC_POINTERS, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Reserved, zero.
+        reserved: U32,
     }
 
     /// Runs a kernel with the arguments that are set now.
@@ -479,6 +511,29 @@ commands! {
         /// Reserved, zero.
         reserved: U32,
         /// Completed when the queue is drained.
+        reply: SlotRef,
+    }
+
+    /// Creates a buffer in context `create.parent` whose bytes are those of a shared region: both sides see the same
+    /// memory, and nothing is copied. Only where all devices of the context share memory with the host.
+    CreateSharedBuffer = 0x0060, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`, as for [`CreateBuffer`].
+        flags: U64,
+        /// The bytes; they start on a page.
+        memory: Span,
+        /// Where [`svm::SharedInfo`](crate::svm::SharedInfo) goes; none if it is not wanted.
+        info: Span,
+    }
+
+    /// Gives up the id of a shared buffer, like [`Release`], and tells when nothing uses its bytes any more.
+    ReleaseShared = 0x0061, wait: false, data: 0, {
+        /// Id of the buffer.
+        id: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed when kernels that have the buffer set, and commands that use it, are gone.
         reply: SlotRef,
     }
 }

@@ -31,6 +31,8 @@ pub enum InfoKind {
     /// data are the global offset and the global size, as [`EnqueueKernel`](crate::command::EnqueueKernel) has them. The
     /// answer is three `u64`.
     SuggestedLocalSize = 11,
+    /// How a device's memory relates to the host's, by device index: see [`svm`](crate::svm).
+    Memory = 14,
 }
 
 /// With [`InfoKind::Device`]: the number of devices, as a `u32`. No OpenCL parameter has this number.
@@ -38,7 +40,7 @@ pub const DEVICE_COUNT: u32 = 0;
 
 impl InfoKind {
     /// Every kind.
-    pub const ALL: [InfoKind; 10] = [
+    pub const ALL: [InfoKind; 11] = [
         InfoKind::Platform,
         InfoKind::Device,
         InfoKind::Program,
@@ -47,6 +49,7 @@ impl InfoKind {
         InfoKind::KernelWorkGroup,
         InfoKind::KernelArg,
         InfoKind::KernelSubGroup,
+        InfoKind::Memory,
         InfoKind::DeviceTimers,
         InfoKind::SuggestedLocalSize,
     ];
@@ -71,6 +74,8 @@ impl InfoKind {
                 0x1000..=0x1076 => true,
                 // cl_nv_device_attribute_query and cl_khr_pci_bus_info: plain numbers.
                 0x4000..=0x400b | 0x410f => true,
+                // cl_intel_unified_shared_memory.
+                0x4190..=0x4194 => true,
                 // cl_amd_device_attribute_query, the plain ones.
                 0x4030..=0x4034 | 0x4036..=0x404c => true,
                 // SUB_GROUP_SIZES of cl_intel_required_subgroup_size, cl_intel_device_attribute_query.
@@ -95,6 +100,7 @@ impl InfoKind {
             InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba | 0x410a),
             InfoKind::DeviceTimers => param == 0,
             InfoKind::SuggestedLocalSize => matches!(param, 1..=3),
+            InfoKind::Memory => param == crate::svm::SHARES_MEMORY,
         }
     }
 }

@@ -14,9 +14,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub struct KernelInfo {
     /// `CL_KERNEL_NUM_ARGS`.
     pub num_args: U32,
-    /// Reserved, zero.
-    pub reserved: U32,
+    /// [`MAY_PRINT`], or 0.
+    pub flags: U32,
 }
+
+/// [`KernelInfo::flags`]: the kernel may print, so what it printed is to be fetched (`ReadPrint`).
+pub const MAY_PRINT: u32 = 1;
 
 /// One argument.
 #[derive(

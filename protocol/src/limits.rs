@@ -60,6 +60,11 @@ pub const MAX_CONTEXT_DEVICES: usize = 1024;
 /// Longest answer to one information query in bytes (build logs and sources are the long ones).
 pub const MAX_INFO_BYTES: usize = 16 * 1024 * 1024;
 
+/// Most bytes that kernels of one context have printed and that the guest has not fetched: the host keeps them. What
+/// comes beyond is lost. As much as the largest `CL_DEVICE_PRINTF_BUFFER_SIZE` that is known (PoCL's), which is all that
+/// a device must keep.
+pub const MAX_PRINT_BYTES: usize = 16 * 1024 * 1024;
+
 /// Most arguments of one kernel.
 pub const MAX_KERNEL_ARGS: u32 = 4096;
 
@@ -72,3 +77,6 @@ pub const MAX_CONTROL_BYTES: u32 = 256;
 /// Sleeping guest threads (fenced waits held back) per vGPU. The mainline driver stops, uninterruptibly, when
 /// all descriptors of its control queue are out, so the host never holds more than this.
 pub const MAX_HELD_WAITS: usize = 64;
+
+/// Most shared buffers that a kernel may reach through pointers in memory: the host holds each for every launch.
+pub const MAX_EXEC_POINTERS: u32 = 8 * 1024;

@@ -342,6 +342,8 @@ pub enum ArgValue<'a, B> {
     Value(&'a [u8]),
     /// A buffer, or a null pointer.
     Buffer(Option<&'a B>),
+    /// A pointer to this address. What a kernel does with it is as much its own affair as any pointer that it computes.
+    Pointer(usize),
     /// Local memory of that many bytes.
     Local(usize),
 }
@@ -368,6 +370,8 @@ pub struct DeviceLimits {
     pub max_work_group: usize,
     /// `CL_DEVICE_MAX_WORK_ITEM_SIZES`
     pub max_work_items: [usize; 3],
+    /// True if kernels reach the host's memory at the host's addresses.
+    pub shares_memory: bool,
 }
 
 /// A backend's handle for a device, and what it can do.

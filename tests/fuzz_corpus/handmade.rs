@@ -5,9 +5,10 @@ use paragpu::executor::message::{ContextUsage, ToBroker};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
     Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel,
-    CreateProgram, CreateQueue, CreateSubBuffer, CreateSubDevices, CreateUserEvent, EnqueueKernel,
-    FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, Release, SetArgLocal, SetArgObject,
-    SetArgValue, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect,
+    CreateProgram, CreateQueue, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent,
+    EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect, ReadPrint, Release,
+    ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo, SetUserEvent, WatchEvent,
+    WriteBuffer, WriteBufferRect,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
 use paragpu_protocol::info::InfoKind;
@@ -36,6 +37,7 @@ const PROGRAM: u32 = 4;
 const SUB_BUFFER: u32 = 5;
 const KERNEL: u32 = 6;
 const USER_EVENT: u32 = 7;
+const SHARED: u32 = 8;
 const SUB_DEVICE: u32 = 30;
 const BUFFER_BYTES: u64 = 4096;
 
@@ -73,6 +75,7 @@ fn every_command() -> Vec<u8> {
     let info =
         GetInfo { kind: (InfoKind::Device as u32).into(), dst: span, reply: slot(0), ..GetInfo::default() };
     frames.add(&info, &[], &[]);
+    frames.add(&ReadPrint { dst: span, reply: slot(1) }, &[], &[]);
     let parts = CreateSubDevices {
         parent: 1.into(),
         partition: 0x1087.into(),
@@ -98,7 +101,7 @@ fn every_command() -> Vec<u8> {
     };
     frames.add(&part, &[], &[]);
     let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
-    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) {}");
+    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) { printf(\"\"); }");
     let build = BuildProgram { program: PROGRAM.into(), device_count: 1.into(), reply: slot(8) };
     frames.add(&build, &[], b"\0\0\0\0-DA=1");
     frames.add(&CreateKernel { create: create(KERNEL, PROGRAM), info: span }, &[], b"f");
@@ -133,6 +136,7 @@ fn every_command() -> Vec<u8> {
         ..CopyBuffer::default()
     };
     frames.add(&copy, &[], &[]);
+    let copy_linear = copy;
     let fill = FillBuffer { enqueue: enqueue(15), buffer, size: 64.into(), ..FillBuffer::default() };
     frames.add(&fill, &[], &[1, 2, 3, 4]);
     let read = ReadBufferRect {
@@ -173,6 +177,16 @@ fn every_command() -> Vec<u8> {
     frames.add(&Marker { enqueue: enqueue(19) }, &[], &[]);
     frames.add(&Barrier { enqueue: enqueue(20) }, &[18, 19], &[]);
     frames.add(&Finish { queue: QUEUE.into(), reply: slot(21), ..Finish::default() }, &[], &[]);
+    let memory = Span::new(3, 0, BUFFER_BYTES);
+    let shared = CreateSharedBuffer { create: create(SHARED, CONTEXT), flags: 1.into(), memory, info: span };
+    frames.add(&shared, &[], &[]);
+    let pointer = SetArgSvm { kernel, object: SHARED.into(), offset: 64.into(), ..SetArgSvm::default() };
+    frames.add(&pointer, &[], &[]);
+    frames.add(&SetExecInfo { kernel, ..SetExecInfo::default() }, &[], &SHARED.to_le_bytes());
+    frames.add(&EnqueueKernel { enqueue: enqueue(22), ..launch }, &[], &[]);
+    frames.add(&CopyBuffer { enqueue: enqueue(23), dst: SHARED.into(), ..copy_linear }, &[], &[]);
+    let release = ReleaseShared { id: SHARED.into(), reply: slot(24), ..ReleaseShared::default() };
+    frames.add(&release, &[], &[]);
     for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE, SUB_DEVICE] {
         frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);
     }

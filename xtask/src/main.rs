@@ -6,6 +6,7 @@
 mod apt;
 mod boot_files;
 mod broker;
+mod cts;
 mod demo;
 mod fuzz;
 mod guest_job;
@@ -45,10 +46,14 @@ enum Command {
     Vm(vm::Vm),
     Lifecycle(lifecycle::Lifecycle),
     Fuzz(fuzz::Fuzz),
+    Cts(cts::Cts),
 }
 
 /// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
 const VM_FAILED: u8 = 125;
+
+/// The exit status of `cts` when not a sub-test but the run failed.
+const CTS_FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     let (result, failure) = match Arguments::parse().command {
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
+        Command::Cts(cts) => (cts.run(), ExitCode::from(CTS_FAILED)),
     };
     result.unwrap_or_else(|error| {
         say::error(&error);

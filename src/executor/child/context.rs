@@ -14,6 +14,7 @@ use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
+use super::print::{Launch, PrintClient, Printer};
 use super::record::ObjectRecord;
 use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
@@ -38,6 +39,13 @@ pub struct Context<B: Backend> {
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
+    /// Every shared memory of the context holds one.
+    pub(crate) shared: Arc<()>,
+    pub(crate) print: PrintClient,
+    /// The launch that comes next may print: it has its turn.
+    pub(crate) turn: Option<Launch>,
+    /// True once there is a kernel that may print.
+    pub(crate) may_print: bool,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
 }
@@ -45,7 +53,8 @@ pub struct Context<B: Backend> {
 impl<B: Backend> Context<B> {
     /// A context without objects.
     pub fn new(backend: Arc<B>, regions: Arc<Regions>, builds: Builds) -> Context<B> {
-        Context::with_notifier(backend, regions, builds, Arc::new(Notifier::default()), None)
+        let notifier = Arc::new(Notifier::default());
+        Context::with_notifier(backend, regions, builds, notifier, Printer::default().client(), None)
     }
 
     pub(crate) fn with_notifier(
@@ -53,6 +62,7 @@ impl<B: Backend> Context<B> {
         regions: Arc<Regions>,
         builds: Builds,
         notifier: Arc<Notifier>,
+        print: PrintClient,
         recorder: Option<Recorder>,
     ) -> Context<B> {
         Context {
@@ -66,6 +76,10 @@ impl<B: Backend> Context<B> {
             sub_devices: Budget::new(MAX_SUB_DEVICES),
             open: Vec::new(),
             unflushed: Vec::new(),
+            shared: Arc::default(),
+            print,
+            turn: None,
+            may_print: false,
             fault: None,
             recorder,
         }
@@ -81,6 +95,8 @@ impl<B: Backend> Context<B> {
         }
         self.usage.commands += 1;
         let done = Frame::parse(frame).and_then(|frame| self.dispatch(&Command::parse(&frame)?));
+        // A launch that has failed takes no turn.
+        self.turn = None;
         if let Err(fault) = done {
             self.fail(fault);
         }
@@ -97,6 +113,7 @@ impl<B: Backend> Context<B> {
         match *command {
             Command::Nop(..) => Ok(()),
             Command::GetInfo(body, tail) => self.get_info(body, tail),
+            Command::ReadPrint(body, _) => self.read_print(body),
             Command::CreateSubDevices(body, tail) => self.create_sub_devices(body, tail),
             Command::CreateContext(body, tail) => self.create_context(body, tail),
             Command::CreateQueue(body, _) => self.create_queue(body),
@@ -112,6 +129,8 @@ impl<B: Backend> Context<B> {
             Command::SetArgValue(body, tail) => self.set_arg_value(body, tail),
             Command::SetArgObject(body, _) => self.set_arg_object(body),
             Command::SetArgLocal(body, _) => self.set_arg_local(body),
+            Command::SetArgSvm(body, _) => self.set_arg_svm(body),
+            Command::SetExecInfo(body, tail) => self.set_exec_info(body, tail),
             Command::EnqueueKernel(body, tail) => self.enqueue_kernel(body, tail),
             Command::ReadBuffer(body, tail) => self.read_buffer(body, tail),
             Command::WriteBuffer(body, tail) => self.write_buffer(body, tail),
@@ -123,6 +142,8 @@ impl<B: Backend> Context<B> {
             Command::Marker(body, tail) => self.marker(body, tail),
             Command::Barrier(body, tail) => self.barrier(body, tail),
             Command::Finish(body, _) => self.finish(body),
+            Command::CreateSharedBuffer(body, _) => self.create_shared_buffer(body),
+            Command::ReleaseShared(body, _) => self.release_shared(body),
         }
     }
 

@@ -9,12 +9,13 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
 use super::backend::{Arg, Backend, ClError, HostDevice, Outcome, StartWatch};
-use super::completion::Completion;
+use super::completion::{Completion, Reply};
 use super::record::{
     BufferRecord, BuildRecord, ContextRecord, DeviceRecord, EventRecord, KernelRecord, ObjectRecord,
     ProgramRecord, QueueRecord, Record, Serial, SubDeviceRecord,
 };
 use super::region::Taken;
+use crate::sys::map::Window;
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -133,7 +134,37 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) parent: Option<Arc<BufferObject<B>>>,
     pub(crate) record: BufferRecord,
+    /// The bytes of a shared buffer.
+    pub(crate) shared: Option<Arc<SharedMemory>>,
     pub(crate) host: Host<B::Buffer>,
+}
+
+/// Memory that the guest sees too, and whom to tell when the last thing that uses it is gone. Dropping it calls no
+/// OpenCL, so that commands may hold it to their end.
+#[derive(Debug)]
+pub(crate) struct SharedMemory {
+    _window: Window,
+    gone: Mutex<Option<Reply>>,
+    /// Counts it among those of its context.
+    _token: Arc<()>,
+}
+
+impl SharedMemory {
+    pub(crate) fn new(window: Window, token: &Arc<()>) -> SharedMemory {
+        SharedMemory { _window: window, gone: Mutex::default(), _token: Arc::clone(token) }
+    }
+
+    pub(crate) fn tell_when_gone(&self, reply: Reply) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        if let Some(reply) = self.gone.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            reply.status(Ok(()));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -141,6 +172,8 @@ pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) source: Vec<u8>,
+    /// True if its kernels may print.
+    pub(crate) prints: AtomicBool,
     /// Counts the source; none for a program that there was no room for.
     pub(crate) _room: Option<Taken>,
     pub(crate) build: Mutex<Option<BuildRecord>>,
@@ -154,6 +187,7 @@ pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
     pub(crate) args: Vec<Arg>,
+    pub(crate) may_print: bool,
     pub(crate) state: Mutex<KernelState<B>>,
 }
 
@@ -162,6 +196,8 @@ pub(crate) struct KernelState<B: Backend> {
     pub(crate) record: KernelRecord,
     /// The buffers in the record's arguments: a guest may release one that is still set.
     pub(crate) buffers: HashMap<u32, Arc<BufferObject<B>>>,
+    /// Shared buffers that it reaches otherwise.
+    pub(crate) reaches: Vec<Arc<BufferObject<B>>>,
     pub(crate) host: Host<B::Kernel>,
 }
 
@@ -271,6 +307,14 @@ impl<B: Backend> ContextObject<B> {
     }
 }
 
+impl<B: Backend> ContextObject<B> {
+    /// The largest memory object that any of its devices takes, in bytes.
+    pub(crate) fn max_alloc(&self) -> u64 {
+        let devices = self.devices.iter().filter_map(|device| device.host.as_ref().ok());
+        devices.map(|device| device.limits.max_alloc).max().unwrap_or(0)
+    }
+}
+
 impl<B: Backend> ProgramObject<B> {
     pub(crate) fn build(&self) -> MutexGuard<'_, Option<BuildRecord>> {
         self.build.lock().unwrap_or_else(PoisonError::into_inner)
@@ -303,7 +347,19 @@ impl<B: Backend> QueueObject<B> {
     }
 }
 
+impl<B: Backend> KernelState<B> {
+    /// The shared memory that a launch may touch.
+    pub(crate) fn shared(&self) -> Vec<Arc<SharedMemory>> {
+        self.buffers.values().chain(&self.reaches).filter_map(|buffer| buffer.shared()).collect()
+    }
+}
+
 impl<B: Backend> BufferObject<B> {
+    /// Its bytes if the guest sees them too: commands that touch them touch the guest's memory.
+    pub(crate) fn shared(&self) -> Option<Arc<SharedMemory>> {
+        self.shared.clone().or_else(|| self.parent.as_ref()?.shared.clone())
+    }
+
     /// The buffer that this is a part of (or is itself), and where in it.
     pub(crate) fn root(&self) -> (Serial, u64) {
         match (&self.parent, self.record.parent) {
@@ -494,7 +550,7 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             let state = it.state();
             add(&it.common, state.host.as_ref().err().copied(), Record::Kernel(state.record.clone()));
             collect(&Object::Program(it.program.clone()), None, found);
-            for buffer in state.buffers.values() {
+            for buffer in state.buffers.values().chain(&state.reaches) {
                 collect(&Object::Buffer(buffer.clone()), None, found);
             }
         }

@@ -94,6 +94,19 @@ pub struct BufferRecord {
     pub size: u64,
     /// For a sub-buffer: its parent, and its first byte there.
     pub parent: Option<(Serial, u64)>,
+    /// For a shared buffer: where its bytes are.
+    pub shared: Option<SharedRecord>,
+}
+
+/// The bytes of a shared buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedRecord {
+    /// virtio-gpu resource id of the region.
+    pub region: u32,
+    /// First byte in the region.
+    pub offset: u64,
+    /// Address at which kernels, and perhaps the guest, find the first byte.
+    pub address: u64,
 }
 
 /// A program.
@@ -127,6 +140,8 @@ pub struct KernelRecord {
     pub name: Vec<u8>,
     /// What its arguments are set to.
     pub args: Vec<ArgRecord>,
+    /// Shared buffers that it reaches through pointers in memory.
+    pub reaches: Vec<Serial>,
 }
 
 /// What a kernel's argument is set to.
@@ -139,6 +154,8 @@ pub enum ArgRecord {
     Value(Vec<u8>),
     /// A buffer, or a null pointer.
     Buffer(Option<Serial>),
+    /// A pointer to a byte of a shared buffer.
+    Pointer(Serial, u64),
     /// That many bytes of local memory.
     Local(u64),
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cl3::command_queue::CL_QUEUE_PROPERTIES;
 use cl3::context::CL_CONTEXT_PLATFORM;
 use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
-use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR};
+use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR, CL_MEM_USE_HOST_PTR};
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
@@ -196,6 +196,29 @@ impl Buffer {
         Buffer::created(raw, status)
     }
 
+    /// A buffer whose bytes are those of a window, which is kept, with `keep`, until the driver has destroyed the buffer.
+    pub fn over(context: &Context, flags: u64, memory: Window, keep: Keep) -> Result<Buffer, ClError> {
+        let mut status = 0;
+        let (len, at) = (memory.len(), memory.as_ptr());
+        // SAFETY: the window has that many mapped bytes. They stay until the destructor callback: "the memory pointed to
+        // by host_ptr … can be reused or freed" then (OpenCL 3.0, clSetMemObjectDestructorCallback).
+        let raw =
+            unsafe { cl!(clCreateBuffer(context.raw(), flags | CL_MEM_USE_HOST_PTR, len, at, &mut status)) };
+        let buffer = Buffer::created(raw, status)?;
+        let kept: *mut Kept = Box::into_raw(Box::new((memory, keep)));
+        // SAFETY: a live memory object; the callback takes over the box, once.
+        let registered = checked(unsafe {
+            cl!(clSetMemObjectDestructorCallback(buffer.raw(), Some(let_go), kept.cast()))
+        });
+        if let Err(error) = registered {
+            drop(buffer);
+            // SAFETY: nobody else has the box: the callback was not registered.
+            drop(unsafe { Box::from_raw(kept) });
+            return Err(error);
+        }
+        Ok(buffer)
+    }
+
     /// A part of a buffer.
     pub fn sub(parent: &Buffer, flags: u64, origin: usize, size: usize) -> Result<Buffer, ClError> {
         let region = cl_buffer_region { origin, size };
@@ -212,6 +235,17 @@ impl Buffer {
         };
         Buffer::created(raw, status)
     }
+}
+
+/// Something that is dropped together with a buffer.
+pub type Keep = Box<dyn std::any::Any + Send>;
+
+type Kept = (Window, Keep);
+
+/// Called by the driver when a buffer over shared memory is gone.
+unsafe extern "C" fn let_go(_memory: *mut c_void, kept: *mut c_void) {
+    // SAFETY: the pointer that `Buffer::over` made of a box, given back once: a destructor callback is called once.
+    drop(unsafe { Box::from_raw(kept.cast::<Kept>()) });
 }
 
 impl Program {
@@ -270,6 +304,16 @@ impl Kernel {
     pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
         let at = index as usize;
         let arg = *self.args.get(at).ok_or(ClError::INVALID_ARG_VALUE)?;
+        if let (ArgKind::Buffer, ArgValue::Pointer(address)) = (arg.kind, value) {
+            let pointer = ptr::without_provenance::<c_void>(address);
+            // SAFETY: a live kernel and an argument that is a pointer to memory; the driver hands the address to the kernel
+            // and does not follow it. `&mut self` keeps other threads out.
+            checked(unsafe { cl!(clSetKernelArgSVMPointer(self.raw(), index, pointer)) })?;
+            if let Some(kept) = self.buffers.get_mut(at) {
+                *kept = None;
+            }
+            return Ok(());
+        }
         let memory;
         let (len, pointer): (usize, *const c_void) = match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(bytes)) => {

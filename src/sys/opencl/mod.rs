@@ -15,7 +15,7 @@ use super::compute::ClError;
 
 pub use enqueue::{enqueue, tend};
 pub use extensions::suggest_local_size;
-pub use handle::{Buffer, Context, Event, Kernel, Program, Queue};
+pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue};
 pub use query::{Device, Platform, platforms, query};
 pub use starts::watch_start;
 

@@ -6,7 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use cl3::device::{
     CL_DEVICE_LOCAL_MEM_SIZE, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
-    CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL, CL_DEVICE_VERSION,
+    CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_SVM_CAPABILITIES,
+    CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_SYSTEM, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
+    CL_DEVICE_TYPE_CPU, CL_DEVICE_VERSION,
 };
 use cl3::kernel::{
     CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL, CL_KERNEL_ARG_ADDRESS_LOCAL,
@@ -165,6 +167,15 @@ impl Device {
         self.info(CL_DEVICE_TYPE).map_or(0, |bytes| number(&bytes))
     }
 
+    /// True if kernels reach any memory of this process at its own address: by the driver's word, or because the device
+    /// is the processor that runs this process (then kernels are code in it).
+    fn shares_memory(&self) -> bool {
+        // Drivers before OpenCL 2.0 do not know the question, nor the entry points that follow from the answer.
+        let svm = self.info(CL_DEVICE_SVM_CAPABILITIES).map_or(0, |bytes| number(&bytes));
+        let is_cpu = self.kind() & CL_DEVICE_TYPE_CPU != 0;
+        svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM != 0 || (is_cpu && svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER != 0)
+    }
+
     /// The device with what the host decides by.
     pub fn with_limits(self) -> Result<HostDevice<Device>, ClError> {
         Ok(HostDevice { limits: self.limits()?, handle: self })
@@ -182,6 +193,7 @@ impl Device {
             local_memory: number(&self.info(CL_DEVICE_LOCAL_MEM_SIZE)?),
             max_work_group: number(&self.info(CL_DEVICE_MAX_WORK_GROUP_SIZE)?) as usize,
             max_work_items,
+            shares_memory: self.shares_memory(),
         })
     }
 }

@@ -5,15 +5,14 @@ use opencl_sys::{
     CL_MEM_USE_HOST_PTR, cl_buffer_region,
 };
 
-use crate::boundary::callback::{Callback, HandleFn, UserData};
-use crate::boundary::object::{Handle, Object, RawHandle};
+use crate::boundary::object::{Handle, RawHandle};
 use crate::boundary::pointer::{AppMemory, In};
-use crate::core::buffer::{self, Buffer, HOST_ACCESS, KERNEL_ACCESS};
+use crate::core::buffer::{self, Buffer};
 use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
-use crate::core::info::Info;
+use crate::core::memory::{HOST_ACCESS, KERNEL_ACCESS};
 
-const HOST_POINTER: u64 = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
+pub(super) const HOST_POINTER: u64 = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
 
 /// CL_INVALID_VALUE if values specified in flags are not valid: unknown ones, or two that exclude each other.
 fn check_flags(flags: u64) -> ClResult<()> {
@@ -58,14 +57,26 @@ fn create_checked(
     // host_ptr is not NULL but CL_MEM_COPY_HOST_PTR or CL_MEM_USE_HOST_PTR are not set in flags.
     let needs_memory = flags & (CL_MEM_USE_HOST_PTR | CL_MEM_COPY_HOST_PTR) != 0;
     refuse_if(host_ptr.is_null() == needs_memory, ClError::INVALID_HOST_PTR)?;
+    // CL_MEM_USE_HOST_PTR with a pointer that clSVMAlloc returned: the buffer is that memory.
+    let place = if flags & CL_MEM_USE_HOST_PTR == 0 { None } else { context.allocations().find(host_ptr) };
+    if let Some(place) = place {
+        // CL_INVALID_BUFFER_SIZE "if CL_MEM_USE_HOST_PTR is set in flags and host_ptr is a pointer returned by clSVMAlloc and
+        // size is greater than the size passed to clSVMAlloc".
+        refuse_if(size > place.room(), ClError::INVALID_BUFFER_SIZE)?;
+        if let Some(bytes) = place.allocation.buffer.shared_bytes() {
+            let bytes = bytes.part(place.offset);
+            let flags = default_flags(flags);
+            return Ok(Buffer::of_shared(context, (flags, size), bytes, properties)?.hand_out());
+        }
+    }
     let memory = needs_memory.then_some(host_ptr);
     Ok(Buffer::new(context, default_flags(flags), size, memory, properties)?.hand_out())
 }
 
-/// "If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE"; so it is for the kernel's
-/// access where only other flags are given.
+/// If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE. Other flags are kept as they are:
+/// CL_MEM_FLAGS returns what was specified.
 fn default_flags(flags: u64) -> u64 {
-    if flags & KERNEL_ACCESS == 0 { flags | CL_MEM_READ_WRITE } else { flags }
+    if flags == 0 { CL_MEM_READ_WRITE } else { flags }
 }
 
 /// `clCreateBuffer`.
@@ -120,33 +131,6 @@ pub(super) fn create_sub_buffer(
         buffer.context().devices().iter().any(|device| origin.is_multiple_of(device.base_align()));
     refuse_if(!is_aligned, ClError::MISALIGNED_SUB_BUFFER_OFFSET)?;
     Ok(buffer.part(buffer::inherited_flags(flags, buffer.flags()), origin, size)?.hand_out())
-}
-
-/// `clRetainMemObject`.
-pub(super) fn retain(memobj: Handle<Buffer>) -> ClResult<()> {
-    memobj.get().map(Object::retain)
-}
-
-/// `clReleaseMemObject`.
-pub(super) fn release(memobj: Handle<Buffer>) -> ClResult<()> {
-    memobj.get()?.release()
-}
-
-/// `clGetMemObjectInfo`.
-pub(super) fn info(memobj: Handle<Buffer>, param_name: u32) -> ClResult<Info> {
-    memobj.get()?.info(param_name)
-}
-
-/// `clSetMemObjectDestructorCallback`.
-pub(super) fn set_destructor(
-    memobj: Handle<Buffer>,
-    pfn_notify: Option<HandleFn>,
-    user_data: UserData,
-) -> ClResult<()> {
-    let buffer = memobj.get()?;
-    // CL_INVALID_VALUE if pfn_notify is NULL.
-    buffer.on_destruction(Callback::new(pfn_notify, user_data).ok_or(ClError::INVALID_VALUE)?);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::ffi::{c_char, c_uchar, c_void};
 use opencl_sys::{cl_bitfield, cl_bool, cl_image_desc, cl_image_format, cl_int, cl_uint, cl_ulong};
 
 use crate::api::{
-    buffer, context, device, event, kernel, native, platform, program, queue, transfer, unsupported,
+    buffer, context, device, event, kernel, kernel_memory, memory, native, platform, program, queue, svm,
+    transfer, unsupported, usm,
 };
 use crate::boundary::arguments::{Answer, EventArgs};
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn};
@@ -71,12 +72,12 @@ entries! {
     create clCreateSubBuffer(
         buffer: Handle, flags: cl_bitfield, buffer_create_type: cl_uint, buffer_create_info: *const c_void,
     ) => buffer::create_sub_buffer;
-    status clRetainMemObject(memobj: Handle) => buffer::retain;
-    status clReleaseMemObject(memobj: Handle) => buffer::release;
-    query clGetMemObjectInfo(memobj: Handle, param_name: cl_uint) => buffer::info;
+    status clRetainMemObject(memobj: Handle) => memory::retain;
+    status clReleaseMemObject(memobj: Handle) => memory::release;
+    query clGetMemObjectInfo(memobj: Handle, param_name: cl_uint) => memory::info;
     status clSetMemObjectDestructorCallback(
         memobj: Handle, pfn_notify: Option<HandleFn>, user_data: *mut c_void,
-    ) => buffer::set_destructor;
+    ) => memory::set_destructor;
 
     enqueue clEnqueueReadBuffer(
         queue: Handle, buffer: Handle, blocking: cl_bool, offset: usize, size: usize, ptr: *mut c_void,
@@ -108,10 +109,10 @@ entries! {
     map clEnqueueMapBuffer(
         queue: Handle, buffer: Handle, blocking: cl_bool, flags: cl_bitfield, offset: usize, size: usize,
     ) => transfer::map;
-    enqueue clEnqueueUnmapMemObject(queue: Handle, memobj: Handle, mapped_ptr: *mut c_void) => transfer::unmap;
+    enqueue clEnqueueUnmapMemObject(queue: Handle, memobj: Handle, mapped_ptr: *mut c_void) => memory::unmap;
     enqueue clEnqueueMigrateMemObjects(
         queue: Handle, num_mem_objects: cl_uint, mem_objects: *const Handle, flags: cl_bitfield,
-    ) => transfer::migrate;
+    ) => memory::migrate;
 
     create clCreateProgramWithSource(
         context: Handle, count: cl_uint, strings: *mut *const c_char, lengths: *const usize,
@@ -259,25 +260,51 @@ entries! {
     enqueue clEnqueueSVMFree(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *mut c_void, pfn_free_func: Option<SvmFreeFn>,
         user_data: *mut c_void,
-    ) => unsupported::svm_free;
+    ) => svm::enqueue_free;
     enqueue clEnqueueSVMMemcpy(
         queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
-    ) => unsupported::svm_copy;
+    ) => svm::copy;
     enqueue clEnqueueSVMMemFill(
         queue: Handle, svm_ptr: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
-    ) => unsupported::svm_fill;
+    ) => svm::fill;
     enqueue clEnqueueSVMMap(
         queue: Handle, blocking: cl_bool, flags: cl_bitfield, svm_ptr: *mut c_void, size: usize,
-    ) => unsupported::svm_map;
-    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => unsupported::svm_unmap;
+    ) => svm::map;
+    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => svm::unmap;
     enqueue clEnqueueSVMMigrateMem(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *const c_void, sizes: *const usize,
         flags: cl_bitfield,
-    ) => unsupported::svm_migrate;
+    ) => svm::migrate;
     status clSetKernelArgSVMPointer(
         kernel: Handle, arg_index: cl_uint, arg_value: *const c_void,
-    ) => unsupported::svm_argument;
+    ) => kernel_memory::set_arg;
     status clSetKernelExecInfo(
         kernel: Handle, param_name: cl_uint, size: usize, value: *const c_void,
-    ) => unsupported::kernel_exec_info;
+    ) => kernel_memory::set_exec_info;
+
+    create clHostMemAllocINTEL(
+        context: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::host_alloc;
+    create clDeviceMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::device_alloc;
+    create clSharedMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::shared_alloc;
+    status clMemFreeINTEL(context: Handle, ptr: *mut c_void) => usm::free;
+    status clMemBlockingFreeINTEL(context: Handle, ptr: *mut c_void) => usm::blocking_free;
+    query clGetMemAllocInfoINTEL(context: Handle, ptr: *const c_void, param_name: cl_uint) => usm::alloc_info;
+    enqueue clEnqueueMemFillINTEL(
+        queue: Handle, dst: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
+    ) => usm::fill;
+    enqueue clEnqueueMemsetINTEL(queue: Handle, dst: *mut c_void, value: cl_int, size: usize) => usm::set;
+    enqueue clEnqueueMemcpyINTEL(
+        queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
+    ) => usm::copy;
+    enqueue clEnqueueMigrateMemINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, flags: cl_bitfield,
+    ) => usm::migrate;
+    enqueue clEnqueueMemAdviseINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, advice: cl_uint,
+    ) => usm::advise;
 }

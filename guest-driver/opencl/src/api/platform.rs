@@ -41,6 +41,18 @@ pub(super) fn function_address(name: Bytes) -> Option<*mut c_void> {
             Some(entries::clGetKernelSuggestedLocalWorkSizeKHR as *mut c_void)
         }
         b"clGetKernelSubGroupInfoKHR" => Some(entries::clGetKernelSubGroupInfo as *mut c_void),
+        b"clHostMemAllocINTEL" => Some(entries::clHostMemAllocINTEL as *mut c_void),
+        b"clDeviceMemAllocINTEL" => Some(entries::clDeviceMemAllocINTEL as *mut c_void),
+        b"clSharedMemAllocINTEL" => Some(entries::clSharedMemAllocINTEL as *mut c_void),
+        b"clMemFreeINTEL" => Some(entries::clMemFreeINTEL as *mut c_void),
+        b"clMemBlockingFreeINTEL" => Some(entries::clMemBlockingFreeINTEL as *mut c_void),
+        b"clGetMemAllocInfoINTEL" => Some(entries::clGetMemAllocInfoINTEL as *mut c_void),
+        b"clSetKernelArgMemPointerINTEL" => Some(entries::clSetKernelArgSVMPointer as *mut c_void),
+        b"clEnqueueMemsetINTEL" => Some(entries::clEnqueueMemsetINTEL as *mut c_void),
+        b"clEnqueueMemFillINTEL" => Some(entries::clEnqueueMemFillINTEL as *mut c_void),
+        b"clEnqueueMemcpyINTEL" => Some(entries::clEnqueueMemcpyINTEL as *mut c_void),
+        b"clEnqueueMigrateMemINTEL" => Some(entries::clEnqueueMigrateMemINTEL as *mut c_void),
+        b"clEnqueueMemAdviseINTEL" => Some(entries::clEnqueueMemAdviseINTEL as *mut c_void),
         _ => None,
     }
 }

@@ -1,17 +1,13 @@
 //! Reading, writing, copying, filling and mapping buffers.
 
-use std::ffi::c_void;
-use std::sync::Arc;
-
 use opencl_sys::{
-    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER,
-    CL_COMMAND_MIGRATE_MEM_OBJECTS, CL_COMMAND_READ_BUFFER, CL_COMMAND_READ_BUFFER_RECT,
-    CL_COMMAND_WRITE_BUFFER, CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ, CL_MAP_WRITE,
-    CL_MAP_WRITE_INVALIDATE_REGION, CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY, CL_MEM_HOST_WRITE_ONLY,
-    CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED, CL_MIGRATE_MEM_OBJECT_HOST,
+    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER, CL_COMMAND_READ_BUFFER,
+    CL_COMMAND_READ_BUFFER_RECT, CL_COMMAND_WRITE_BUFFER, CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ,
+    CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION, CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY,
+    CL_MEM_HOST_WRITE_ONLY,
 };
 
-use crate::boundary::arguments::{self, EventArgs};
+use crate::boundary::arguments::EventArgs;
 use crate::boundary::object::{Handle, Object};
 use crate::boundary::pointer::{AppMemory, Bytes, In};
 use crate::core::buffer::Buffer;
@@ -22,7 +18,7 @@ use crate::core::rect::Rect;
 use crate::core::transfer::{self, Part};
 
 /// Checks that every command on a buffer makes.
-fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<()> {
+pub(super) fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<()> {
     // CL_INVALID_CONTEXT if the context associated with command_queue and buffer are not the same.
     refuse_if(queue.context().handle() != buffer.context().handle(), ClError::INVALID_CONTEXT)?;
     // CL_MISALIGNED_SUB_BUFFER_OFFSET if buffer is a sub-buffer object and offset specified when the sub-buffer object
@@ -321,43 +317,4 @@ pub(super) fn map(
     let (memory, event) = mapping::map(queue, buffer, region, blocking_map != 0, (&wait, wants_event))?;
     events.give(event);
     Ok(memory)
-}
-
-/// `clEnqueueUnmapMemObject`.
-pub(super) fn unmap(
-    queue: Handle<Queue>,
-    memobj: Handle<Buffer>,
-    mapped_ptr: AppMemory,
-    events: EventArgs,
-) -> ClResult<()> {
-    let (queue, buffer) = (queue.get()?, memobj.get()?);
-    // CL_INVALID_CONTEXT if the context associated with command_queue and memobj are not the same.
-    refuse_if(queue.context().handle() != buffer.context().handle(), ClError::INVALID_CONTEXT)?;
-    let wait = events.wait_list(queue.context())?;
-    events.give(mapping::unmap(queue, buffer, mapped_ptr, (&wait, events.wants_event()))?);
-    Ok(())
-}
-
-/// `clEnqueueMigrateMemObjects`: a hint, and the host's driver knows better.
-pub(super) fn migrate(
-    queue: Handle<Queue>,
-    num_mem_objects: u32,
-    mem_objects: In<*mut c_void>,
-    flags: u64,
-    events: EventArgs,
-) -> ClResult<()> {
-    let queue = queue.get()?;
-    // CL_INVALID_VALUE if num_mem_objects is zero or if mem_objects is NULL.
-    // CL_INVALID_MEM_OBJECT if any of the memory objects in mem_objects is not a valid memory object.
-    let buffers: Vec<Arc<Object<Buffer>>> = arguments::non_empty(num_mem_objects, mem_objects)?;
-    for buffer in &buffers {
-        check(queue, buffer)?;
-    }
-    // CL_INVALID_VALUE if flags is not 0 or is not any of the values described in the table above.
-    let known = CL_MIGRATE_MEM_OBJECT_HOST | CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED;
-    refuse_if(flags & !known != 0, ClError::INVALID_VALUE)?;
-    let wait = events.wait_list(queue.context())?;
-    let request = Request::new(CL_COMMAND_MIGRATE_MEM_OBJECTS, &wait, events.wants_event());
-    events.give(queue.enqueue_nothing(&request)?.event);
-    Ok(())
 }

@@ -1,19 +1,15 @@
 //! What this driver does not offer: each entry point checks its object and returns the error that the specification
 //! has for devices without the feature.
 
-use std::ffi::c_void;
-
 use opencl_sys::{cl_image_desc, cl_image_format};
 
 use crate::boundary::arguments::EventArgs;
-use crate::boundary::callback::{SvmFreeFn, UserData};
 use crate::boundary::object::{Handle, Kind, RawHandle};
 use crate::boundary::pointer::{AppMemory, Bytes, In, Out};
 use crate::core::buffer::Buffer;
 use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
-use crate::core::kernel::Kernel;
 use crate::core::queue::Queue;
 
 /// Samplers: a kind of which no object exists.
@@ -233,94 +229,4 @@ pub(super) fn map_image(
     _events: EventArgs,
 ) -> ClResult<AppMemory> {
     no_image_of(&queue)
-}
-
-/// "CL_INVALID_OPERATION if the device associated with command queue does not support SVM."
-fn no_svm(queue: &Handle<Queue>) -> ClResult<()> {
-    queue.get()?;
-    Err(ClError::INVALID_OPERATION)
-}
-
-/// `clEnqueueSVMFree`.
-pub(super) fn svm_free(
-    queue: Handle<Queue>,
-    _count: u32,
-    _pointers: In<*mut c_void>,
-    _function: Option<SvmFreeFn>,
-    _user_data: UserData,
-    _events: EventArgs,
-) -> ClResult<()> {
-    no_svm(&queue)
-}
-
-/// `clEnqueueSVMMemcpy`.
-pub(super) fn svm_copy(
-    queue: Handle<Queue>,
-    _blocking: u32,
-    _dst: AppMemory,
-    _src: AppMemory,
-    _size: usize,
-    _events: EventArgs,
-) -> ClResult<()> {
-    no_svm(&queue)
-}
-
-/// `clEnqueueSVMMemFill`.
-pub(super) fn svm_fill(
-    queue: Handle<Queue>,
-    _ptr: AppMemory,
-    _pattern: Bytes,
-    _pattern_size: usize,
-    _size: usize,
-    _events: EventArgs,
-) -> ClResult<()> {
-    no_svm(&queue)
-}
-
-/// `clEnqueueSVMMap`.
-pub(super) fn svm_map(
-    queue: Handle<Queue>,
-    _blocking: u32,
-    _flags: u64,
-    _ptr: AppMemory,
-    _size: usize,
-    _events: EventArgs,
-) -> ClResult<()> {
-    no_svm(&queue)
-}
-
-/// `clEnqueueSVMUnmap`.
-pub(super) fn svm_unmap(queue: Handle<Queue>, _ptr: AppMemory, _events: EventArgs) -> ClResult<()> {
-    no_svm(&queue)
-}
-
-/// `clEnqueueSVMMigrateMem`.
-pub(super) fn svm_migrate(
-    queue: Handle<Queue>,
-    _count: u32,
-    _pointers: In<*const c_void>,
-    _sizes: In<usize>,
-    _flags: u64,
-    _events: EventArgs,
-) -> ClResult<()> {
-    no_svm(&queue)
-}
-
-/// `clSetKernelArgSVMPointer`.
-pub(super) fn svm_argument(kernel: Handle<Kernel>, _index: u32, _value: Bytes) -> ClResult<()> {
-    kernel.get()?;
-    // CL_INVALID_OPERATION if no devices in the context associated with kernel support SVM.
-    Err(ClError::INVALID_OPERATION)
-}
-
-/// `clSetKernelExecInfo`, all of which is about shared virtual memory.
-pub(super) fn kernel_exec_info(
-    kernel: Handle<Kernel>,
-    _param_name: u32,
-    _size: usize,
-    _value: Bytes,
-) -> ClResult<()> {
-    kernel.get()?;
-    // CL_INVALID_OPERATION if no devices in the context associated with kernel support SVM.
-    Err(ClError::INVALID_OPERATION)
 }

@@ -16,7 +16,7 @@ pub(crate) type EventFn = unsafe extern "C" fn(*mut c_void, i32, *mut c_void);
 
 /// A native kernel.
 pub(crate) type NativeFn = unsafe extern "C" fn(*mut c_void);
-/// What frees shared virtual memory; never called.
+/// What frees shared virtual memory.
 pub(crate) type SvmFreeFn = unsafe extern "C" fn(*mut c_void, u32, *mut *mut c_void, *mut c_void);
 
 /// A native kernel with its arguments: the application's bytes, in which addresses take the place of handles.
@@ -96,6 +96,16 @@ impl Callback<EventFn> {
     pub(crate) fn call(&self, event: RawHandle, status: i32) {
         // SAFETY: the application passed this function for this purpose, with this argument.
         unsafe { (self.function)(event.0, status, self.user_data.0) }
+    }
+}
+
+impl Callback<SvmFreeFn> {
+    /// Lets the application free shared memory. No lock may be held: it calls OpenCL.
+    pub(crate) fn call(&self, queue: RawHandle, pointers: &[AppMemory]) {
+        let mut raw: Vec<*mut c_void> = pointers.iter().map(AppMemory::as_pointer).collect();
+        // SAFETY: the application passed this function for this purpose, with this argument; the array has as many
+        // pointers as it is told, and lives during the call.
+        unsafe { (self.function)(queue.0, raw.len() as u32, raw.as_mut_ptr(), self.user_data.0) }
     }
 }
 

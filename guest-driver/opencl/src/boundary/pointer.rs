@@ -6,7 +6,7 @@ use std::sync::Arc;
 use opencl_sys::cl_buffer_region;
 
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn, UserData};
-use crate::boundary::object::{self, Kind, Object, RawHandle};
+use crate::boundary::object::{self, Handle, Kind, Object, RawHandle};
 use crate::core::error::ClResult;
 
 /// What an entry point's argument becomes.
@@ -125,30 +125,40 @@ impl<T: Copy + PartialEq + Default> In<T> {
     }
 }
 
+/// An object, or nothing where NULL is allowed.
+type MaybeObject<T> = Option<Arc<Object<T>>>;
+
 impl In<*mut c_void> {
-    /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
-    pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
+    /// `count` handles; `None` if the array is NULL.
+    pub(crate) fn handles<T>(&self, count: usize) -> Option<Vec<Handle<T>>> {
         let handles = self.values(count)?;
         // SAFETY: `from_c` was promised an array of handles that are NULL or live.
-        let objects =
-            handles.into_iter().map(|raw| unsafe { object::object::<T>(RawHandle(raw)) }.map(Object::arc));
-        Some(objects.collect())
+        Some(handles.into_iter().map(|raw| unsafe { Handle::from_c(raw) }).collect())
+    }
+
+    /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
+    pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
+        Some(self.handles(count)?.iter().map(|handle| handle.get().map(Object::arc)).collect())
     }
 
     /// The same where NULL may stand among the handles.
-    pub(crate) fn optional_objects<T: Kind>(
-        &self,
-        count: usize,
-    ) -> Option<ClResult<Vec<Option<Arc<Object<T>>>>>> {
-        let handles = self.values(count)?;
-        let objects = handles.into_iter().map(|raw| {
-            if raw.is_null() {
-                return Ok(None);
-            }
-            // SAFETY: as for `objects`.
-            unsafe { object::object::<T>(RawHandle(raw)) }.map(|object| Some(object.arc()))
-        });
-        Some(objects.collect())
+    pub(crate) fn optional_objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<MaybeObject<T>>>> {
+        let optional = |handle: &Handle<T>| {
+            if handle.is_null() { Ok(None) } else { handle.get().map(|object| Some(object.arc())) }
+        };
+        Some(self.handles(count)?.iter().map(optional).collect())
+    }
+
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast())).collect())
+    }
+}
+
+impl In<*const c_void> {
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast_mut().cast())).collect())
     }
 }
 
@@ -312,6 +322,11 @@ impl AppMemory {
     /// The memory at this address of staging memory, which stays mapped while the mapping that it is for exists.
     pub(crate) fn at(address: *mut u8) -> AppMemory {
         AppMemory(address)
+    }
+
+    /// The memory at this address of shared memory, which stays mapped while the buffer or allocation that it is for exists.
+    pub(crate) fn at_address(address: usize) -> AppMemory {
+        AppMemory(std::ptr::with_exposed_provenance_mut(address))
     }
 
     /// True if the pointer is NULL.

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use opencl_sys::{
     CL_CONTEXT_DEVICES, CL_CONTEXT_NUM_DEVICES, CL_CONTEXT_PROPERTIES, CL_CONTEXT_REFERENCE_COUNT,
@@ -18,6 +18,8 @@ use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::notifier::Notifier;
+use crate::core::queue::Queue;
+use crate::core::svm::Allocations;
 
 /// Told to the application's callback when the host has given up the context.
 const LOST: &CStr = c"paragpu: the host lost this context; a new one will work";
@@ -35,6 +37,8 @@ pub(crate) struct Context {
     is_lost_told: AtomicBool,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
     notifier: Notifier,
+    allocations: Allocations,
+    queues: Mutex<Vec<Weak<Object<Queue>>>>,
 }
 
 impl Kind for Context {
@@ -81,6 +85,8 @@ impl Context {
             notify,
             is_lost_told: AtomicBool::new(false),
             destructors: Mutex::default(),
+            allocations: Allocations::default(),
+            queues: Mutex::default(),
         }))
     }
 
@@ -102,6 +108,29 @@ impl Context {
     /// True if the device is one of the context's.
     pub(crate) fn has_device(&self, device: &Object<Device>) -> bool {
         self.devices.iter().any(|own| own.handle() == device.handle())
+    }
+
+    /// True if kernels on all its devices can use memory of this process.
+    pub(crate) fn shares_memory(&self) -> bool {
+        self.devices.iter().all(|device| device.shares_memory())
+    }
+
+    /// Its shared virtual memory.
+    pub(crate) fn allocations(&self) -> &Allocations {
+        &self.allocations
+    }
+
+    /// Notes a queue of the context.
+    pub(crate) fn add_queue(&self, queue: &Arc<Object<Queue>>) {
+        let mut queues = lock(&self.queues);
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(queue));
+    }
+
+    /// Waits until everything that is in the context's queues now is complete.
+    pub(crate) fn finish_queues(&self) -> ClResult<()> {
+        let queues: Vec<_> = lock(&self.queues).iter().filter_map(Weak::upgrade).collect();
+        queues.iter().try_for_each(|queue| queue.finish())
     }
 
     /// What the host calls a device of the context's.

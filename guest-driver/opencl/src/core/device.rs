@@ -1,30 +1,33 @@
 //! Devices: the host's, and their parts, without what this driver does not offer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use opencl_sys::{
     CL_DEVICE_BUILT_IN_KERNELS, CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION,
     CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES, CL_DEVICE_EXECUTION_CAPABILITIES, CL_DEVICE_EXTENSIONS,
-    CL_DEVICE_EXTENSIONS_WITH_VERSION, CL_DEVICE_IL_VERSION, CL_DEVICE_ILS_WITH_VERSION,
-    CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT, CL_DEVICE_IMAGE_MAX_ARRAY_SIZE, CL_DEVICE_IMAGE_MAX_BUFFER_SIZE,
-    CL_DEVICE_IMAGE_PITCH_ALIGNMENT, CL_DEVICE_IMAGE_SUPPORT, CL_DEVICE_IMAGE2D_MAX_HEIGHT,
-    CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE3D_MAX_DEPTH, CL_DEVICE_IMAGE3D_MAX_HEIGHT,
-    CL_DEVICE_IMAGE3D_MAX_WIDTH, CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED, CL_DEVICE_LINKER_AVAILABLE,
-    CL_DEVICE_MAX_COMPUTE_UNITS, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_ON_DEVICE_EVENTS,
-    CL_DEVICE_MAX_ON_DEVICE_QUEUES, CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_MAX_READ_IMAGE_ARGS,
-    CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS, CL_DEVICE_MAX_SAMPLERS, CL_DEVICE_MAX_WORK_GROUP_SIZE,
-    CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_MAX_WRITE_IMAGE_ARGS, CL_DEVICE_MEM_BASE_ADDR_ALIGN,
-    CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT, CL_DEVICE_NUMERIC_VERSION, CL_DEVICE_OPENCL_C_FEATURES,
-    CL_DEVICE_PARENT_DEVICE, CL_DEVICE_PARTITION_AFFINITY_DOMAIN, CL_DEVICE_PARTITION_MAX_SUB_DEVICES,
-    CL_DEVICE_PARTITION_PROPERTIES, CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS, CL_DEVICE_PIPE_MAX_PACKET_SIZE,
-    CL_DEVICE_PIPE_SUPPORT, CL_DEVICE_PLATFORM, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE,
-    CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES,
-    CL_DEVICE_QUEUE_ON_HOST_PROPERTIES, CL_DEVICE_REFERENCE_COUNT, CL_DEVICE_SVM_CAPABILITIES,
-    CL_DEVICE_TYPE, CL_DEVICE_VERSION, CL_EXEC_NATIVE_KERNEL,
+    CL_DEVICE_EXTENSIONS_WITH_VERSION, CL_DEVICE_HOST_MEM_CAPABILITIES_INTEL, CL_DEVICE_IL_VERSION,
+    CL_DEVICE_ILS_WITH_VERSION, CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT, CL_DEVICE_IMAGE_MAX_ARRAY_SIZE,
+    CL_DEVICE_IMAGE_MAX_BUFFER_SIZE, CL_DEVICE_IMAGE_PITCH_ALIGNMENT, CL_DEVICE_IMAGE_SUPPORT,
+    CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE3D_MAX_DEPTH,
+    CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH, CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED,
+    CL_DEVICE_LINKER_AVAILABLE, CL_DEVICE_MAX_COMPUTE_UNITS, CL_DEVICE_MAX_MEM_ALLOC_SIZE,
+    CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_MAX_ON_DEVICE_QUEUES, CL_DEVICE_MAX_PIPE_ARGS,
+    CL_DEVICE_MAX_READ_IMAGE_ARGS, CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS, CL_DEVICE_MAX_SAMPLERS,
+    CL_DEVICE_MAX_WORK_GROUP_SIZE, CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_MAX_WRITE_IMAGE_ARGS,
+    CL_DEVICE_MEM_BASE_ADDR_ALIGN, CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT, CL_DEVICE_NUMERIC_VERSION,
+    CL_DEVICE_OPENCL_C_FEATURES, CL_DEVICE_PARENT_DEVICE, CL_DEVICE_PARTITION_AFFINITY_DOMAIN,
+    CL_DEVICE_PARTITION_MAX_SUB_DEVICES, CL_DEVICE_PARTITION_PROPERTIES,
+    CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS, CL_DEVICE_PIPE_MAX_PACKET_SIZE, CL_DEVICE_PIPE_SUPPORT,
+    CL_DEVICE_PLATFORM, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE,
+    CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES, CL_DEVICE_QUEUE_ON_HOST_PROPERTIES, CL_DEVICE_REFERENCE_COUNT,
+    CL_DEVICE_SHARED_SYSTEM_MEM_CAPABILITIES_INTEL, CL_DEVICE_SVM_ATOMICS, CL_DEVICE_SVM_CAPABILITIES,
+    CL_DEVICE_SVM_COARSE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_TYPE, CL_DEVICE_VERSION,
+    CL_EXEC_NATIVE_KERNEL,
 };
 use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
+use paragpu_protocol::svm::SHARES_MEMORY;
 use zerocopy::FromBytes;
 
 use crate::boundary::object::{Kind, Object, RawHandle};
@@ -40,6 +43,7 @@ use crate::core::{extensions, lock, platform};
 pub(crate) struct Device {
     place: Place,
     answers: Mutex<HashMap<u32, Vec<u8>>>,
+    shares_memory: OnceLock<bool>,
 }
 
 /// Where a device comes from.
@@ -59,12 +63,16 @@ impl Kind for Device {
 impl Device {
     /// The host's device with this index.
     pub(crate) fn root(index: u32) -> Device {
-        Device { place: Place::Root(index), answers: Mutex::default() }
+        Device::at(Place::Root(index))
+    }
+
+    fn at(place: Place) -> Device {
+        Device { place, answers: Mutex::default(), shares_memory: OnceLock::new() }
     }
 
     /// A part of a device.
     pub(crate) fn part(partition: Arc<Partition>, index: usize) -> Device {
-        Device { place: Place::Part(partition, index), answers: Mutex::default() }
+        Device::at(Place::Part(partition, index))
     }
 
     /// The device that it is a part of.
@@ -152,9 +160,34 @@ impl Device {
     /// True if the application is told of this extension, by the device or by the platform.
     pub(crate) fn has_extension(&self, name: &str) -> bool {
         let of_device = self.text(CL_DEVICE_EXTENSIONS).unwrap_or_default();
-        let of_platform = platform::extensions();
-        let lists = [extensions::device_extensions(&of_device), of_platform];
+        let of_device = extensions::device_extensions(&of_device, self.shares_memory());
+        let lists = [of_device, platform::extensions()];
         lists.iter().any(|list| list.split_ascii_whitespace().any(|known| known == name))
+    }
+
+    /// True if kernels can use memory of this process, at its own addresses.
+    pub(crate) fn shares_memory(&self) -> bool {
+        if let Some(shares) = self.shares_memory.get() {
+            return *shares;
+        }
+        let answer = Connection::current().and_then(|connection| {
+            let index = self.reference(&connection)?;
+            let question = Question { kind: InfoKind::Memory, object: 0, param: SHARES_MEMORY, index };
+            question.ask(&connection)
+        });
+        let Ok(answer) = answer else { return false };
+        *self.shares_memory.get_or_init(|| info::number::<u32>(&answer) == Some(1))
+    }
+
+    /// `CL_DEVICE_SVM_CAPABILITIES`. Memory must be allocated for it: what the application has otherwise (its heap, its
+    /// stack), only its own virtual machine reaches.
+    pub(crate) fn svm_capabilities(&self) -> u64 {
+        const OFFERED: u64 =
+            CL_DEVICE_SVM_COARSE_GRAIN_BUFFER | CL_DEVICE_SVM_FINE_GRAIN_BUFFER | CL_DEVICE_SVM_ATOMICS;
+        if !self.shares_memory() {
+            return 0;
+        }
+        self.number::<u64>(CL_DEVICE_SVM_CAPABILITIES).unwrap_or(0) & OFFERED
     }
 
     /// True if the application's functions can be enqueued: `CL_EXEC_NATIVE_KERNEL`.
@@ -198,11 +231,22 @@ impl Object<Device> {
             // "Returns the device reference count. If the device is a root-level device, a reference count of one is
             // returned."
             CL_DEVICE_REFERENCE_COUNT => Info::value(self.parent().map_or(1, |_| self.reference_count())),
-            CL_DEVICE_EXTENSIONS => Info::text(&extensions::device_extensions(&self.text(param)?)),
-            CL_DEVICE_EXTENSIONS_WITH_VERSION => {
-                extensions::device_extensions_with_version(&self.ask(param)?).into()
+            CL_DEVICE_EXTENSIONS => {
+                Info::text(&extensions::device_extensions(&self.text(param)?, self.shares_memory()))
             }
+            CL_DEVICE_EXTENSIONS_WITH_VERSION => {
+                extensions::device_extensions_with_version(&self.ask(param)?, self.shares_memory()).into()
+            }
+            // CL_INVALID_VALUE if param_name is not one of the supported values: those of an extension that is not offered.
+            CL_DEVICE_HOST_MEM_CAPABILITIES_INTEL..=CL_DEVICE_SHARED_SYSTEM_MEM_CAPABILITIES_INTEL
+                if !self.shares_memory() =>
+            {
+                return Err(ClError::INVALID_VALUE);
+            }
+            // What the application has not allocated for it, only its own virtual machine reaches.
+            CL_DEVICE_SHARED_SYSTEM_MEM_CAPABILITIES_INTEL => Info::value(0u64),
             CL_DEVICE_OPENCL_C_FEATURES => extensions::features(&self.ask(param)?).into(),
+            CL_DEVICE_SVM_CAPABILITIES => Info::value(self.svm_capabilities()),
             CL_DEVICE_VERSION => Info::text(&extensions::device_version(&self.text(param)?)),
             CL_DEVICE_NUMERIC_VERSION => {
                 let of_host = self.ask(param)?;
@@ -234,8 +278,6 @@ fn not_offered(param: u32) -> Option<Info> {
         | CL_DEVICE_MAX_SAMPLERS
         | CL_DEVICE_IMAGE_PITCH_ALIGNMENT
         | CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT => Info::value(0u32),
-        // Shared virtual memory: kernels and the guest's processor see different addresses.
-        CL_DEVICE_SVM_CAPABILITIES => Info::value(0u64),
         // Pipes.
         CL_DEVICE_PIPE_SUPPORT => Info::bool(false),
         CL_DEVICE_MAX_PIPE_ARGS | CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS | CL_DEVICE_PIPE_MAX_PACKET_SIZE => {

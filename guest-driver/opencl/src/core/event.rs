@@ -54,10 +54,26 @@ enum Source {
     User(Mutex<i32>, Condvar),
 }
 
-#[derive(Debug)]
 struct Watcher {
     trigger: i32,
-    callback: Callback<EventFn>,
+    action: Action,
+}
+
+/// What a watcher does.
+enum Action {
+    /// Calls the application.
+    Call(Callback<EventFn>),
+    /// Something of this driver's, with the event's status.
+    Run(Work),
+}
+
+/// What this driver does when an event is complete.
+pub(crate) type Work = Box<dyn FnOnce(i32) + Send>;
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Watcher({})", self.trigger)
+    }
 }
 
 impl Kind for Event {
@@ -225,11 +241,13 @@ impl Event {
         self.status()
     }
 
+    /// Makes complete what the application may look for once it knows that the command is.
     fn make_copies(&self) {
         if let Source::Command(completion, copies) = &self.source {
             copies.perform();
             // What is left was written from, or belonged to a mapping that is gone.
             completion.take_staging();
+            self.context.connection().print();
         }
     }
 
@@ -307,7 +325,16 @@ impl Object<Event> {
             // Submitted it is already.
             return callback.call(self.handle(), CL_SUBMITTED);
         }
-        lock(&self.watchers).push(Watcher { trigger, callback });
+        self.watch(Watcher { trigger, action: Action::Call(callback) });
+    }
+
+    /// Runs `work` when the event is complete, perhaps at once.
+    pub(crate) fn when_complete(&self, work: Work) {
+        self.watch(Watcher { trigger: CL_COMPLETE, action: Action::Run(work) });
+    }
+
+    fn watch(&self, watcher: Watcher) {
+        lock(&self.watchers).push(watcher);
         if !self.is_user() && !self.is_signalled() {
             self.context.notifier().watch(self.arc());
         }
@@ -331,8 +358,13 @@ impl Object<Event> {
             lock(&self.watchers).extract_if(.., |watcher| watcher.trigger >= status).collect();
         // A command is submitted, then running, then complete: higher numbers come first.
         watchers.sort_by_key(|watcher| -watcher.trigger);
-        for Watcher { trigger, callback } in watchers {
-            callback.call(self.handle(), if status < 0 { status } else { trigger });
+        for Watcher { trigger, action } in watchers {
+            match action {
+                Action::Call(callback) => {
+                    callback.call(self.handle(), if status < 0 { status } else { trigger });
+                }
+                Action::Run(work) => work(status),
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ enum Because {
     Options,
     /// It adds an entry point, which this driver has.
     EntryPoint,
+    /// It adds entry points for memory that the device shares with the host, where it does.
+    SharedMemory,
     /// It adds properties of queues, which this driver passes on.
     QueueProperties,
 }
@@ -43,6 +45,7 @@ const DEVICE_EXTENSIONS: &[(&str, Because)] = &[
     ("cl_intel_subgroups_char", Because::Language),
     ("cl_intel_subgroups_long", Because::Language),
     ("cl_intel_subgroups_short", Because::Language),
+    ("cl_intel_unified_shared_memory", Because::SharedMemory),
     ("cl_khr_async_work_group_copy_fence", Because::Language),
     ("cl_khr_byte_addressable_store", Because::Language),
     ("cl_khr_create_command_queue", Because::EntryPoint),
@@ -125,8 +128,9 @@ const FEATURES: &[&str] = &[
     "work_group_collective_functions",
 ];
 
-fn is_device_extension(name: &str) -> bool {
-    DEVICE_EXTENSIONS.binary_search_by_key(&name, |(known, _)| known).is_ok()
+fn is_device_extension(name: &str, shares_memory: bool) -> bool {
+    let found = DEVICE_EXTENSIONS.binary_search_by_key(&name, |(known, _)| known);
+    found.is_ok_and(|index| shares_memory || DEVICE_EXTENSIONS[index].1 != Because::SharedMemory)
 }
 
 fn is_feature(name: &str) -> bool {
@@ -134,8 +138,8 @@ fn is_feature(name: &str) -> bool {
 }
 
 /// `CL_DEVICE_EXTENSIONS`, filtered. What is left is as the host has it, spaces and all.
-pub(crate) fn device_extensions(of_host: &str) -> String {
-    let is_left = |word: &&str| word.trim().is_empty() || is_device_extension(word.trim());
+pub(crate) fn device_extensions(of_host: &str, shares_memory: bool) -> String {
+    let is_left = |word: &&str| word.trim().is_empty() || is_device_extension(word.trim(), shares_memory);
     let left: String = of_host.split_inclusive(' ').filter(is_left).collect();
     // Without a space at the end where the last ones are left out.
     if of_host.ends_with(' ') { left } else { left.trim_end().to_owned() }
@@ -167,8 +171,8 @@ fn filter_versions(of_host: &[u8], keep: impl Fn(&str) -> bool) -> Vec<u8> {
 }
 
 /// `CL_DEVICE_EXTENSIONS_WITH_VERSION`, filtered by the same list.
-pub(crate) fn device_extensions_with_version(of_host: &[u8]) -> Vec<u8> {
-    filter_versions(of_host, is_device_extension)
+pub(crate) fn device_extensions_with_version(of_host: &[u8], shares_memory: bool) -> Vec<u8> {
+    filter_versions(of_host, |name| is_device_extension(name, shares_memory))
 }
 
 /// `CL_DEVICE_OPENCL_C_FEATURES`, filtered.
@@ -226,10 +230,19 @@ mod tests {
     fn only_what_works_here_passes() {
         let host =
             "cl_khr_fp64 cl_khr_spir  cl_khr_3d_image_writes cl_khr_command_buffer cl_khr_int64_base_atomics";
-        assert_eq!(device_extensions(host), "cl_khr_fp64  cl_khr_int64_base_atomics");
-        assert_eq!(device_extensions(""), "");
-        assert_eq!(device_extensions("cl_khr_fp64 cl_khr_spir"), "cl_khr_fp64");
-        assert_eq!(device_extensions("cl_khr_fp64  cl_khr_fp16 "), "cl_khr_fp64  cl_khr_fp16 ", "as it is");
+        assert_eq!(device_extensions(host, true), "cl_khr_fp64  cl_khr_int64_base_atomics");
+        assert_eq!(device_extensions("", true), "");
+        assert_eq!(device_extensions("cl_khr_fp64 cl_khr_spir", true), "cl_khr_fp64");
+        assert_eq!(
+            device_extensions("cl_khr_fp64  cl_khr_fp16 ", true),
+            "cl_khr_fp64  cl_khr_fp16 ",
+            "as it is"
+        );
+        let usm = "cl_intel_unified_shared_memory";
+        assert_eq!(
+            (device_extensions(usm, true), device_extensions(usm, false)),
+            (usm.into(), String::new())
+        );
     }
 
     #[test]
@@ -247,10 +260,10 @@ mod tests {
     #[test]
     fn versioned_lists_are_filtered_by_the_same_rule() {
         let entries = ["cl_khr_fp64", "cl_khr_spir", "cl_khr_fp16"].map(|name| NameVersion::new(name, 7));
-        let kept = device_extensions_with_version(entries.as_bytes());
+        let kept = device_extensions_with_version(entries.as_bytes(), true);
         assert_eq!(kept, [entries[0], entries[2]].as_bytes());
         // A host's answer that is cut off loses the part entry.
-        assert_eq!(device_extensions_with_version(&entries.as_bytes()[..100]), entries[0].as_bytes());
+        assert_eq!(device_extensions_with_version(&entries.as_bytes()[..100], true), entries[0].as_bytes());
 
         let entries = ["__opencl_c_images", "__opencl_c_int64"].map(|name| NameVersion::new(name, 7));
         assert_eq!(features(entries.as_bytes()), entries[1].as_bytes());

@@ -7,9 +7,11 @@ use opencl_sys::{
     CL_KERNEL_ATTRIBUTES, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, CL_KERNEL_CONTEXT, CL_KERNEL_FUNCTION_NAME,
     CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM, CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
 };
-use paragpu_protocol::command::{CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgValue};
+use paragpu_protocol::command::{
+    CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
+};
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
 use paragpu_protocol::types::{Create, SlotRef};
 use zerocopy::{FromBytes, IntoBytes};
@@ -27,6 +29,7 @@ use crate::core::program::{KernelShare, Program};
 use crate::core::query::Question;
 use crate::core::queue::{Payload, Queue, Request};
 use crate::core::rect::dim3;
+use crate::core::svm::Place;
 
 /// Room for the description of a kernel at first.
 const FEW_ARGS_BYTES: usize = 4096;
@@ -37,6 +40,7 @@ pub(crate) struct Kernel {
     id: u32,
     name: String,
     kinds: Vec<Option<ArgKind>>,
+    may_print: bool,
     state: Mutex<State>,
     limits: Mutex<HashMap<u32, Limits>>,
     // Last: the kernel is released before the program it belongs to.
@@ -56,6 +60,8 @@ struct State {
 enum Value {
     Bytes(Box<[u8]>),
     Object(Option<Weak<Object<Buffer>>>),
+    /// A pointer into shared memory.
+    Pointer(Weak<Object<Buffer>>, usize),
     Local(usize),
 }
 
@@ -66,6 +72,7 @@ impl Value {
             // Weak references keep the address from being used again, so equal ones are the same buffer.
             (Value::Object(Some(a)), Value::Object(Some(b))) => Weak::ptr_eq(a, b),
             (Value::Object(None), Value::Object(None)) => true,
+            (Value::Pointer(a, at), Value::Pointer(b, other)) => Weak::ptr_eq(a, b) && at == other,
             (Value::Local(a), Value::Local(b)) => a == b,
             _ => false,
         }
@@ -100,11 +107,12 @@ impl Kernel {
     /// `clCreateKernel`: waits for the host, which alone knows the names and the arguments.
     pub(crate) fn new(program: &Object<Program>, name: &str) -> ClResult<Arc<Object<Kernel>>> {
         program.when_built(|| {
-            let (id, args) = create(program.context().connection(), program.id(), name)?;
+            let Created { id, args, may_print } = create(program.context().connection(), program.id(), name)?;
             Ok(Object::new(Kernel {
                 id,
                 name: name.to_owned(),
                 kinds: args.iter().map(|arg| ArgKind::from_wire(arg.kind)).collect(),
+                may_print,
                 state: Mutex::new(State {
                     sizes: args.iter().map(|arg| arg.size.get() as usize).collect(),
                     values: vec![None; args.len()],
@@ -195,6 +203,28 @@ impl Kernel {
         })
     }
 
+    /// Sets an argument to a pointer into shared memory.
+    pub(crate) fn set_pointer(&self, index: u32, place: &Place) -> ClResult<()> {
+        let buffer = &place.allocation.buffer;
+        self.set(index, Value::Pointer(Arc::downgrade(buffer), place.offset), |_| {
+            let body = SetArgSvm {
+                kernel: self.id.into(),
+                index: index.into(),
+                object: buffer.id().into(),
+                reserved: 0.into(),
+                offset: (place.offset as u64).into(),
+            };
+            self.connection().send(&body, &[], &[])
+        })
+    }
+
+    /// Says which shared memory the kernel reaches through pointers in memory.
+    pub(crate) fn set_reachable(&self, places: &[Place]) -> ClResult<()> {
+        let ids: Vec<u8> =
+            places.iter().flat_map(|place| place.allocation.buffer.id().to_le_bytes()).collect();
+        self.connection().send(&SetExecInfo { kernel: self.id.into(), reserved: 0.into() }, &[], &ids)
+    }
+
     /// Sets the size of a local memory argument.
     pub(crate) fn set_local(&self, index: u32, size: usize) -> ClResult<()> {
         self.set(index, Value::Local(size), |_| {
@@ -213,6 +243,14 @@ impl Kernel {
                 Some(Value::Bytes(bytes)) => clone.set_value(index, &bytes)?,
                 Some(Value::Object(Some(buffer))) => clone.set_buffer(index, buffer.upgrade().as_ref())?,
                 Some(Value::Object(None)) => clone.set_buffer(index, None)?,
+                Some(Value::Pointer(buffer, offset)) => {
+                    let place = |buffer: Arc<Object<Buffer>>| {
+                        self.context().allocations().find(buffer.host_memory()?.offset(offset))
+                    };
+                    if let Some(place) = buffer.upgrade().and_then(place) {
+                        clone.set_pointer(index, &place)?;
+                    }
+                }
                 Some(Value::Local(size)) => clone.set_local(index, size)?,
                 None => {}
             }
@@ -262,7 +300,8 @@ impl Kernel {
         request: &Request<'_>,
         range: Range,
     ) -> ClResult<Option<Arc<Object<Event>>>> {
-        let posted = queue.enqueue(request, Payload::None, &[], |enqueue| EnqueueKernel {
+        let payload = if self.may_print { Payload::Elsewhere } else { Payload::None };
+        let posted = queue.enqueue(request, payload, &[], |enqueue| EnqueueKernel {
             enqueue,
             kernel: self.id.into(),
             dims: range.dims.into(),
@@ -270,6 +309,11 @@ impl Kernel {
             global: dim3(range.global),
             local: dim3(range.local.unwrap_or([0; 3])),
         })?;
+        if self.may_print
+            && let Some(completion) = posted.completion
+        {
+            queue.connection().will_print(completion);
+        }
         Ok(posted.event)
     }
 }
@@ -290,8 +334,15 @@ impl Object<Kernel> {
     }
 }
 
-/// Creates a kernel on the host and returns its id and its arguments.
-fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, Vec<ArgInfo>)> {
+/// A kernel as the host has made it.
+struct Created {
+    id: u32,
+    args: Vec<ArgInfo>,
+    may_print: bool,
+}
+
+/// Creates a kernel on the host.
+fn create(connection: &Connection, program: u32, name: &str) -> ClResult<Created> {
     let mut room = FEW_ARGS_BYTES;
     loop {
         let info = connection.staging(room)?;
@@ -310,8 +361,8 @@ fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, V
             info.read(0, &mut bytes);
             parse_info(&bytes).map(Some).ok_or(ClError::OUT_OF_RESOURCES)
         });
-        if let Ok(Some(args)) = described {
-            return Ok((id, args));
+        if let Ok(Some((args, may_print))) = described {
+            return Ok(Created { id, args, may_print });
         }
         connection.release(id);
         described?;
@@ -324,12 +375,12 @@ fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, V
     }
 }
 
-/// The arguments, from the answer to `CreateKernel`.
-fn parse_info(bytes: &[u8]) -> Option<Vec<ArgInfo>> {
+/// The arguments, and whether the kernel may print, from the answer to `CreateKernel`.
+fn parse_info(bytes: &[u8]) -> Option<(Vec<ArgInfo>, bool)> {
     let (info, rest) = KernelInfo::read_from_prefix(bytes).ok()?;
     let count = info.num_args.get().min(MAX_KERNEL_ARGS) as usize;
     let (args, _) = <[ArgInfo]>::ref_from_prefix_with_elems(rest, count).ok()?;
-    Some(args.to_vec())
+    Some((args.to_vec(), info.flags.get() & MAY_PRINT != 0))
 }
 
 impl Drop for Kernel {
@@ -344,10 +395,11 @@ mod tests {
 
     #[test]
     fn kernel_descriptions_that_are_cut_off_are_refused() {
-        let info = KernelInfo { num_args: 2.into(), ..KernelInfo::default() };
+        let info = KernelInfo { num_args: 2.into(), flags: MAY_PRINT.into() };
         let arg = ArgInfo { kind: ArgKind::Value as u8, size: 4.into(), ..ArgInfo::default() };
         let bytes = [info.as_bytes(), arg.as_bytes(), arg.as_bytes()].concat();
-        assert_eq!(parse_info(&bytes).map(|args| args.len()), Some(2));
-        assert_eq!(parse_info(&bytes[..bytes.len() - 1]).map(|args| args.len()), None);
+        let parsed = |bytes| parse_info(bytes).map(|(args, may_print)| (args.len(), may_print));
+        assert_eq!(parsed(&bytes), Some((2, true)));
+        assert_eq!(parsed(&bytes[..bytes.len() - 1]), None);
     }
 }

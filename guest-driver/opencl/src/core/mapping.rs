@@ -79,6 +79,8 @@ pub(crate) fn map(
         })
     };
     let (memory, staging, posted) = match host_memory {
+        // Kernels write to the same bytes.
+        Some(memory) if buffer.shared_bytes().is_some() => (memory, None, nothing(queue, &request)?),
         Some(memory) if must_read => {
             let staging = staging()?;
             let span = staging.span();
@@ -124,7 +126,7 @@ pub(crate) fn unmap(
     let request = Request::new(CL_COMMAND_UNMAP_MEM_OBJECT, wait, wants_event);
     // Where the bytes have not even reached the application's memory, nobody has written there yet.
     let is_unseen = mapping.read.as_ref().is_some_and(|read| read.has_staging());
-    if mapping.flags & WRITES == 0 || is_unseen {
+    if mapping.flags & WRITES == 0 || is_unseen || buffer.shared_bytes().is_some() {
         return Ok(nothing(queue, &request)?.event);
     }
     let staging = match mapping.staging.take() {

@@ -75,7 +75,7 @@ pub(crate) enum Reach {
 pub(crate) enum Payload {
     /// None.
     None,
-    /// None here, but the completion is wanted: somebody else keeps the staging memory.
+    /// None here, but the completion is wanted: somebody else keeps the staging memory, or waits for the end.
     Elsewhere,
     /// The command reads from it.
     Source(Staging),
@@ -151,7 +151,7 @@ impl Queue {
             properties: properties.into(),
         };
         context.connection().send(&body, &[], &[])?;
-        Ok(Object::new(Queue {
+        let queue = Object::new(Queue {
             context: context.arc(),
             device: device.arc(),
             id,
@@ -160,7 +160,9 @@ impl Queue {
             state: Mutex::default(),
             flights: Flights::default(),
             natives: Arc::default(),
-        }))
+        });
+        context.add_queue(&queue);
+        Ok(queue)
     }
 
     /// What the host calls the queue.
@@ -213,6 +215,7 @@ impl Queue {
         let outcome = sent.and_then(|()| connection.wait(&slot).ok());
         self.context.tell_if_lost();
         copies.perform();
+        connection.print();
         outcome.map(|_| ())
     }
 

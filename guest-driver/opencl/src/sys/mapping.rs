@@ -37,6 +37,27 @@ impl Mapping {
         Ok(Mapping { ptr, len })
     }
 
+    /// The same, at this address; `AlreadyExists` if something is mapped there.
+    pub(crate) fn shared_at(
+        file: impl AsFd,
+        offset: u64,
+        len: usize,
+        address: usize,
+    ) -> std::io::Result<Mapping> {
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        let wanted = std::ptr::without_provenance_mut(address);
+        // SAFETY: with MAP_FIXED_NOREPLACE nothing that is mapped is replaced, so no existing reference can point into the
+        // new mapping; a kernel that does not know the flag (before 4.17) chooses a free range.
+        let ptr = unsafe { mmap(wanted, len, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)? };
+        let ptr = NonNull::new(ptr.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let mapping = Mapping { ptr, len };
+        if mapping.ptr.as_ptr().addr() == address {
+            Ok(mapping)
+        } else {
+            Err(std::io::ErrorKind::AlreadyExists.into())
+        }
+    }
+
     /// First byte.
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.ptr
@@ -57,6 +78,8 @@ impl Mapping {
         Some(unsafe { self.ptr.add(range.start) })
     }
 }
+
+impl crate::sys::region::View for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
@@ -158,6 +181,22 @@ mod tests {
         drop(mapping);
         words[1023].store(7, Relaxed);
         assert_eq!(words.iter().map(|word| word.load(Relaxed)).sum::<u32>(), 7);
+    }
+
+    #[test]
+    fn a_second_mapping_shows_the_same_bytes_and_never_replaces_another() {
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 8192).unwrap();
+        let first = Arc::new(Mapping::shared(&file, 0, 8192).unwrap());
+        let free = Mapping::shared(&file, 0, 8192).unwrap();
+        let address = free.ptr().as_ptr().addr();
+        let taken = Mapping::shared_at(&file, 0, 8192, address).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+        drop(free);
+        let second = Arc::new(Mapping::shared_at(&file, 0, 8192, address).unwrap());
+        assert_eq!(second.ptr().as_ptr().addr(), address);
+        Words::<AtomicU32>::new(&first, 4096, 1).unwrap()[0].store(7, Relaxed);
+        assert_eq!(Words::<AtomicU32>::new(&second, 4096, 1).unwrap()[0].load(Relaxed), 7);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::fmt;
 
 use crate::sys::map::Window;
 
+pub use crate::sys::opencl::Keep;
+
 pub use crate::sys::compute::{
     Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
     Query, QueueHints, Rect, StartWatch, Started, Work,
@@ -67,6 +69,15 @@ pub trait Backend: Send + Sync + 'static {
         init: Option<&Window>,
     ) -> Result<Self::Buffer, ClError>;
 
+    /// A buffer whose bytes are those of `memory`. That and `keep` are kept until nothing uses the buffer any more.
+    fn create_shared_buffer(
+        &self,
+        context: &Self::Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<Self::Buffer, ClError>;
+
     /// A part of a buffer.
     fn create_sub_buffer(
         &self,
@@ -123,6 +134,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Waits until what is in a queue is complete.
     fn finish(&self, queue: &Self::Queue) -> Result<(), ClError>;
+
+    /// Makes the driver print what complete kernels of this context have printed, if it does so only when a program
+    /// synchronises with the device. Waits for no command of the guest's.
+    fn settle_print(&self, _context: &Self::Context, _device: &Self::Device) {}
 
     /// Does what the backend's driver leaves undone. True if it wants to be called again soon. Called now and then
     /// by threads that may wait, and after commands have been failed.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use paragpu_protocol::kernel::ArgKind;
 
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
-    Query, QueueHints, Rect, StartWatch, Started, Work,
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, Keep, NdRange, Order, Outcome,
+    Partition, Query, QueueHints, Rect, StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
 
@@ -50,6 +50,7 @@ impl NullDevice {
             local_memory: 32 * 1024,
             max_work_group: 1024,
             max_work_items: [1024, 1024, 64],
+            shares_memory: true,
         };
         HostDevice { handle: self, limits }
     }
@@ -87,16 +88,27 @@ impl Null {
 /// A buffer, or a part of one.
 #[derive(Clone, Debug)]
 pub struct NullBuffer {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    bytes: Arc<Bytes>,
     origin: usize,
     size: usize,
 }
 
-impl NullBuffer {
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Where a buffer's bytes are.
+enum Bytes {
+    Own(Mutex<Vec<u8>>),
+    Shared { window: Window, _keep: Mutex<Keep> },
+}
 
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Bytes::Own(_) => "Own",
+            Bytes::Shared { .. } => "Shared",
+        })
+    }
+}
+
+impl NullBuffer {
     /// Where `size` bytes from `offset` are, if the buffer has them.
     fn range(&self, offset: usize, size: usize) -> Result<std::ops::Range<usize>, ClError> {
         let end = offset.checked_add(size).filter(|end| *end <= self.size).ok_or(ClError::INVALID_VALUE)?;
@@ -105,15 +117,25 @@ impl NullBuffer {
 
     fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), ClError> {
         let range = self.range(offset, to.len())?;
-        to.copy_from_slice(&self.lock()[range]);
+        match &*self.bytes {
+            Bytes::Own(bytes) => to.copy_from_slice(&lock(bytes)[range]),
+            Bytes::Shared { window, .. } => move_bytes(window.read(range.start, to))?,
+        }
         Ok(())
     }
 
     fn write(&self, offset: usize, from: &[u8]) -> Result<(), ClError> {
         let range = self.range(offset, from.len())?;
-        self.lock()[range].copy_from_slice(from);
+        match &*self.bytes {
+            Bytes::Own(bytes) => lock(bytes)[range].copy_from_slice(from),
+            Bytes::Shared { window, .. } => move_bytes(window.write(range.start, from))?,
+        }
         Ok(())
     }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program: its text, and whether it is built.
@@ -192,7 +214,22 @@ impl Backend for Null {
             Some(_) => return Err(ClError::INVALID_VALUE),
             None => vec![0; size],
         };
-        Ok(NullBuffer { bytes: Arc::new(Mutex::new(bytes)), origin: 0, size })
+        Ok(NullBuffer { bytes: Arc::new(Bytes::Own(Mutex::new(bytes))), origin: 0, size })
+    }
+
+    fn create_shared_buffer(
+        &self,
+        (): &(),
+        _flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<NullBuffer, ClError> {
+        let size = memory.len();
+        Ok(NullBuffer {
+            bytes: Arc::new(Bytes::Shared { window: memory, _keep: Mutex::new(keep) }),
+            origin: 0,
+            size,
+        })
     }
 
     fn create_sub_buffer(
@@ -254,7 +291,7 @@ impl Backend for Null {
         let arg = kernel.args.get(index as usize).ok_or(ClError::INVALID_ARG_VALUE)?;
         match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(_))
-            | (ArgKind::Buffer, ArgValue::Buffer(_))
+            | (ArgKind::Buffer, ArgValue::Buffer(_) | ArgValue::Pointer(_))
             | (ArgKind::Local, ArgValue::Local(_)) => Ok(()),
             _ => Err(ClError::INVALID_ARG_VALUE),
         }
@@ -350,12 +387,14 @@ fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
     match work {
         Work::Launch { range: NdRange { .. }, .. } | Work::Marker | Work::Barrier => Ok(()),
         Work::Read { buffer, offset, to } => {
-            let range = buffer.range(offset, to.len())?;
-            move_bytes(to.write(0, &buffer.lock()[range]))
+            let mut bytes = vec![0; buffer.range(offset, to.len())?.len()];
+            buffer.read(offset, &mut bytes)?;
+            move_bytes(to.write(0, &bytes))
         }
         Work::Write { buffer, offset, from } => {
-            let range = buffer.range(offset, from.len())?;
-            move_bytes(from.read(0, &mut buffer.lock()[range]))
+            let mut bytes = vec![0; buffer.range(offset, from.len())?.len()];
+            move_bytes(from.read(0, &mut bytes))?;
+            buffer.write(offset, &bytes)
         }
         Work::Copy { from, to, offsets, size } => {
             let mut bytes = vec![0; from.range(offsets.0, size)?.len()];
@@ -364,10 +403,8 @@ fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
         }
         Work::Fill { buffer, pattern, offset, size } => {
             let range = buffer.range(offset, size)?;
-            for chunk in buffer.lock()[range].chunks_mut(pattern.len().max(1)) {
-                chunk.copy_from_slice(&pattern[..chunk.len()]);
-            }
-            Ok(())
+            let bytes: Vec<u8> = pattern.iter().copied().cycle().take(range.len()).collect();
+            buffer.write(offset, &bytes)
         }
         Work::ReadRect { buffer, rect, extent, to } => {
             rows(rect, extent, buffer.size, |at, packed, width| {

@@ -3,8 +3,8 @@
 use std::ffi::CStr;
 
 use super::{
-    Arg, ArgValue, Backend, ClError, HostDevice, NdRange, Order, Partition, Query, QueueHints, StartWatch,
-    Started, Work,
+    Arg, ArgValue, Backend, ClError, HostDevice, Keep, NdRange, Order, Partition, Query, QueueHints,
+    StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
 use crate::sys::opencl::{
@@ -17,6 +17,8 @@ const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
 
+/// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
+const POCL_PLATFORM: &str = "Portable Computing Language";
 /// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with a buffer is the guest's
 /// driver's affair, which must itself reach every buffer: for native kernels, and for whatever moves a buffer.
 const KERNEL_ACCESS: u64 = 0b111;
@@ -61,6 +63,8 @@ pub enum NoDevice {
 pub struct OpenCl {
     platform: Platform,
     devices: Vec<HostDevice<Device>>,
+    /// Kernels print while they run, not when a program synchronises with the device.
+    prints_at_once: bool,
 }
 
 struct Candidate {
@@ -97,12 +101,13 @@ impl OpenCl {
             None => candidates.iter().position(Candidate::has_accelerator).unwrap_or(0),
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
+        let prints_at_once = name == POCL_PLATFORM;
         let devices = devices
             .into_iter()
             .map(Device::with_limits)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices })
+        Ok(OpenCl { platform, devices, prints_at_once })
     }
 }
 
@@ -173,6 +178,16 @@ impl Backend for OpenCl {
         }
     }
 
+    fn create_shared_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::over(context, flags, memory, keep)
+    }
+
     fn create_sub_buffer(
         &self,
         parent: &Buffer,
@@ -230,6 +245,21 @@ impl Backend for OpenCl {
 
     fn finish(&self, queue: &Queue) -> Result<(), ClError> {
         queue.finish()
+    }
+
+    fn settle_print(&self, context: &Context, device: &Device) {
+        if self.prints_at_once {
+            return;
+        }
+        // A queue of its own, because the guest's may wait for the guest.
+        let settled = self.create_queue(context, device, 0, QueueHints::default()).and_then(|queue| {
+            let order = Order { wait: &[], event: false, profile: false, done: None };
+            opencl::enqueue(&queue, Work::Marker, order)?;
+            queue.finish()
+        });
+        if let Err(error) = settled {
+            log::debug!("making the driver print: {error}");
+        }
     }
 
     fn tend(&self) -> bool {

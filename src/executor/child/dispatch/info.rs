@@ -40,6 +40,11 @@ impl<B: Backend> Context<B> {
                 handle(&device.host)
                     .and_then(|device| self.backend.query(Query::Device(&device.handle), param))
             }
+            Some(InfoKind::Memory) => {
+                let device = self.objects.device(index)?;
+                let shares = handle(&device.host).map(|device| device.limits.shares_memory);
+                shares.map(|shares| u32::from(shares).to_le_bytes().to_vec())
+            }
             Some(InfoKind::DeviceTimers) => {
                 let device = self.objects.device(index)?;
                 handle(&device.host)

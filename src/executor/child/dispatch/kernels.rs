@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use paragpu_protocol::command::{CreateKernel, SetArgLocal, SetArgObject, SetArgValue};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
-use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use zerocopy::IntoBytes;
 
 use super::super::backend::{Arg, ArgValue, Backend, Outcome};
@@ -27,9 +27,11 @@ impl<B: Backend> Context<B> {
         program.idle()?;
         let common = self.objects.admit(id)?;
         let host = handle(&program.host).and_then(|program| self.backend.create_kernel(program, &name));
+        let may_print = program.prints.load(Ordering::Relaxed);
+        self.may_print |= may_print;
         let args = host.as_ref().map_or(Vec::new(), |kernel| self.backend.args(kernel).to_vec());
         let outcome = host.as_ref().map_or_else(|error| Outcome::failed(*error), |_| Outcome::SUCCESS);
-        let answer = if host.is_ok() { describe(&args) } else { Vec::new() };
+        let answer = if host.is_ok() { describe(&args, may_print) } else { Vec::new() };
         if let Some(info) = info {
             let fits = answer.len().min(info.len());
             let whole = info.write(0, &answer[..fits]);
@@ -40,9 +42,10 @@ impl<B: Backend> Context<B> {
             program: program.common.serial,
             name: tail.data.to_vec(),
             args: vec![ArgRecord::Unset; args.len()],
+            reaches: Vec::new(),
         };
-        let state = KernelState { record, buffers: HashMap::new(), host };
-        let object = KernelObject { common, program, args, state: state.into() };
+        let state = KernelState { record, buffers: HashMap::new(), reaches: Vec::new(), host };
+        let object = KernelObject { common, program, args, may_print, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);
         Ok(())
@@ -143,13 +146,14 @@ enum Posted<B: Backend> {
     Local(usize),
 }
 
-fn argument(args: &[Arg], index: u32, kind: ArgKind) -> Result<Arg, Fault> {
+pub(super) fn argument(args: &[Arg], index: u32, kind: ArgKind) -> Result<Arg, Fault> {
     args.get(index as usize).copied().filter(|arg| arg.kind == kind).ok_or(Fault::BadValue)
 }
 
 /// The answer to `CreateKernel`.
-fn describe(args: &[Arg]) -> Vec<u8> {
-    let info = KernelInfo { num_args: (args.len() as u32).into(), ..KernelInfo::default() };
+fn describe(args: &[Arg], may_print: bool) -> Vec<u8> {
+    let flags = if may_print { MAY_PRINT } else { 0 };
+    let info = KernelInfo { num_args: (args.len() as u32).into(), flags: flags.into() };
     let mut answer = info.as_bytes().to_vec();
     for arg in args {
         let info = ArgInfo { kind: arg.kind as u8, size: arg.size.into(), ..ArgInfo::default() };

@@ -1,5 +1,7 @@
 //! Kernel launches, and the commands that only keep order.
 
+use std::sync::Arc;
+
 use paragpu_protocol::command::{Barrier, EnqueueKernel, Finish, Marker, Opcode};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
@@ -16,12 +18,18 @@ impl<B: Backend> Context<B> {
     pub(crate) fn enqueue_kernel(&mut self, body: &EnqueueKernel, tail: Tail<'_>) -> Result<(), Fault> {
         let kernel = self.objects.kernel(body.kernel.get())?;
         let range = nd_range(body)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
         let context = kernel.program.context.clone();
         let state = kernel.state();
+        plan.keep = state.shared();
+        // Pointers in memory lead anywhere.
+        plan.may_reach = Arc::strong_count(&self.shared) > 1;
         let device = plan.queue.device.clone();
         let work = handle(&device.host).and_then(|device| ready(&kernel, &state, &range, &device.limits));
         let work = work.map(|kernel| Work::Launch { kernel, range });
+        if kernel.may_print && work.is_ok() {
+            plan.launch = Some(self.printing_launch(&plan.queue));
+        }
         if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
             self.usage.kernels += 1;
         }
@@ -111,7 +119,7 @@ pub(super) fn ready<'k, B: Backend>(
         match arg {
             ArgRecord::Unset => return Err(ClError::INVALID_KERNEL_ARGS),
             ArgRecord::Local(bytes) => local_memory = local_memory.saturating_add(*bytes),
-            ArgRecord::Value(_) | ArgRecord::Buffer(_) => {}
+            ArgRecord::Value(_) | ArgRecord::Buffer(_) | ArgRecord::Pointer(..) => {}
         }
     }
     if local_memory > limits.local_memory {

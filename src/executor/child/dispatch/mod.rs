@@ -9,7 +9,9 @@ mod info;
 mod kernels;
 mod launches;
 mod objects;
+mod print;
 mod programs;
+mod shared;
 mod submit;
 mod transfers;
 

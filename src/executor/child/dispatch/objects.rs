@@ -30,7 +30,7 @@ const KERNEL_ACCESS: u64 = 0b111;
 /// `CL_MEM_HOST_WRITE_ONLY`, `HOST_READ_ONLY`, `HOST_NO_ACCESS`, of which at most one.
 const HOST_ACCESS: u64 = 0b111 << 7;
 
-fn check_flags(flags: u64) -> Result<(), Fault> {
+pub(super) fn check_flags(flags: u64) -> Result<(), Fault> {
     let one_at_most = |bits: u64| bits.count_ones() <= 1;
     let fine = flags & !(KERNEL_ACCESS | HOST_ACCESS) == 0
         && one_at_most(flags & KERNEL_ACCESS)
@@ -107,11 +107,9 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let devices = context.devices.iter().filter_map(|device| device.host.as_ref().ok());
-        let most = devices.map(|device| device.limits.max_alloc).max().unwrap_or(0);
         let host = match &context.host {
             Err(error) => Err(*error),
-            Ok(_) if bytes == 0 || bytes as u64 > most => Err(ClError::INVALID_BUFFER_SIZE),
+            Ok(_) if bytes == 0 || bytes as u64 > context.max_alloc() => Err(ClError::INVALID_BUFFER_SIZE),
             Ok(context) => self.backend.create_buffer(context, flags, bytes, init.as_ref()),
         };
         if host.is_ok() && init.is_some() {
@@ -120,9 +118,16 @@ impl<B: Backend> Context<B> {
         let outcome = creation(&host);
         let object = BufferObject {
             common,
-            record: BufferRecord { context: context.common.serial, flags, size: bytes as u64, parent: None },
+            record: BufferRecord {
+                context: context.common.serial,
+                flags,
+                size: bytes as u64,
+                parent: None,
+                shared: None,
+            },
             context,
             parent: None,
+            shared: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
@@ -150,9 +155,11 @@ impl<B: Backend> Context<B> {
                 flags,
                 size: bytes as u64,
                 parent: Some((parent.common.serial, origin as u64)),
+                shared: None,
             },
             context: parent.context.clone(),
             parent: Some(parent),
+            shared: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));

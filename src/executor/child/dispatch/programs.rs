@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use paragpu_protocol::command::{BuildProgram, CreateProgram};
 use paragpu_protocol::fault::Fault;
@@ -12,6 +12,7 @@ use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_SOURCE_BYTES};
 use super::super::backend::{Backend, ClError, HostBytes, Outcome};
 use super::super::context::Context;
 use super::super::objects::{Object, ProgramObject, creation, handles, names};
+use super::super::print;
 use super::super::record::BuildRecord;
 use super::require;
 
@@ -46,6 +47,7 @@ impl<B: Backend> Context<B> {
         let object = ProgramObject {
             common,
             context,
+            prints: AtomicBool::new(print::may_print(&source)),
             source,
             _room: room,
             build: None.into(),
@@ -77,6 +79,9 @@ impl<B: Backend> Context<B> {
         if program.kernels.load(Ordering::Relaxed) != 0 {
             reply.status(Err(ClError::INVALID_OPERATION));
             return Ok(());
+        }
+        if print::may_print(options) {
+            program.prints.store(true, Ordering::Relaxed);
         }
         let named = if devices.is_empty() { &program.context.devices } else { &devices };
         *program.build() =
