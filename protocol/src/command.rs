@@ -191,8 +191,9 @@ commands! {
         create: Create,
         /// [Reference](crate::device) to the device.
         device: U32,
-        /// Reserved, zero.
-        reserved: U32,
+        /// `CL_QUEUE_PRIORITY_KHR` in bits 0 to 7 and `CL_QUEUE_THROTTLE_KHR` in bits 8 to 15, each 0 if it is not said,
+        /// or 1 for high, 2 for medium, 4 for low.
+        hints: U32,
         /// `cl_command_queue_properties`.
         properties: U64,
     }
@@ -307,6 +308,16 @@ commands! {
         /// Reserved, zero.
         reserved: U32,
         /// Completed with the outcome.
+        reply: SlotRef,
+    }
+
+    /// Completes the slot when the event's command has started to run, or is over. Not for user events.
+    WatchEvent = 0x001e, wait: false, data: 0, {
+        /// Id of the event.
+        event: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed with success, whatever becomes of the command.
         reply: SlotRef,
     }
 

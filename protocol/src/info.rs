@@ -29,6 +29,10 @@ pub enum InfoKind {
     /// `clGetDeviceAndHostTimer`, by reference to the device; the parameter is 0. The answer is the device's time and
     /// the host's at that moment, a `u64` each.
     DeviceTimers = 10,
+    /// `clGetKernelSuggestedLocalWorkSizeKHR`, by the id of the queue; the parameter is the number of dimensions, and the
+    /// data are the global offset and the global size, as [`EnqueueKernel`](crate::command::EnqueueKernel) has them. The
+    /// answer is three `u64`.
+    SuggestedLocalSize = 11,
     /// How a device's memory relates to the host's, by device index: see [`svm`](crate::svm).
     Memory = 14,
 }
@@ -38,7 +42,7 @@ pub const DEVICE_COUNT: u32 = 0;
 
 impl InfoKind {
     /// Every kind.
-    pub const ALL: [InfoKind; 11] = [
+    pub const ALL: [InfoKind; 12] = [
         InfoKind::Platform,
         InfoKind::Device,
         InfoKind::Program,
@@ -50,6 +54,7 @@ impl InfoKind {
         InfoKind::Image,
         InfoKind::Memory,
         InfoKind::DeviceTimers,
+        InfoKind::SuggestedLocalSize,
     ];
 
     /// The kind with this number.
@@ -101,6 +106,7 @@ impl InfoKind {
             // CL_MEM_SIZE.
             InfoKind::Image => param == 0x1102,
             InfoKind::DeviceTimers => param == 0,
+            InfoKind::SuggestedLocalSize => matches!(param, 1..=3),
             InfoKind::Memory => param == crate::svm::MEMORY_MODEL,
         }
     }

@@ -98,6 +98,19 @@ impl Outcome {
 /// May be called on a driver's thread, so it must not call OpenCL nor wait.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
+/// Called at most once, when a command has started to run. May be called on a driver's thread, so it must not call OpenCL
+/// nor wait.
+pub type Started = Box<dyn FnOnce() + Send>;
+
+/// Waits for a command to start for as long as it lives.
+pub struct StartWatch(pub Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for StartWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StartWatch")
+    }
+}
+
 /// Host memory that a device reads from.
 #[derive(Debug)]
 pub enum HostBytes {
@@ -398,6 +411,15 @@ pub enum Partition {
     ByCounts(Vec<u32>),
     /// By what they share: one of `CL_DEVICE_AFFINITY_DOMAIN_…`.
     ByAffinityDomain(u32),
+}
+
+/// How urgent a queue's commands are, each 0 if it is not said, or 1 for high, 2 for medium, 4 for low.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueHints {
+    /// `CL_QUEUE_PRIORITY_KHR`
+    pub priority: u8,
+    /// `CL_QUEUE_THROTTLE_KHR`
+    pub throttle: u8,
 }
 
 #[cfg(test)]

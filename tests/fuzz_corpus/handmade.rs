@@ -9,7 +9,7 @@ use paragpu_protocol::command::{
     CreateSampler, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent, EnqueueKernel,
     FillBuffer, FillImage, Finish, GetImageFormats, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect,
     ReadImage, ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue,
-    SetExecInfo, SetUserEvent, WriteBuffer, WriteBufferRect, WriteImage,
+    SetExecInfo, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect, WriteImage,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
@@ -176,6 +176,7 @@ fn every_command() -> Vec<u8> {
         ..CopyBufferRect::default()
     };
     frames.add(&copy, &[], &[]);
+    frames.add(&WatchEvent { event: 18.into(), reserved: 0.into(), reply: slot(23) }, &[], &[]);
     frames.add(&SetUserEvent { event: USER_EVENT.into(), status: 0.into() }, &[], &[]);
     frames.add(&Marker { enqueue: enqueue(19) }, &[], &[]);
     frames.add(&Barrier { enqueue: enqueue(20) }, &[18, 19], &[]);

@@ -123,6 +123,7 @@ impl<B: Backend> Context<B> {
             Command::CreateKernel(body, tail) => self.create_kernel(body, tail),
             Command::CreateUserEvent(body, _) => self.create_user_event(body),
             Command::SetUserEvent(body, _) => self.set_user_event(body),
+            Command::WatchEvent(body, _) => self.watch_event(body),
             Command::Release(body, _) => self.release(body),
             Command::CreateImage(body, _) => self.create_image(body),
             Command::CreateSampler(body, _) => self.create_sampler(body),

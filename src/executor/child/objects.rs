@@ -9,8 +9,8 @@ use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
-use super::backend::{Arg, Backend, ClError, HostDevice, ImageLayout, Outcome};
-use super::completion::Reply;
+use super::backend::{Arg, Backend, ClError, HostDevice, ImageLayout, Outcome, StartWatch};
+use super::completion::{Completion, Reply};
 use super::record::{
     ArgRecord, BufferRecord, BuildRecord, ContextRecord, DeviceRecord, EventRecord, ImageRecord,
     KernelRecord, ObjectRecord, ProgramRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
@@ -254,6 +254,15 @@ pub(crate) struct EventState {
     profile: OnceLock<[u64; 4]>,
     /// Open user events that the command waits for, as of when it was enqueued.
     pub(crate) gates: Gates,
+    start: Mutex<Start>,
+}
+
+/// Whether a command has started, and who wants to know.
+#[derive(Debug, Default)]
+struct Start {
+    has_started: bool,
+    watch: Option<StartWatch>,
+    waiting: Vec<Completion>,
 }
 
 /// Open user events that hold back a command.
@@ -266,6 +275,7 @@ impl EventState {
             status: AtomicI32::new(QUEUED),
             profile: OnceLock::new(),
             gates: Vec::new(),
+            start: Mutex::default(),
         }
     }
 
@@ -291,6 +301,39 @@ impl EventState {
             let _ = self.profile.set(profile);
         }
         self.status.store(outcome.status, Ordering::Release);
+        self.start();
+    }
+
+    /// Tells those who wait for it that the command has started.
+    pub(crate) fn start(&self) {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        start.has_started = true;
+        let (watch, waiting) = (start.watch.take(), std::mem::take(&mut start.waiting));
+        // Outside of the lock: both call elsewhere.
+        drop(start);
+        drop(watch);
+        waiting.into_iter().for_each(|waiting| waiting.complete(Outcome::SUCCESS));
+    }
+
+    /// Adds one who waits for the command to start. True if nobody waited before.
+    pub(crate) fn await_start(&self, waiting: Completion) -> bool {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        if start.has_started {
+            drop(start);
+            waiting.complete(Outcome::SUCCESS);
+            return false;
+        }
+        let is_first = start.waiting.is_empty() && start.watch.is_none();
+        start.waiting.push(waiting);
+        is_first
+    }
+
+    /// Keeps what was set up for that.
+    pub(crate) fn keep_watch(&self, watch: StartWatch) {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = if start.has_started { Some(watch) } else { start.watch.replace(watch) };
+        drop(start);
+        drop(unused);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::backend::Partition;
+use super::backend::{Partition, QueueHints};
 
 /// What an object is called for its whole life. Ids are the guest's and may be used again after a release;
 /// serials are never used twice in a context.
@@ -81,6 +81,8 @@ pub struct QueueRecord {
     pub device: DeviceRecord,
     /// `cl_command_queue_properties`.
     pub properties: u64,
+    /// What it says of its urgency.
+    pub hints: QueueHints,
     /// First error that no event or slot has reported, until the next Finish.
     pub deferred: Option<i32>,
 }

@@ -7,7 +7,7 @@ use paragpu_protocol::command::{
     Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateImage, CreateKernel,
     CreateProgram, CreateQueue, CreateSampler, CreateSubBuffer, CreateSubDevices, CreateUserEvent,
     EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, ReadBuffer, ReadBufferRect, Release, SetArgLocal,
-    SetArgObject, SetArgValue, SetUserEvent, WriteBuffer, WriteBufferRect,
+    SetArgObject, SetArgValue, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
@@ -384,7 +384,10 @@ fn values_that_no_driver_of_ours_sends_are_faults() {
     let queue = CreateQueue { create: create(99, CONTEXT), ..CreateQueue::default() };
     assert_eq!(fault(&CreateQueue { properties: 4.into(), ..queue }, &[], &[]), bad);
     assert_eq!(fault(&CreateQueue { device: 1.into(), ..queue }, &[], &[]), bad);
-    assert_eq!(fault(&CreateQueue { reserved: 1.into(), ..queue }, &[], &[]), Some(Fault::Reserved));
+    for hints in [0x0003, 0x0301, 0x0008, 0x0001_0000] {
+        assert_eq!(fault(&CreateQueue { hints: U32::new(hints), ..queue }, &[], &[]), bad, "{hints:#x}");
+    }
+    assert_eq!(fault(&CreateQueue { hints: 0x0401.into(), ..queue }, &[], &[]), None);
     for devices in [&[][..], &[9, 0, 0, 0], &[0, 0, 0, 0, 0, 0, 0, 0], &[0, 0, 0]] {
         assert_eq!(fault(&CreateContext { create: create(99, 0) }, &[], devices), bad, "{devices:?}");
     }
@@ -605,6 +608,29 @@ fn a_creation_that_failed_poisons_what_uses_it() {
 }
 
 #[test]
+fn who_waits_for_a_start_hears_of_it_once_and_also_of_an_end() {
+    let mut rig = Rig::new();
+    let watch =
+        |rig: &Rig, event: u32| WatchEvent { event: event.into(), reserved: U32::ZERO, reply: rig.slot() };
+    let marker = Marker { enqueue: Enqueue { event: 30.into(), ..silent() } };
+    rig.run(&marker, &[], &[]).unwrap();
+    let body = watch(&rig, 30);
+    rig.run(&body, &[], &[]).unwrap();
+    assert_eq!(rig.status(body.reply), 0);
+    // A launch that failed has ended without a start.
+    rig.run(&launch(Enqueue { event: 31.into(), ..silent() }), &[], &[]).unwrap();
+    let body = watch(&rig, 31);
+    rig.run(&body, &[], &[]).unwrap();
+    assert_eq!(rig.status(body.reply), 0);
+    let nobody = WatchEvent { reply: SlotRef::NONE, ..body };
+    assert_eq!(rig.run(&nobody, &[], &[]), Ok(()));
+    assert_eq!(fault(&watch(&rig, EVENT), &[], &[]), Some(Fault::BadValue), "a user event does not run");
+    assert_eq!(fault(&watch(&rig, KERNEL), &[], &[]), Some(Fault::UnknownObject));
+    let reserved = WatchEvent { reserved: 1.into(), ..watch(&rig, 30) };
+    assert_eq!(fault(&reserved, &[], &[]), Some(Fault::Reserved));
+}
+
+#[test]
 fn finish_reports_what_nothing_else_did_once() {
     let mut rig = Rig::new();
     rig.run(&launch(silent()), &[], &[]).unwrap();
@@ -642,6 +668,36 @@ fn launches_are_checked_against_the_device() {
         }),
         -63
     );
+}
+
+#[test]
+fn a_local_size_is_suggested_for_what_could_be_launched() {
+    let mut rig = Rig::new();
+    let ask = |rig: &mut Rig, dims: u32, global: [u64; 3]| {
+        let body = GetInfo {
+            kind: (InfoKind::SuggestedLocalSize as u32).into(),
+            object: KERNEL.into(),
+            param: dims.into(),
+            index: QUEUE.into(),
+            dst: span(24),
+            reply: rig.slot(),
+        };
+        let data = [[0; 3], global].concat();
+        let data: Vec<u8> = data.into_iter().flat_map(u64::to_le_bytes).collect();
+        rig.run(&body, &[], &data).map(|()| rig.status(body.reply))
+    };
+    assert_eq!(ask(&mut rig, 2, [64, 4, 1]), Ok(-52), "arguments are not set");
+    rig.set_all_args();
+    rig.context.objects.kernel(KERNEL).unwrap().state().record.args[4] = ArgRecord::Value(Vec::new());
+    assert_eq!(ask(&mut rig, 2, [64, 4, 1]), Ok(0));
+    let mut answer = [0; 24];
+    assert!(rig.memory.read(32768, &mut answer));
+    assert_eq!(
+        answer.as_chunks().0.iter().map(|size| u64::from_le_bytes(*size)).collect::<Vec<_>>(),
+        [8, 4, 1]
+    );
+    assert_eq!(ask(&mut rig, 4, [64, 4, 1]), Ok(-30));
+    assert_eq!(ask(&mut rig, 1, [64, 4, 1]), Err(Fault::BadValue));
 }
 
 #[test]

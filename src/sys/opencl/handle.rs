@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use cl3::command_queue::CL_QUEUE_PROPERTIES;
 use cl3::context::CL_CONTEXT_PLATFORM;
 use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
 use cl3::kernel::CL_KERNEL_EXEC_INFO_SVM_PTRS;
@@ -19,8 +20,13 @@ use super::enqueue::failing;
 use super::image::Image;
 use super::query::{Device, Platform, kernel_args};
 use super::{checked, cl};
-use crate::sys::compute::{Arg, ArgValue, ClError};
+use crate::sys::compute::{Arg, ArgValue, ClError, QueueHints};
 use crate::sys::map::{Mapping, Window};
+
+/// `CL_QUEUE_PRIORITY_KHR`
+const QUEUE_PRIORITY: u64 = 0x1096;
+/// `CL_QUEUE_THROTTLE_KHR`
+const QUEUE_THROTTLE: u64 = 0x1097;
 
 /// A kind of OpenCL object.
 pub trait Kind {
@@ -129,6 +135,32 @@ impl Queue {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
         let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
+        Queue::created(raw, status)
+    }
+
+    /// A queue with hints, which not every device takes.
+    pub fn with_hints(
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        // Loaders call through the driver's table without looking, and older tables end before this entry.
+        if device.version() < (2, 0) {
+            return Err(ClError::INVALID_OPERATION);
+        }
+        let mut list = vec![u64::from(CL_QUEUE_PROPERTIES), properties];
+        for (name, value) in [(QUEUE_PRIORITY, hints.priority), (QUEUE_THROTTLE, hints.throttle)] {
+            if value != 0 {
+                list.extend([name, value.into()]);
+            }
+        }
+        list.push(0);
+        let mut status = 0;
+        // SAFETY: live handles, and a list that ends with 0 and lives during the call.
+        let raw = unsafe {
+            cl!(clCreateCommandQueueWithProperties(context.raw(), device.raw(), list.as_ptr(), &mut status))
+        };
         Queue::created(raw, status)
     }
 

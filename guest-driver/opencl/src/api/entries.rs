@@ -171,6 +171,10 @@ entries! {
         global_work_size: *const usize, local_work_size: *const usize,
     ) => kernel::enqueue_nd_range;
     enqueue clEnqueueTask(queue: Handle, kernel: Handle) => kernel::enqueue_task;
+    status clGetKernelSuggestedLocalWorkSizeKHR(
+        queue: Handle, kernel: Handle, work_dim: cl_uint, global_work_offset: *const usize,
+        global_work_size: *const usize, suggested_local_work_size: *mut usize,
+    ) => kernel::suggested_local_size;
 
     create clCreateUserEvent(context: Handle) => event::create_user;
     status clSetUserEventStatus(event: Handle, execution_status: cl_int) => event::set_user_status;

@@ -300,6 +300,35 @@ pub(super) fn enqueue_nd_range(
     Ok(())
 }
 
+/// `clGetKernelSuggestedLocalWorkSizeKHR` of `cl_khr_suggested_local_work_size`.
+pub(super) fn suggested_local_size(
+    queue: Handle<Queue>,
+    kernel: Handle<Kernel>,
+    work_dim: u32,
+    global_work_offset: In<usize>,
+    global_work_size: In<usize>,
+    suggested_local_work_size: Out<usize>,
+) -> ClResult<()> {
+    let (queue, kernel) = (queue.get()?, kernel.get()?);
+    check_launch(queue, kernel)?;
+    // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
+    refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
+    // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in global_work_size are 0.
+    let global = sizes(global_work_size, work_dim, 1).unwrap_or_default();
+    refuse_if(global.contains(&0), ClError::INVALID_GLOBAL_WORK_SIZE)?;
+    let offset = sizes(global_work_offset, work_dim, 0).unwrap_or_default();
+    // CL_INVALID_GLOBAL_OFFSET if the value specified in global_work_size plus the corresponding value in
+    // global_work_offset for dimension exceeds the maximum value representable by size_t on the device.
+    let overflows = (0..3).any(|dim| global[dim].checked_add(offset[dim]).is_none());
+    refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
+    // CL_INVALID_VALUE if suggested_local_work_size is NULL.
+    refuse_if(suggested_local_work_size.is_null(), ClError::INVALID_VALUE)?;
+    let range = Range { dims: work_dim, offset, global, local: None };
+    let suggested = kernel.suggested_local_size(queue, &range)?;
+    suggested_local_work_size.fill(&suggested[..work_dim as usize]);
+    Ok(())
+}
+
 /// `clEnqueueTask`: one work-item.
 pub(super) fn enqueue_task(queue: Handle<Queue>, kernel: Handle<Kernel>, events: EventArgs) -> ClResult<()> {
     let (queue, kernel) = (queue.get()?, kernel.get()?);

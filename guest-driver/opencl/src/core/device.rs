@@ -30,7 +30,7 @@ use opencl_sys::{
 };
 use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::image::{ImageShape, ImageType};
-use paragpu_protocol::info::InfoKind;
+use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::svm::{MEMORY_MODEL, MemoryModel};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
@@ -161,6 +161,14 @@ impl Device {
     pub(crate) fn allows_empty_range(&self) -> bool {
         let of_host = self.number::<u32>(CL_DEVICE_NUMERIC_VERSION).unwrap_or(0);
         extensions::numeric_version(of_host) >= extensions::version(2, 1)
+    }
+
+    /// True if the application is told of this extension, by the device or by the platform.
+    pub(crate) fn has_extension(&self, name: &str) -> bool {
+        let of_device = self.text(CL_DEVICE_EXTENSIONS).unwrap_or_default();
+        let of_device = extensions::device_extensions(&of_device, self.shares_memory());
+        let lists = [of_device, platform::extensions()];
+        lists.iter().any(|list| list.split_ascii_whitespace().any(|known| known == name))
     }
 
     /// `CL_DEVICE_IMAGE_SUPPORT`.
@@ -310,6 +318,8 @@ impl Object<Device> {
                 let of_host = self.ask(param)?;
                 Info::value(extensions::numeric_version(info::number(&of_host).unwrap_or(0)))
             }
+            // CL_INVALID_VALUE if param_name is not one of the supported values. This one the protocol means otherwise.
+            DEVICE_COUNT => return Err(ClError::INVALID_VALUE),
             _ => self.ask(param)?.into(),
         })
     }

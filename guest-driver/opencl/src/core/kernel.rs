@@ -14,7 +14,7 @@ use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
 use paragpu_protocol::types::{Create, SlotRef};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::boundary::object::{Kind, Object};
 use crate::core::buffer::Buffer;
@@ -319,6 +319,21 @@ impl Kernel {
         Question { kind, object: self.id, param, index }.ask_with(self.connection(), input)
     }
 
+    /// `clGetKernelSuggestedLocalWorkSizeKHR`, for a range that has been checked.
+    pub(crate) fn suggested_local_size(&self, queue: &Object<Queue>, range: &Range) -> ClResult<[usize; 3]> {
+        let question = Question {
+            kind: InfoKind::SuggestedLocalSize,
+            object: self.id,
+            param: range.dims,
+            index: queue.id(),
+        };
+        let input = [dim3(range.offset), dim3(range.global)];
+        let answer = question.ask_with(self.connection(), input.as_bytes())?;
+        info::number::<[u64; 3]>(&answer)
+            .map(|sizes| sizes.map(|size| size as usize))
+            .ok_or(ClError::OUT_OF_RESOURCES)
+    }
+
     /// Posts a launch whose range has been checked.
     pub(crate) fn enqueue(
         &self,
@@ -418,7 +433,6 @@ impl Drop for Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::IntoBytes;
 
     #[test]
     fn kernel_descriptions_that_are_cut_off_are_refused() {

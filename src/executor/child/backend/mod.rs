@@ -16,7 +16,7 @@ pub use paragpu_protocol::svm::MemoryModel;
 
 pub use crate::sys::compute::{
     Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
-    Query, Rect, Work,
+    Query, QueueHints, Rect, StartWatch, Started, Work,
 };
 pub use crate::sys::image::{Area, ImageBase, ImageLayout, ImageLimits, ImageSpec, ImageWork, SamplerSpec};
 
@@ -68,12 +68,13 @@ pub trait Backend: Send + Sync + 'static {
     /// A context on devices.
     fn create_context(&self, devices: &[&Self::Device]) -> Result<Self::Context, ClError>;
 
-    /// A queue with these `cl_command_queue_properties`.
+    /// A queue with these `cl_command_queue_properties`, and with the hints if the device takes them.
     fn create_queue(
         &self,
         context: &Self::Context,
         device: &Self::Device,
         properties: u64,
+        hints: QueueHints,
     ) -> Result<Self::Queue, ClError>;
 
     /// A buffer of zeroes, or of the bytes of `init`, which is as long.
@@ -177,6 +178,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends a user event.
     fn set_user_event(&self, event: &Self::Event, status: i32) -> Result<(), ClError>;
 
+    /// Calls `started` when the event's command starts to run, or has; perhaps also when it ends without.
+    fn watch_start(&self, event: &Self::Event, started: Started) -> StartWatch;
+
     /// Puts a command into a queue. `order.done` is called exactly once, also if this fails.
     fn enqueue(
         &self,
@@ -200,6 +204,14 @@ pub trait Backend: Send + Sync + 'static {
     fn tend(&self) -> bool {
         false
     }
+
+    /// The local size that the device would choose for a launch.
+    fn suggest_local_size(
+        &self,
+        queue: &Self::Queue,
+        kernel: &Self::Kernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError>;
 
     /// Answers a query; the parameter has been checked against the list of those that a guest may ask for.
     fn query(

@@ -14,7 +14,8 @@ use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 use super::null_image::{self, NullImage};
 use super::{
     Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec, Keep,
-    MemoryModel, NdRange, Order, Outcome, Partition, Query, Rect, SamplerSpec, Work,
+    MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, Rect, SamplerSpec, StartWatch,
+    Started, Work,
 };
 use crate::sys::map::Window;
 
@@ -212,7 +213,13 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn create_queue(&self, (): &(), _device: &NullDevice, _properties: u64) -> Result<(), ClError> {
+    fn create_queue(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        _properties: u64,
+        _hints: QueueHints,
+    ) -> Result<(), ClError> {
         Ok(())
     }
 
@@ -364,6 +371,11 @@ impl Backend for Null {
         Ok(())
     }
 
+    fn watch_start(&self, _event: &NullEvent, started: Started) -> StartWatch {
+        started();
+        StartWatch(Box::new(()))
+    }
+
     fn enqueue(
         &self,
         (): &(),
@@ -388,6 +400,15 @@ impl Backend for Null {
 
     fn finish(&self, (): &()) -> Result<(), ClError> {
         Ok(())
+    }
+
+    fn suggest_local_size(
+        &self,
+        (): &(),
+        _kernel: &NullKernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        Ok(range.global.map(|size| size.clamp(1, 8)))
     }
 
     fn query(

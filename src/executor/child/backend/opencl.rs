@@ -5,8 +5,8 @@ use std::ffi::CStr;
 use paragpu_protocol::image::{ImageFormat, ImageType};
 
 use super::{
-    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, MemoryModel, Order, Partition,
-    Query, SamplerSpec, Work,
+    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, MemoryModel, NdRange, Order,
+    Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
 use crate::sys::opencl::{
@@ -166,7 +166,19 @@ impl Backend for OpenCl {
         Context::new(&self.platform, devices)
     }
 
-    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
+    fn create_queue(
+        &self,
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        if hints != QueueHints::default() {
+            match Queue::with_hints(context, device, properties, hints) {
+                Err(error) => log::debug!("a queue without its hints: {error}"),
+                queue => return queue,
+            }
+        }
         Queue::new(context, device, properties)
     }
 
@@ -290,6 +302,10 @@ impl Backend for OpenCl {
         event.set_status(status)
     }
 
+    fn watch_start(&self, event: &Event, started: Started) -> StartWatch {
+        opencl::watch_start(event, started)
+    }
+
     fn enqueue(
         &self,
         queue: &Queue,
@@ -312,7 +328,7 @@ impl Backend for OpenCl {
             return;
         }
         // A queue of its own, because the guest's may wait for the guest.
-        let settled = self.create_queue(context, device, 0).and_then(|queue| {
+        let settled = self.create_queue(context, device, 0, QueueHints::default()).and_then(|queue| {
             let order = Order { wait: &[], event: false, profile: false, done: None };
             opencl::enqueue(&queue, Work::Marker, order)?;
             queue.finish()
@@ -324,6 +340,15 @@ impl Backend for OpenCl {
 
     fn tend(&self) -> bool {
         opencl::tend()
+    }
+
+    fn suggest_local_size(
+        &self,
+        queue: &Queue,
+        kernel: &Kernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        opencl::suggest_local_size(self.platform, queue, kernel, range)
     }
 
     fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
