@@ -97,10 +97,24 @@ impl Shared {
         Ok(Shared { context, at: NonNull::new(at.cast()).context("NULL")?, len })
     }
 
-    /// The ints. No kernel may be using them.
-    fn ints(&mut self) -> &mut [i32] {
+    /// What `look` makes of the ints, which are mapped meanwhile: on a device with memory of its own they are not here
+    /// otherwise. No kernel may be using them.
+    fn with<R>(&mut self, bench: &Bench, look: impl FnOnce(&mut [i32]) -> R) -> Result<R> {
+        let (queue, flags, none) = (bench.gpu.queue.get(), CL_MAP_READ | CL_MAP_WRITE, ptr::null());
+        // SAFETY: a live queue, and the whole allocation.
+        bench.done(unsafe {
+            calls::enqueue_svm_map(queue, CL_TRUE, flags, self.pointer(), 4 * self.len, 0, none)
+        })?;
         // SAFETY: the allocation has that many ints, and the callers have waited for the kernels that use it.
-        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
+        let result = look(unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) });
+        // SAFETY: mapped above.
+        bench.done(unsafe { calls::enqueue_svm_unmap(queue, self.pointer(), 0, none) })?;
+        Ok(result)
+    }
+
+    /// True if all ints are this one.
+    fn are_all(&mut self, bench: &Bench, int: i32) -> Result<bool> {
+        self.with(bench, |ints| ints.iter().all(|found| *found == int))
     }
 
     /// One of them, for when a kernel is using it.
@@ -157,12 +171,14 @@ fn list(bench: &Bench) -> Result<()> {
     let mut nodes = Shared::new(bench, 0, count * size_of::<Node>() / 4)?;
     let mut sum = Shared::new(bench, 0, 1)?;
     let first: *mut Node = nodes.at.as_ptr().cast();
-    for index in 0..count {
-        // Each points to the one before it, the first to nothing.
-        let next = if index == 0 { ptr::null_mut() } else { first.wrapping_add(index - 1) };
-        // SAFETY: in the allocation, which no kernel uses yet.
-        unsafe { first.add(index).write(Node { next, number: index as i32 }) };
-    }
+    nodes.with(bench, |_mapped| {
+        for index in 0..count {
+            // Each points to the one before it, the first to nothing.
+            let next = if index == 0 { ptr::null_mut() } else { first.wrapping_add(index - 1) };
+            // SAFETY: in the allocation, which no kernel uses yet.
+            unsafe { first.add(index).write(Node { next, number: index as i32 }) };
+        }
+    })?;
     let kernel = bench.kernel("walk")?;
     let mut call = ExecuteKernel::new(&kernel);
     let last = first.wrapping_add(count - 1);
@@ -174,17 +190,18 @@ fn list(bench: &Bench) -> Result<()> {
             .enqueue_nd_range(&bench.gpu.queue)
     };
     event?.wait()?;
-    ensure!(sum.ints()[0] == (0..count as i32).sum::<i32>(), "the sum is {}", sum.ints()[0]);
+    let sum = sum.with(bench, |ints| ints[0])?;
+    ensure!(sum == (0..count as i32).sum::<i32>(), "the sum is {sum}");
     let words = size_of::<Node>() / 4;
-    let numbers = nodes.ints().chunks(words).map(|node| node[2]);
-    ensure!(numbers.eq((0..count as i32).map(|number| -number)), "the nodes differ");
+    let numbers: Vec<i32> = nodes.with(bench, |ints| ints.chunks(words).map(|node| node[2]).collect())?;
+    ensure!(numbers.into_iter().eq((0..count as i32).map(|number| -number)), "the nodes differ");
     Ok(())
 }
 
 fn commands(bench: &Bench) -> Result<()> {
     let len = 100_000;
     let (mut a, mut b) = (Shared::new(bench, 0, len)?, Shared::new(bench, 0, len)?);
-    ensure!(a.ints().iter().all(|int| *int == 0), "fresh memory is not zero");
+    ensure!(a.are_all(bench, 0)?, "fresh memory is not zero");
     let queue = bench.gpu.queue.get();
     let pattern = [1, -2];
     let bytes = 4 * len;
@@ -200,13 +217,12 @@ fn commands(bench: &Bench) -> Result<()> {
         bench.done(calls::enqueue_svm_mem_cpy(queue, CL_TRUE, a.pointer(), own, bytes, 0, none))?;
         let back: *mut c_void = back.as_mut_ptr().cast();
         bench.done(calls::enqueue_svm_mem_cpy(queue, CL_TRUE, back, a.pointer(), bytes, 0, none))?;
-        let flags = CL_MAP_READ | CL_MAP_WRITE;
-        bench.done(calls::enqueue_svm_map(queue, CL_TRUE, flags, b.pointer(), bytes, 0, none))?;
     }
-    ensure!(b.ints().chunks(2).all(|pair| pair == pattern), "the fill or its copy differs");
-    ensure!(a.ints() == own && back == own, "copies from and to other memory differ");
-    // SAFETY: as above.
-    bench.done(unsafe { calls::enqueue_svm_unmap(queue, b.pointer(), 0, none) })
+    let filled = b.with(bench, |ints| ints.chunks(2).all(|pair| pair == pattern))?;
+    ensure!(filled, "the fill or its copy differs");
+    let same = a.with(bench, |ints| ints == own)?;
+    ensure!(same && back == own, "copies from and to other memory differ");
+    Ok(())
 }
 
 fn buffer_of_shared(bench: &Bench) -> Result<()> {
@@ -223,8 +239,8 @@ fn buffer_of_shared(bench: &Bench) -> Result<()> {
         call.set_arg(&buffer).set_arg(&5_i32).set_global_work_size(len).enqueue_nd_range(&bench.gpu.queue)
     }?
     .wait()?;
-    ensure!(shared.ints().iter().all(|int| *int == 5), "the memory does not show what the buffer has");
-    shared.ints().fill(7);
+    ensure!(shared.are_all(bench, 5)?, "the memory does not show what the buffer has");
+    shared.with(bench, |ints| ints.fill(7))?;
     ensure!(
         bench.gpu.download(&buffer, len)? == vec![7; len],
         "the buffer does not show what the memory has"
@@ -236,9 +252,9 @@ fn freed_while_set(bench: &Bench) -> Result<()> {
     let kernel = bench.kernel("add")?;
     for _ in 0..20 {
         let mut shared = Shared::new(bench, 0, 1 << 16)?;
-        ensure!(shared.ints().iter().all(|int| *int == 0), "memory that was used before is not zero");
+        ensure!(shared.are_all(bench, 0)?, "memory that was used before is not zero");
         bench.add(&kernel, shared.pointer(), 3, 1 << 16)?;
-        ensure!(shared.ints().iter().all(|int| *int == 3), "sums differ");
+        ensure!(shared.are_all(bench, 3)?, "sums differ");
         // The kernel's argument still points to it.
         drop(shared);
     }
@@ -252,12 +268,12 @@ fn many(bench: &Bench) -> Result<()> {
         bench.add(&kernel, shared.pointer(), index as i32, 1000)?;
     }
     for (index, shared) in all.iter_mut().enumerate() {
-        ensure!(shared.ints().iter().all(|int| *int == index as i32), "allocation {index} differs");
+        ensure!(shared.are_all(bench, index as i32)?, "allocation {index} differs");
     }
     drop(all);
     let mut large = Shared::new(bench, 0, 8 << 20)?;
     bench.add(&kernel, large.pointer(), 1, 8 << 20)?;
-    ensure!(large.ints().iter().all(|int| *int == 1), "the large allocation differs");
+    ensure!(large.are_all(bench, 1)?, "the large allocation differs");
     Ok(())
 }
 

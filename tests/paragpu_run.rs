@@ -47,6 +47,23 @@ fn without_a_daemon_a_private_one_serves_the_command() {
 }
 
 #[test]
+fn memory_is_shared_with_a_device_that_reaches_the_hosts() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("vgpu_memory")));
+    assert!(output.contains("ok    a kernel that runs sees what is written meanwhile"), "{output}");
+}
+
+#[test]
+fn memory_is_shared_coarsely_with_a_device_that_has_its_own() {
+    let mut command = paragpu();
+    command.args(["run", "--"]).arg(example("vgpu_memory"));
+    command.env("XDG_RUNTIME_DIR", "/nowhere").env("PARAGPU_SHARE_MEMORY", "no");
+    let output = succeeds(&mut command);
+    assert!(output.contains("(shared virtual memory: 0x1)"), "{output}");
+    assert!(output.contains("ok    a list built here is walked by a kernel"), "{output}");
+}
+
+#[test]
 fn the_picture_is_rendered_and_checked() {
     let daemon = Daemon::start();
     let directory = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use paragpu_protocol::command::{
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::ring::{RingMemory, Status, Word};
-use paragpu_protocol::svm::SharedInfo;
+use paragpu_protocol::svm::{MemoryModel, SharedInfo};
 use paragpu_protocol::types::Span;
 use zerocopy::FromBytes;
 
@@ -30,7 +30,7 @@ const SOURCE: &str = "
 fn backend() -> Option<Arc<OpenCl>> {
     static BACKEND: OnceLock<Arc<OpenCl>> = OnceLock::new();
     let backend = BACKEND.get_or_init(|| Arc::new(OpenCl::open().expect("the host's OpenCL")));
-    if !backend.devices()[0].limits.shares_memory {
+    if backend.devices()[0].limits.memory != MemoryModel::Shared {
         println!("skipped: {} shares no memory with the host", backend.devices()[0].limits.name);
         return None;
     }

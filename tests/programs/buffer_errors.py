@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What OpenCL says of right and wrong commands on buffers, one line a call.
 
-Needs Python alone: it calls the OpenCL loader itself. Run it natively and through the vGPU; the lines are the same, or
-one of the two does not do what the specification asks.
+Needs Python alone: it calls the OpenCL loader itself. buffer_errors.expected has what the specification asks for. PoCL
+differs in a few lines: it takes flags and map flags that do not exist, and counts a sub-buffer's maps as its buffer's.
 """
 import ctypes
 from ctypes import byref, c_int32, c_size_t, c_uint32, c_uint64, c_void_p, create_string_buffer
@@ -183,7 +183,8 @@ def sub_buffers():
             (1, 8, 0, 0x1220), (align, SIZE, 0, 0x1220), (0, SIZE, 0, 0x1221), (0, 8, USE_HOST_PTR, 0x1220),
             (0, 8, COPY_HOST_PTR, 0x1220), (0, 8, ALLOC_HOST_PTR, 0x1220), (0, 8, READ_ONLY | WRITE_ONLY, 0x1220),
             (0, 8, 1 << 40, 0x1220)):
-        say(f"sub-buffer {origin} {size} {flags:#x} {kind:#x}", create_sub(parent, origin, size, flags, kind)[1])
+        what = "aligned" if origin == align else origin
+        say(f"sub-buffer {what} {size} {flags:#x} {kind:#x}", create_sub(parent, origin, size, flags, kind)[1])
     say("sub-buffer of a sub-buffer", create_sub(part, 0, 8)[1])
     say("sub-buffer of nothing", create_sub(NULL, 0, 8)[1])
     for of in (READ_WRITE, READ_ONLY, WRITE_ONLY, HOST_READ_ONLY, HOST_WRITE_ONLY, HOST_NO_ACCESS):
@@ -191,13 +192,12 @@ def sub_buffers():
         for flags in (0, READ_WRITE, READ_ONLY, WRITE_ONLY, HOST_READ_ONLY, HOST_WRITE_ONLY, HOST_NO_ACCESS):
             piece, code = create_sub(whole, 0, 8, flags)
             say(f"sub-buffer {flags:#x} of a buffer {of:#x}", code, hex(number(piece, 0x1101)[2]) if code == 0 else "")
-    say("flags, offset, size, maps of a sub-buffer", number(part, 0x1101), number(part, 0x1108), number(part, 0x1102),
-        number(part, 0x1104, c_uint32))
+    say("flags and maps of a sub-buffer", number(part, 0x1101), number(part, 0x1104, c_uint32))
+    say("offset and size", number(part, 0x1108)[2] == align, number(part, 0x1102)[2] == SIZE - align)
     say("its buffer", number(part, 0x1107)[2] == parent.value, "its pointer",
-        number(part, 0x1103)[2] - ctypes.addressof(host))
-    say("references of its buffer", number(parent, 0x1105, c_uint32))
+        number(part, 0x1103)[2] - ctypes.addressof(host) - align)
     pointer, code = map_(part, MAP_READ | MAP_WRITE, 8, 16)
-    say("map of a sub-buffer", code, pointer - ctypes.addressof(host), "maps", number(part, 0x1104, c_uint32),
+    say("map of a sub-buffer", code, pointer - ctypes.addressof(host) - align, "maps", number(part, 0x1104, c_uint32),
         number(parent, 0x1104, c_uint32))
     ctypes.memmove(pointer, b"0123456789abcdef", 16)
     say("unmap it through its buffer", unmap(parent, pointer))

@@ -21,8 +21,10 @@ mod packages;
 mod ports;
 mod proc_count;
 mod process;
+mod programs;
 mod qemu;
 mod say;
+mod sides;
 mod test;
 mod vm;
 mod vm_run;
@@ -47,6 +49,7 @@ enum Command {
     Lifecycle(lifecycle::Lifecycle),
     Fuzz(fuzz::Fuzz),
     Cts(cts::Cts),
+    Programs(programs::Programs),
 }
 
 /// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
+        Command::Programs(programs) => (programs.run(), ExitCode::FAILURE),
         Command::Cts(cts) => (cts.run(), ExitCode::from(CTS_FAILED)),
     };
     result.unwrap_or_else(|error| {

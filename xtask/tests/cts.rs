@@ -137,7 +137,7 @@ fn each_test_runs_on_both_sides_and_only_lost_passes_count() {
     }
     let left = fs::read_dir(fake.0.path()).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(!left.iter().any(|name| name.starts_with("cts-")), "{left:?}");
+    assert!(!left.iter().any(|name| name.starts_with("paragpu-")), "{left:?}");
 }
 
 #[test]

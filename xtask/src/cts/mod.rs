@@ -3,28 +3,23 @@
 //! The bar is the host: each sub-test runs on both sides, in a process of its own, and what counts is the difference.
 
 mod cache;
-mod group;
 mod list;
-mod place;
-mod platform;
 mod progress;
 mod report;
 mod run;
-mod side;
 mod summary;
 mod verdict;
 
+use crate::say;
+use crate::sides::{self, Place, Platform};
 use crate::workspace::{self, Profile};
-use crate::{interrupt, say};
 use anyhow::{Context, Result, bail};
 use cache::Cache;
 use clap::Args;
 use list::{Binary, List};
-use place::Place;
-use platform::Platform;
 use report::Report;
 use run::{Run, Test};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use summary::Summary;
 
@@ -86,12 +81,7 @@ impl Cts {
             None => Place::here(&self.cts_dir, &programs)?,
             Some(root) => Place::in_root(root, &self.cts_dir, &programs)?,
         };
-        let scratch = place.scratch().to_owned();
-        let _listening = interrupt::listen(move |signal| {
-            group::kill_all();
-            let _best_effort = std::fs::remove_dir_all(&scratch);
-            std::process::exit(128 + signal);
-        })?;
+        let _listening = sides::clean_up_when_interrupted(&place)?;
         let platform = Platform::of(&place)?;
         say::step("cts", format!("the host has {}, {}", platform.title(), platform.device));
 
@@ -166,7 +156,7 @@ impl Cts {
             let names = match &binary.tests {
                 Some(names) => names.clone(),
                 None => {
-                    let output = side::output_of(place, place.suite.join(&binary.path), &["--list"])?;
+                    let output = sides::output_of(place, place.folder.join(&binary.path), &["--list"])?;
                     list::listed_tests(&output)
                 }
             };
@@ -189,14 +179,4 @@ impl Cts {
         };
         self.test.is_empty() || self.test.iter().any(fits)
     }
-}
-
-/// A name for a file, from a path or a sub-test's name.
-fn file_name(path: &str) -> String {
-    path.replace('/', ".")
-}
-
-/// The log of one side of a sub-test.
-fn log_file(logs: &Path, binary: &str, test: &str, side: &str) -> PathBuf {
-    logs.join(file_name(binary)).join(format!("{}.{side}.log", file_name(test)))
 }

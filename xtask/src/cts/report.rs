@@ -1,8 +1,8 @@
 //! A run as a table, as JSON, and as a part of a document.
 
-use super::platform::Platform;
 use super::summary::{Counts, Difference, Summary};
 use super::verdict::Verdict;
+use crate::sides::Platform;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::Write as _;

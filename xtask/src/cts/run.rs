@@ -2,18 +2,20 @@
 
 use super::cache::{Cache, Native};
 use super::list::Binary;
-use super::log_file;
-use super::place::Place;
 use super::progress::Progress;
-use super::side::{self, Ended, Side};
 use super::summary::Compared;
 use super::verdict::Verdict;
+use crate::sides::{Place, Session, Side};
 use anyhow::{Context, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// Files in the folder of a sub-test's process.
+const OUTPUT: &str = "output";
+const RESULTS: &str = "results.json";
 
 /// One sub-test.
 pub(super) struct Test {
@@ -72,17 +74,13 @@ impl Run<'_> {
 
     fn one(&self, test: &Test, cache: &Mutex<Cache>) -> Result<Compared> {
         let Test { binary, name } = test;
-        let program = self.place.suite.join(&binary.path);
-        let arguments = binary.arguments_for(name, &self.place.suite.to_string_lossy());
-        let run = |side, limit| side::run(side, self.place, &program, &arguments, name, limit);
-
         // Without the suite's folder in it, which may be elsewhere next time.
         let key = format!("{} {}", binary.path, binary.arguments_for(name, "").join(" "));
         let known = lock(cache).get(&key, binary.limit());
         let (native, native_log) = match known {
             Some(native) => (native, None),
             None => {
-                let Ended { verdict, time, log } = run(Side::Native, binary.limit())?;
+                let (verdict, time, log) = self.side(Side::Native, test, binary.limit())?;
                 let native = Native { verdict, seconds: time.as_secs_f32() };
                 lock(cache).put(key, native)?;
                 (native, Some(log))
@@ -98,17 +96,41 @@ impl Run<'_> {
         if native.verdict == Verdict::Timeout {
             return Ok(compared);
         }
-        let Ended { verdict, time, log } = run(Side::Vgpu, vgpu_limit(binary.limit(), native))?;
+        let (verdict, time, log) = self.side(Side::Vgpu, test, vgpu_limit(binary.limit(), native))?;
         compared.vgpu = Some(verdict);
         compared.vgpu_seconds = time.as_secs_f32();
-        if !compared.differs() {
-            return Ok(compared);
+        if compared.differs() {
+            if let Some(native_log) = native_log {
+                self.keep(test, Side::Native, &native_log)?;
+            }
+            self.keep(test, Side::Vgpu, &log)?;
         }
-        if let Some(native_log) = native_log {
-            keep(&log_file(self.logs, &binary.path, name, "native"), &native_log)?;
-        }
-        keep(&log_file(self.logs, &binary.path, name, "vgpu"), &log)?;
         Ok(compared)
+    }
+
+    /// Runs a sub-test on one side. The log is the end of what it printed, how it ended, and the end of paragpud's log.
+    fn side(&self, side: Side, test: &Test, limit: Duration) -> Result<(Verdict, Duration, Vec<u8>)> {
+        let session = Session::start(side, self.place)?;
+        let mut command = session.command(self.place.folder.join(&test.binary.path));
+        command.args(test.binary.arguments_for(&test.name, &self.place.folder.to_string_lossy()));
+        command.env("CL_CONFORMANCE_RESULTS_FILENAME", session.room.inside.join(RESULTS));
+        let output = session.file(OUTPUT)?;
+        command.stdout(output.try_clone()?).stderr(output);
+        let ended = session.run(&mut command, limit)?;
+        let results = std::fs::read_to_string(session.room.outside.join(RESULTS)).ok();
+        let verdict = Verdict::of(ended.status, results.as_deref(), &test.name);
+        let mut log = session.end_of(OUTPUT);
+        log.extend(format!("\n== {}\n", ended.describe()).as_bytes());
+        log.extend(session.finish()?);
+        Ok((verdict, ended.time, log))
+    }
+
+    fn keep(&self, test: &Test, side: Side, log: &[u8]) -> Result<()> {
+        let file = log_file(self.logs, &test.binary.path, &test.name, side);
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        std::fs::write(&file, log).with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
@@ -142,9 +164,8 @@ fn lock(cache: &Mutex<Cache>) -> std::sync::MutexGuard<'_, Cache> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(file: &Path, log: &[u8]) -> Result<()> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
-    std::fs::write(file, log).with_context(|| format!("cannot write {}", file.display()))
+/// The log of one side of a sub-test.
+fn log_file(logs: &Path, binary: &str, test: &str, side: Side) -> PathBuf {
+    let as_file = |name: &str| name.replace('/', ".");
+    logs.join(as_file(binary)).join(format!("{}.{}.log", as_file(test), side.name()))
 }

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 /// How a sub-test ended on one side.
@@ -69,17 +68,6 @@ fn written(results: &str, test: &str) -> Option<Verdict> {
         Some(verdict) => Some(*verdict),
         None if results.len() == 1 => results.into_values().next(),
         None => None,
-    }
-}
-
-/// In words how a process ended, for logs.
-pub(super) fn describe(status: Option<ExitStatus>) -> String {
-    match status {
-        None => "killed: its time was over".to_owned(),
-        Some(status) => match status.signal() {
-            Some(signal) => format!("ended by signal {signal}"),
-            None => format!("ended with {}", status.code().unwrap_or_default()),
-        },
     }
 }
 

@@ -34,6 +34,12 @@ pub(super) fn function_address(name: Bytes) -> Option<*mut c_void> {
     let name = name.string(0)?;
     match name.as_slice() {
         b"clIcdGetPlatformIDsKHR" => Some(exports::clIcdGetPlatformIDsKHR as *mut c_void),
+        b"clCreateCommandQueueWithPropertiesKHR" => {
+            Some(entries::clCreateCommandQueueWithProperties as *mut c_void)
+        }
+        b"clGetKernelSuggestedLocalWorkSizeKHR" => {
+            Some(entries::clGetKernelSuggestedLocalWorkSizeKHR as *mut c_void)
+        }
         b"clGetKernelSubGroupInfoKHR" => Some(entries::clGetKernelSubGroupInfo as *mut c_void),
         b"clHostMemAllocINTEL" => Some(entries::clHostMemAllocINTEL as *mut c_void),
         b"clDeviceMemAllocINTEL" => Some(entries::clDeviceMemAllocINTEL as *mut c_void),

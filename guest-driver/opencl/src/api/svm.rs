@@ -16,7 +16,8 @@ use crate::boundary::pointer::{AppMemory, Bytes, In};
 use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::host_task;
-use crate::core::memory::KERNEL_ACCESS;
+use crate::core::mapping::{self, Region};
+use crate::core::memory::{KERNEL_ACCESS, MemoryObject};
 use crate::core::queue::{Queue, Request};
 use crate::core::svm::{self, Kind, Place};
 use crate::core::transfer::{self, Enqueued, Part};
@@ -38,7 +39,7 @@ pub(super) fn alloc(
     // in context".
     let aligned = alignment == 0 || (alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT);
     let fits = context.devices().iter().all(|device| size as u64 <= device.max_alloc());
-    if !aligned || size == 0 || !fits || !context.shares_memory() {
+    if !aligned || size == 0 || !fits {
         return None;
     }
     let access = match flags & KERNEL_ACCESS {
@@ -259,8 +260,16 @@ pub(super) fn map(
     let unknown = flags & !(CL_MAP_READ | CL_MAP_WRITE | CL_MAP_WRITE_INVALIDATE_REGION) != 0;
     let both = invalidates && flags & (CL_MAP_READ | CL_MAP_WRITE) != 0;
     refuse_if(pointer.is_null() || size == 0 || unknown || both, ClError::INVALID_VALUE)?;
-    place(queue, pointer, size)?;
-    in_turn(queue, CL_COMMAND_SVM_MAP, blocking, &events)
+    let place = place(queue, pointer, size)?;
+    let buffer = &place.allocation.buffer;
+    if buffer.coarse_bytes().is_none() {
+        return in_turn(queue, CL_COMMAND_SVM_MAP, blocking, &events);
+    }
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(CL_COMMAND_SVM_MAP, &wait, events.wants_event()).blocking(blocking);
+    let region = Region::Buffer(part(&place, size));
+    events.give(mapping::map(queue, region, flags, &request)?.1);
+    Ok(())
 }
 
 /// `clEnqueueSVMUnmap`.
@@ -268,8 +277,15 @@ pub(super) fn unmap(queue: Handle<Queue>, pointer: AppMemory, events: EventArgs)
     let queue = queue.get()?;
     check_queue(queue)?;
     // CL_INVALID_VALUE if svm_ptr is NULL.
-    place(queue, pointer, 0)?;
-    in_turn(queue, CL_COMMAND_SVM_UNMAP, 0, &events)
+    let place = place(queue, pointer, 0)?;
+    let buffer = &place.allocation.buffer;
+    if buffer.coarse_bytes().is_none() {
+        return in_turn(queue, CL_COMMAND_SVM_UNMAP, 0, &events);
+    }
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(CL_COMMAND_SVM_UNMAP, &wait, events.wants_event());
+    events.give(mapping::unmap(queue, &MemoryObject::Buffer(buffer.clone()), pointer, &request)?);
+    Ok(())
 }
 
 /// `clEnqueueSVMMigrateMem`: there is one memory, so nothing moves.

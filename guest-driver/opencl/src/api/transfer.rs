@@ -1,10 +1,10 @@
 //! Reading, writing, copying, filling and mapping buffers.
 
 use opencl_sys::{
-    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER, CL_COMMAND_READ_BUFFER,
-    CL_COMMAND_READ_BUFFER_RECT, CL_COMMAND_WRITE_BUFFER, CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ,
-    CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION, CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY,
-    CL_MEM_HOST_WRITE_ONLY,
+    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER, CL_COMMAND_MAP_BUFFER,
+    CL_COMMAND_READ_BUFFER, CL_COMMAND_READ_BUFFER_RECT, CL_COMMAND_WRITE_BUFFER,
+    CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ, CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION,
+    CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY, CL_MEM_HOST_WRITE_ONLY,
 };
 
 use crate::boundary::arguments::EventArgs;
@@ -13,6 +13,7 @@ use crate::boundary::pointer::{AppMemory, Bytes, In};
 use crate::core::buffer::Buffer;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::mapping::{self, Region};
+use crate::core::memory::Memory;
 use crate::core::queue::{Queue, Request};
 use crate::core::rect::Rect;
 use crate::core::transfer::{self, Enqueued, Part};
@@ -30,9 +31,9 @@ pub(super) fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<
     )
 }
 
-/// CL_INVALID_OPERATION if the buffer has been created with a flag that denies the application this access.
-fn check_host_access(buffer: &Buffer, denied: u64) -> ClResult<()> {
-    refuse_if(buffer.flags() & (denied | CL_MEM_HOST_NO_ACCESS) != 0, ClError::INVALID_OPERATION)
+/// CL_INVALID_OPERATION if the object has been created with a flag that denies the application this access.
+pub(super) fn check_host_access(memory: &Memory, denied: u64) -> ClResult<()> {
+    refuse_if(memory.flags() & (denied | CL_MEM_HOST_NO_ACCESS) != 0, ClError::INVALID_OPERATION)
 }
 
 /// A range of a buffer that is transferred to or from `memory`.
@@ -92,7 +93,7 @@ pub(super) fn write(
 }
 
 /// Three numbers: CL_INVALID_VALUE if the pointer is NULL.
-fn three(values: In<usize>) -> ClResult<[usize; 3]> {
+pub(super) fn three(values: In<usize>) -> ClResult<[usize; 3]> {
     let values = values.values(3).ok_or(ClError::INVALID_VALUE)?;
     Ok([values[0], values[1], values[2]])
 }
@@ -327,6 +328,26 @@ pub(super) fn fill(
     Ok(())
 }
 
+/// CL_INVALID_VALUE if values specified in map_flags are not valid.
+pub(super) fn check_map_flags(map_flags: u64) -> ClResult<()> {
+    let (plain, invalidate) = (CL_MAP_READ | CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION);
+    let excluded = map_flags & invalidate != 0 && map_flags & plain != 0;
+    refuse_if(map_flags & !(plain | invalidate) != 0 || excluded, ClError::INVALID_VALUE)
+}
+
+/// CL_INVALID_OPERATION if the object has been created with CL_MEM_HOST_WRITE_ONLY or CL_MEM_HOST_NO_ACCESS and
+/// CL_MAP_READ is set in map_flags or if it has been created with CL_MEM_HOST_READ_ONLY or CL_MEM_HOST_NO_ACCESS and
+/// CL_MAP_WRITE or CL_MAP_WRITE_INVALIDATE_REGION is set in map_flags.
+pub(super) fn check_map_access(memory: &Memory, map_flags: u64) -> ClResult<()> {
+    if map_flags & CL_MAP_READ != 0 {
+        check_host_access(memory, CL_MEM_HOST_WRITE_ONLY)?;
+    }
+    if map_flags & (CL_MAP_WRITE | CL_MAP_WRITE_INVALIDATE_REGION) != 0 {
+        check_host_access(memory, CL_MEM_HOST_READ_ONLY)?;
+    }
+    Ok(())
+}
+
 /// `clEnqueueMapBuffer`.
 pub(super) fn map(
     queue: Handle<Queue>,
@@ -342,22 +363,12 @@ pub(super) fn map(
     // CL_INVALID_VALUE if region being mapped given by (offset, size) is out of bounds or if size is 0 or if values
     // specified in map_flags are not valid.
     refuse_if(!buffer.contains(offset, size) || size == 0, ClError::INVALID_VALUE)?;
-    let (plain, invalidate) = (CL_MAP_READ | CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION);
-    let excluded = map_flags & invalidate != 0 && map_flags & plain != 0;
-    refuse_if(map_flags & !(plain | invalidate) != 0 || excluded, ClError::INVALID_VALUE)?;
+    check_map_flags(map_flags)?;
     let wait = events.wait_list(queue.context())?;
-    // CL_INVALID_OPERATION if buffer has been created with CL_MEM_HOST_WRITE_ONLY or CL_MEM_HOST_NO_ACCESS and CL_MAP_READ
-    // is set in map_flags or if buffer has been created with CL_MEM_HOST_READ_ONLY or CL_MEM_HOST_NO_ACCESS and
-    // CL_MAP_WRITE or CL_MAP_WRITE_INVALIDATE_REGION is set in map_flags.
-    if map_flags & CL_MAP_READ != 0 {
-        check_host_access(buffer, CL_MEM_HOST_WRITE_ONLY)?;
-    }
-    if map_flags & (CL_MAP_WRITE | invalidate) != 0 {
-        check_host_access(buffer, CL_MEM_HOST_READ_ONLY)?;
-    }
-    let region = Region { flags: map_flags, offset, len: size };
-    let wants_event = events.wants_event();
-    let (memory, event) = mapping::map(queue, buffer, region, blocking_map != 0, (&wait, wants_event))?;
+    check_map_access(buffer, map_flags)?;
+    let region = Region::Buffer(Part { buffer, offset, len: size });
+    let request = Request::new(CL_COMMAND_MAP_BUFFER, &wait, events.wants_event()).blocking(blocking_map);
+    let (memory, event) = mapping::map(queue, region, map_flags, &request)?;
     events.give(event);
     Ok(memory)
 }

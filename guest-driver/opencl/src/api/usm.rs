@@ -20,6 +20,7 @@ use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::info::Info;
 use crate::core::queue::Queue;
 use crate::core::svm::{Kind, allocate};
+use paragpu_protocol::svm::MemoryModel;
 
 /// `CL_MEM_ALLOC_FLAGS_INTEL`, as a question.
 const ALLOC_FLAGS: u32 = CL_MEM_ALLOC_FLAGS_INTEL as u32;
@@ -42,7 +43,7 @@ fn alloc(
     refuse_if(size == 0 || !fits, ClError::INVALID_BUFFER_SIZE)?;
     let flags = alloc_flags(&properties.properties().unwrap_or_default())?;
     // CL_INVALID_OPERATION if the allocation type is not supported by a device in context.
-    refuse_if(!context.shares_memory(), ClError::INVALID_OPERATION)?;
+    refuse_if(context.memory_model() != MemoryModel::Shared, ClError::INVALID_OPERATION)?;
     allocate(context, kind, (CL_MEM_READ_WRITE, flags), size)
 }
 

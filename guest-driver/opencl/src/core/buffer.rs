@@ -8,6 +8,7 @@ use opencl_sys::{
     CL_MEM_TYPE, CL_MEM_USE_HOST_PTR,
 };
 use paragpu_protocol::command::{CreateBuffer, CreateSubBuffer};
+use paragpu_protocol::svm::MemoryModel;
 use paragpu_protocol::types::{Create, Span};
 
 use crate::boundary::object::{Kind, Object, RawHandle};
@@ -16,7 +17,7 @@ use crate::core::context::{self, Context};
 use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::memory::{HOST_ACCESS, KERNEL_ACCESS, Memory, WAIT_FROM_BYTES, host_flags};
-use crate::core::shared::{self, SharedBytes};
+use crate::core::shared;
 
 /// A buffer or sub-buffer.
 #[derive(Debug)]
@@ -88,26 +89,49 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Creates a buffer that is shared memory of its own, zeroed. Only where [`Context::shares_memory`].
-    pub(crate) fn shared(
+    /// Creates a buffer that kernels and the application find at one address, zeroed.
+    ///
+    /// CL_INVALID_OPERATION if the context's devices have no such memory.
+    pub(crate) fn with_address(
         context: &Object<Context>,
         flags: u64,
         size: usize,
     ) -> ClResult<Arc<Object<Buffer>>> {
-        let (id, bytes) = shared::allocate(context, host_flags(flags), size)?;
-        let memory = Memory::of_shared(context, id, flags, bytes, Vec::new());
+        let memory = match context.memory_model() {
+            MemoryModel::Shared => {
+                let (id, bytes) = shared::allocate(context, host_flags(flags), size)?;
+                Memory::of_shared(context, id, flags, bytes, Vec::new())
+            }
+            MemoryModel::Coarse => {
+                let (id, bytes) = shared::allocate_coarse(context, host_flags(flags), size)?;
+                Memory::of_coarse(context, id, flags, bytes, Vec::new())
+            }
+            MemoryModel::Apart => return Err(ClError::INVALID_OPERATION),
+        };
         Ok(Object::new(Buffer { memory, size, parent: None }))
     }
 
-    /// Creates a buffer of bytes that are shared already: `CL_MEM_USE_HOST_PTR` with a pointer to them.
-    pub(crate) fn of_shared(
-        context: &Object<Context>,
-        (flags, size): (u64, usize),
-        bytes: SharedBytes,
+    /// Creates a buffer of some bytes of this one, which kernels and the application find at one address:
+    /// `CL_MEM_USE_HOST_PTR` with a pointer to them.
+    pub(crate) fn of_address(
+        &self,
+        (flags, offset, size): (u64, usize, usize),
         properties: Vec<u64>,
     ) -> ClResult<Arc<Object<Buffer>>> {
-        let id = shared::buffer_of(context, host_flags(flags), &bytes, size)?;
-        let memory = Memory::of_shared(context, id, flags, bytes, properties);
+        let context = self.context();
+        let memory = match (self.shared_bytes(), self.coarse_bytes()) {
+            (Some(bytes), _) => {
+                let bytes = bytes.part(offset);
+                let id = shared::buffer_of(context, host_flags(flags), &bytes, size)?;
+                Memory::of_shared(context, id, flags, bytes, properties)
+            }
+            (None, Some(bytes)) => {
+                let bytes = bytes.part(offset);
+                let id = shared::buffer_of_coarse(context, host_flags(flags), &bytes, size)?;
+                Memory::of_coarse(context, id, flags, bytes, properties)
+            }
+            (None, None) => return Err(ClError::INVALID_OPERATION),
+        };
         Ok(Object::new(Buffer { memory, size, parent: None }))
     }
 

@@ -14,10 +14,11 @@ use crate::boundary::pointer::AppMemory;
 use crate::core::buffer::Buffer;
 use crate::core::context::{self, Context};
 use crate::core::error::ClResult;
+use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::mapping::Mapping;
-use crate::core::shared::SharedBytes;
+use crate::core::shared::{CoarseBytes, SharedBytes};
 
 /// Kernel access flags: at most one of them.
 pub(crate) const KERNEL_ACCESS: u64 = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
@@ -34,6 +35,11 @@ pub(crate) fn host_flags(flags: u64) -> u64 {
     flags & KERNEL_ACCESS
 }
 
+/// How kernels may use an object with these flags; where they do not say, in every way.
+pub(crate) fn kernel_access(flags: u64) -> u64 {
+    if flags & KERNEL_ACCESS == 0 { CL_MEM_READ_WRITE } else { flags & KERNEL_ACCESS }
+}
+
 /// What every memory object has. Dropping it releases the object on the host.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -45,6 +51,8 @@ pub(crate) struct Memory {
     shared: Option<SharedBytes>,
     /// Those bytes are its own, not a part of another object's.
     has_pages: bool,
+    /// The memory here of an object whose bytes a device has at the same address.
+    coarse: Option<CoarseBytes>,
     properties: Vec<u64>,
     mappings: Mutex<Vec<Mapping>>,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
@@ -66,6 +74,7 @@ impl Memory {
             host_memory,
             shared: None,
             has_pages: false,
+            coarse: None,
             properties,
             mappings: Mutex::default(),
             destructors: Mutex::default(),
@@ -96,6 +105,25 @@ impl Memory {
         let mut memory = Memory::of_shared(context, id, flags, bytes, Vec::new());
         memory.has_pages = false;
         memory
+    }
+
+    /// What the host knows as `id`, and at the address of these bytes.
+    pub(crate) fn of_coarse(
+        context: &Object<Context>,
+        id: u32,
+        flags: u64,
+        bytes: CoarseBytes,
+        properties: Vec<u64>,
+    ) -> Memory {
+        let host_memory = Some(AppMemory::at_address(bytes.address()));
+        let mut memory = Memory::new(context, id, flags, host_memory, properties);
+        memory.coarse = Some(bytes);
+        memory
+    }
+
+    /// The memory here of an object whose bytes a device has at the same address.
+    pub(crate) fn coarse_bytes(&self) -> Option<&CoarseBytes> {
+        self.coarse.as_ref()
     }
 
     /// Its bytes, where kernels and the application see the same.
@@ -145,7 +173,7 @@ impl Memory {
             CL_MEM_HOST_PTR => Info::value(self.host_memory.map_or(0, |memory| memory.address())),
             CL_MEM_MAP_COUNT => Info::value(lock(&self.mappings).len() as u32),
             CL_MEM_CONTEXT => Info::handle(self.context.handle()),
-            CL_MEM_USES_SVM_POINTER => Info::bool(self.shared.is_some()),
+            CL_MEM_USES_SVM_POINTER => Info::bool(self.shared.is_some() || self.coarse.is_some()),
             CL_MEM_PROPERTIES => Info::list(&self.properties),
             _ => return None,
         })
@@ -168,53 +196,59 @@ impl Drop for Memory {
 pub(crate) enum MemoryObject {
     /// A buffer or sub-buffer.
     Buffer(Arc<Object<Buffer>>),
+    /// An image.
+    Image(Arc<Object<Image>>),
+}
+
+/// Does the same for an object of any kind.
+macro_rules! for_any {
+    ($object:expr, $it:ident => $does:expr) => {
+        match $object {
+            MemoryObject::Buffer($it) => $does,
+            MemoryObject::Image($it) => $does,
+        }
+    };
 }
 
 impl Handle<MemoryObject> {
     /// The object, of whatever kind; `CL_INVALID_MEM_OBJECT` if the handle is none.
     pub(crate) fn get_any(&self) -> ClResult<MemoryObject> {
-        self.as_kind::<Buffer>().get().map(|buffer| MemoryObject::Buffer(buffer.arc()))
+        match self.as_kind::<Buffer>().get() {
+            Ok(buffer) => Ok(MemoryObject::Buffer(buffer.arc())),
+            Err(_) => self.as_kind::<Image>().get().map(|image| MemoryObject::Image(image.arc())),
+        }
     }
 }
 
 impl MemoryObject {
     /// What it has in common with others.
     pub(crate) fn memory(&self) -> &Memory {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer,
-        }
+        for_any!(self, it => it)
+    }
+
+    /// Its handle.
+    pub(crate) fn handle(&self) -> RawHandle {
+        for_any!(self, it => it.handle())
     }
 
     /// `clRetainMemObject`.
     pub(crate) fn retain(&self) {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.retain(),
-        }
+        for_any!(self, it => it.retain());
     }
 
     /// `clReleaseMemObject`.
     pub(crate) fn release(&self) -> ClResult<()> {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.release(),
-        }
-    }
-
-    fn reference_count(&self) -> u32 {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.reference_count(),
-        }
+        for_any!(self, it => it.release())
     }
 
     /// `clGetMemObjectInfo`.
     pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
         if param == CL_MEM_REFERENCE_COUNT {
-            return Ok(Info::value(self.reference_count()));
+            return Ok(Info::value(for_any!(self, it => it.reference_count())));
         }
-        if let Some(info) = self.memory().info(param) {
-            return Ok(info);
-        }
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.info(param),
+        match self.memory().info(param) {
+            Some(info) => Ok(info),
+            None => for_any!(self, it => it.info(param)),
         }
     }
 }

@@ -138,18 +138,19 @@ struct Taken {
 }
 
 impl Queue {
-    /// Creates a queue with properties that the device has.
+    /// Creates a queue with properties and hints that the device has.
     pub(crate) fn new(
         context: &Object<Context>,
         device: &Object<Device>,
         properties: u64,
+        hints: u32,
         property_list: Vec<u64>,
     ) -> ClResult<Arc<Object<Queue>>> {
         let id = context.connection().new_id();
         let body = CreateQueue {
             create: context::create(id, context.id()),
             device: context.reference(device)?.into(),
-            reserved: 0.into(),
+            hints: hints.into(),
             properties: properties.into(),
         };
         context.connection().send(&body, &[], &[])?;
@@ -166,6 +167,11 @@ impl Queue {
         });
         context.add_queue(&queue);
         Ok(queue)
+    }
+
+    /// What the host calls the queue.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
     }
 
     /// The queue's context.

@@ -76,7 +76,7 @@ pub(crate) fn allocate(
     (buffer_flags, flags): (u64, u64),
     size: usize,
 ) -> ClResult<AppMemory> {
-    let buffer = Buffer::shared(context, buffer_flags, size)?;
+    let buffer = Buffer::with_address(context, buffer_flags, size)?;
     let memory = buffer.host_memory().unwrap_or(AppMemory::at_address(0));
     let allocation = Arc::new(Allocation { kind, flags, address: memory.address(), buffer });
     lock(&context.allocations().0).insert(memory.address(), allocation);

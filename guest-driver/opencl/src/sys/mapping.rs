@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A file's pages, mapped readable and writable and shared with whoever else maps them, until dropped.
 pub(crate) struct Mapping {
@@ -49,7 +49,21 @@ impl Mapping {
         // SAFETY: with MAP_FIXED_NOREPLACE nothing that is mapped is replaced, so no existing reference can point into the
         // new mapping; a kernel that does not know the flag (before 4.17) chooses a free range.
         let ptr = unsafe { mmap(wanted, len, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)? };
-        let ptr = NonNull::new(ptr.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Mapping::placed(ptr.cast(), len, address)
+    }
+
+    /// Zeroed memory of this process alone, at this address; `AlreadyExists` if something is mapped there.
+    pub(crate) fn private_at(len: usize, address: usize) -> std::io::Result<Mapping> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        let wanted = std::ptr::without_provenance_mut(address);
+        // SAFETY: as in `shared_at`.
+        let ptr = unsafe { mmap_anonymous(wanted, len, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+        Mapping::placed(ptr.cast(), len, address)
+    }
+
+    /// A fresh mapping, if it lies where it was wanted.
+    fn placed(ptr: *mut u8, len: usize, address: usize) -> std::io::Result<Mapping> {
+        let ptr = NonNull::new(ptr).ok_or(std::io::ErrorKind::OutOfMemory)?;
         let mapping = Mapping { ptr, len };
         if mapping.ptr.as_ptr().addr() == address {
             Ok(mapping)

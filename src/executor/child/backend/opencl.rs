@@ -2,22 +2,31 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, HostDevice, Keep, Order, Partition, Query, Work};
+use paragpu_protocol::image::{ImageFormat, ImageType};
+
+use super::{
+    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, MemoryModel, NdRange, Order,
+    Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
+};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
+    self, Buffer, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Platform, Program, Queue,
+    Sampler, platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
 const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
+
+/// Environment variable: `no` has devices that share memory with the host taken for ones with memory of their own.
+const SHARE_VARIABLE: &str = "PARAGPU_SHARE_MEMORY";
 
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
 
 /// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
 const POCL_PLATFORM: &str = "Portable Computing Language";
-/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with a buffer is the guest's
-/// driver's affair, which must itself reach every buffer: for native kernels, and for whatever moves a buffer.
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with memory is the guest's
+/// driver's affair, which must itself reach all of it: for native kernels, for maps, and for whatever moves a buffer.
 const KERNEL_ACCESS: u64 = 0b111;
 
 const TYPE_GPU: u64 = 1 << 2;
@@ -101,11 +110,21 @@ impl OpenCl {
         let prints_at_once = name == POCL_PLATFORM;
         let devices = devices
             .into_iter()
-            .map(Device::with_limits)
+            .map(known)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
         Ok(OpenCl { platform, devices, prints_at_once })
     }
+}
+
+/// A device with what the host decides by.
+fn known(device: Device) -> Result<HostDevice<Device>, ClError> {
+    let mut device = device.with_limits()?;
+    let apart = std::env::var_os(SHARE_VARIABLE).is_some_and(|value| value == "no");
+    if apart && device.limits.memory == MemoryModel::Shared {
+        device.limits.memory = MemoryModel::Coarse;
+    }
+    Ok(device)
 }
 
 impl Candidate {
@@ -116,9 +135,12 @@ impl Candidate {
 
 impl Backend for OpenCl {
     type Device = Device;
+    type Coarse = CoarseMemory;
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
+    type Image = Image;
+    type Sampler = Sampler;
     type Program = Program;
     type Kernel = Kernel;
     type Event = Event;
@@ -137,14 +159,26 @@ impl Backend for OpenCl {
         partition: &Partition,
         count: usize,
     ) -> Result<Vec<HostDevice<Device>>, ClError> {
-        parent.divide(partition, count)?.into_iter().map(Device::with_limits).collect()
+        parent.divide(partition, count)?.into_iter().map(known).collect()
     }
 
     fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
         Context::new(&self.platform, devices)
     }
 
-    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
+    fn create_queue(
+        &self,
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        if hints != QueueHints::default() {
+            match Queue::with_hints(context, device, properties, hints) {
+                Err(error) => log::debug!("a queue without its hints: {error}"),
+                queue => return queue,
+            }
+        }
         Queue::new(context, device, properties)
     }
 
@@ -173,6 +207,28 @@ impl Backend for OpenCl {
         Buffer::over(context, flags, memory, keep)
     }
 
+    fn create_coarse_memory(
+        &self,
+        context: &Context,
+        device: &Device,
+        size: usize,
+    ) -> Result<(CoarseMemory, usize), ClError> {
+        let queue = Queue::new(context, device, 0)?;
+        let memory = CoarseMemory::new(context, &queue, size)?;
+        let address = memory.address();
+        Ok((memory, address))
+    }
+
+    fn create_coarse_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        bytes: (&CoarseMemory, usize, usize),
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::in_coarse(context, flags & KERNEL_ACCESS, bytes, keep)
+    }
+
     fn create_sub_buffer(
         &self,
         parent: &Buffer,
@@ -181,6 +237,32 @@ impl Backend for OpenCl {
         size: usize,
     ) -> Result<Buffer, ClError> {
         Buffer::sub(parent, flags & KERNEL_ACCESS, origin, size)
+    }
+
+    fn image_formats(
+        &self,
+        context: &Context,
+        flags: u64,
+        kind: ImageType,
+    ) -> Result<Vec<ImageFormat>, ClError> {
+        opencl::image_formats(context, flags, kind)
+    }
+
+    fn create_image(
+        &self,
+        context: &Context,
+        spec: &ImageSpec,
+        base: ImageBase<'_, Buffer, Image>,
+    ) -> Result<Image, ClError> {
+        Image::new(context, &ImageSpec { flags: spec.flags & KERNEL_ACCESS, ..*spec }, base)
+    }
+
+    fn image_info(&self, image: &Image, param: u32) -> Result<u64, ClError> {
+        image.info(param)
+    }
+
+    fn create_sampler(&self, context: &Context, spec: SamplerSpec) -> Result<Sampler, ClError> {
+        Sampler::new(context, spec)
     }
 
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {
@@ -199,8 +281,17 @@ impl Backend for OpenCl {
         kernel.args()
     }
 
-    fn set_arg(&self, kernel: &mut Kernel, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+    fn set_arg(
+        &self,
+        kernel: &mut Kernel,
+        index: u32,
+        value: ArgValue<'_, Buffer, Image, Sampler>,
+    ) -> Result<(), ClError> {
         kernel.set(index, value)
+    }
+
+    fn set_reachable(&self, kernel: &mut Kernel, addresses: &[usize]) -> Result<(), ClError> {
+        kernel.set_reachable(addresses)
     }
 
     fn create_user_event(&self, context: &Context) -> Result<Event, ClError> {
@@ -211,10 +302,14 @@ impl Backend for OpenCl {
         event.set_status(status)
     }
 
+    fn watch_start(&self, event: &Event, started: Started) -> StartWatch {
+        opencl::watch_start(event, started)
+    }
+
     fn enqueue(
         &self,
         queue: &Queue,
-        work: Work<'_, Buffer, Kernel>,
+        work: Work<'_, Buffer, Image, Kernel>,
         order: Order<'_, Event>,
     ) -> Result<Option<Event>, ClError> {
         opencl::enqueue(queue, work, order)
@@ -233,7 +328,7 @@ impl Backend for OpenCl {
             return;
         }
         // A queue of its own, because the guest's may wait for the guest.
-        let settled = self.create_queue(context, device, 0).and_then(|queue| {
+        let settled = self.create_queue(context, device, 0, QueueHints::default()).and_then(|queue| {
             let order = Order { wait: &[], event: false, profile: false, done: None };
             opencl::enqueue(&queue, Work::Marker, order)?;
             queue.finish()
@@ -245,6 +340,15 @@ impl Backend for OpenCl {
 
     fn tend(&self) -> bool {
         opencl::tend()
+    }
+
+    fn suggest_local_size(
+        &self,
+        queue: &Queue,
+        kernel: &Kernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        opencl::suggest_local_size(self.platform, queue, kernel, range)
     }
 
     fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {

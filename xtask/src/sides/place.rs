@@ -12,29 +12,29 @@ use tempfile::TempDir;
 /// What paragpu consists of on one host.
 const PROGRAMS: [&str; 3] = ["paragpu", "paragpud", "libparagpu_opencl.so"];
 
-/// A system with the suite, our programs and room for files.
-pub(super) struct Place {
+/// A system with what is run there, our programs and room for files.
+pub(crate) struct Place {
     root: Option<PathBuf>,
     scratch: TempDir,
-    /// The suite's folder, as programs there see it.
-    pub(super) suite: PathBuf,
+    /// The folder of what is run there, such as the suite's, as programs there see it.
+    pub(crate) folder: PathBuf,
     /// The folder of our programs, as programs there see it.
-    pub(super) programs: PathBuf,
+    pub(crate) programs: PathBuf,
     rooms: AtomicUsize,
 }
 
 impl Place {
     /// This system, where everything is where it is.
-    pub(super) fn here(suite: &Path, programs: &Path) -> Result<Place> {
-        let suite = suite.canonicalize().with_context(|| format!("no folder {}", suite.display()))?;
+    pub(crate) fn here(folder: &Path, programs: &Path) -> Result<Place> {
+        let folder = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
         let programs =
             programs.canonicalize().with_context(|| format!("no folder {}", programs.display()))?;
         let scratch = scratch_below(&std::env::temp_dir())?;
-        Ok(Place { root: None, scratch, suite, programs, rooms: AtomicUsize::new(0) })
+        Ok(Place { root: None, scratch, folder, programs, rooms: AtomicUsize::new(0) })
     }
 
-    /// The system in the folder `root`, into which the suite and the programs are copied for as long as this lives.
-    pub(super) fn in_root(root: &Path, suite: &Path, programs: &Path) -> Result<Place> {
+    /// The system in the folder `root`, into which `folder` and our programs are copied for as long as this lives.
+    pub(crate) fn in_root(root: &Path, folder: &Path, programs: &Path) -> Result<Place> {
         let root = root.canonicalize().with_context(|| format!("no folder {}", root.display()))?;
         // PoCL and others look for the processor and its memory there, and abort if they cannot.
         for (folder, is_mounted) in [("proc", "proc/self"), ("sys", "sys/devices"), ("dev", "dev/null")] {
@@ -46,7 +46,7 @@ impl Place {
             }
         }
         let scratch = scratch_below(&root.join("tmp"))?;
-        copy_suite(suite, &scratch.path().join("suite"))?;
+        copy(folder, &scratch.path().join("folder"))?;
         let copies = scratch.path().join("programs");
         fs::create_dir(&copies)?;
         for name in PROGRAMS {
@@ -54,17 +54,17 @@ impl Place {
                 .with_context(|| format!("cannot copy {name} into {}", root.display()))?;
         }
         let inside = Path::new("/").join(scratch.path().strip_prefix(&root)?);
-        let (suite, programs) = (inside.join("suite"), inside.join("programs"));
-        Ok(Place { root: Some(root), scratch, suite, programs, rooms: AtomicUsize::new(0) })
+        let (folder, programs) = (inside.join("folder"), inside.join("programs"));
+        Ok(Place { root: Some(root), scratch, folder, programs, rooms: AtomicUsize::new(0) })
     }
 
-    /// Whether the suite has this file.
-    pub(super) fn has(&self, binary: &str) -> bool {
-        self.outside(&self.suite.join(binary)).is_file()
+    /// Whether the folder has this file.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        self.outside(&self.folder.join(file)).is_file()
     }
 
     /// A new folder for one process's files.
-    pub(super) fn room(&self) -> Result<Room> {
+    pub(crate) fn room(&self) -> Result<Room> {
         let name = self.rooms.fetch_add(1, Ordering::Relaxed).to_string();
         let outside = self.scratch.path().join(name);
         fs::create_dir(&outside).context("cannot make a folder for temporary files")?;
@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// A command whose process runs there in the folder `room`, compiles anew and keeps its files in the room.
-    pub(super) fn command(&self, room: &Room, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, room: &Room, program: impl AsRef<OsStr>) -> Command {
         let mut command = match &self.root {
             None => bound_command("env"),
             Some(root) => {
@@ -91,7 +91,7 @@ impl Place {
     }
 
     /// The folder for temporary files, to be removed by who ends this process without dropping this.
-    pub(super) fn scratch(&self) -> &Path {
+    pub(crate) fn scratch(&self) -> &Path {
         self.scratch.path()
     }
 
@@ -111,11 +111,11 @@ impl Place {
 }
 
 /// A folder for the files of one process, removed with this.
-pub(super) struct Room {
+pub(crate) struct Room {
     /// As programs there see it.
-    pub(super) inside: PathBuf,
+    pub(crate) inside: PathBuf,
     /// As this program sees it.
-    pub(super) outside: PathBuf,
+    pub(crate) outside: PathBuf,
 }
 
 impl Drop for Room {
@@ -128,20 +128,20 @@ impl Drop for Room {
 fn scratch_below(folder: &Path) -> Result<TempDir> {
     // Short, because the path of a socket may only have some hundred characters.
     tempfile::Builder::new()
-        .prefix("cts-")
+        .prefix("paragpu-")
         .tempdir_in(folder)
         .with_context(|| format!("cannot make a folder in {}", folder.display()))
 }
 
-/// Copies the suite without what only building it needs.
-fn copy_suite(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder without what only building it needed.
+fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from).with_context(|| format!("no folder {}", from.display()))? {
         let entry = entry?;
         let (from, to) = (entry.path(), to.join(entry.file_name()));
         if from.is_dir() {
             if entry.file_name() != "CMakeFiles" {
-                copy_suite(&from, &to)?;
+                copy(&from, &to)?;
             }
         } else {
             fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;

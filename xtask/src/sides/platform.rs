@@ -1,24 +1,23 @@
 //! Which OpenCL the host has.
 
-use super::place::Place;
-use super::side::output_of;
+use super::{Place, output_of};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// The platform and the device that the suite tests: the first ones.
+/// The first platform and its first device, which programs take unless told otherwise.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Platform {
+pub(crate) struct Platform {
     /// Such as `Portable Computing Language`.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Such as `OpenCL 3.0 PoCL 3.1+debian  Linux, …`.
-    pub(super) version: String,
-    pub(super) device: String,
-    pub(super) driver: String,
+    pub(crate) version: String,
+    pub(crate) device: String,
+    pub(crate) driver: String,
 }
 
 impl Platform {
     /// Asks clinfo.
-    pub(super) fn of(place: &Place) -> Result<Platform> {
+    pub(crate) fn of(place: &Place) -> Result<Platform> {
         let output = output_of(place, "clinfo", &["--raw"])
             .context("clinfo tells which OpenCL the host has, and it failed (Debian's package clinfo)")?;
         Platform::parse(&output).context("clinfo found no OpenCL device on the host")
@@ -47,12 +46,12 @@ impl Platform {
     }
 
     /// All of it in one line, to tell one host's OpenCL from another.
-    pub(super) fn identity(&self) -> String {
+    pub(crate) fn identity(&self) -> String {
         [&self.name, &self.version, &self.device, &self.driver].map(String::as_str).join(" | ")
     }
 
     /// What people call it, such as `PoCL 3.1+debian`.
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         // "OpenCL", its version, and then what the vendor says of itself.
         let words: Vec<_> = self.version.split_whitespace().skip(2).take(2).collect();
         match words.is_empty() {

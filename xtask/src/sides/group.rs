@@ -14,7 +14,7 @@ const TICK: Duration = Duration::from_millis(5);
 static LIVE: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// A child that leads a process group; whatever is left of the group when it ends is killed.
-pub(super) struct Group {
+pub(crate) struct Group {
     child: Child,
     id: Pid,
     ended: bool,
@@ -22,7 +22,7 @@ pub(super) struct Group {
 
 impl Group {
     /// Starts `command` as the leader of a group.
-    pub(super) fn spawn(command: &mut Command) -> Result<Group> {
+    pub(crate) fn spawn(command: &mut Command) -> Result<Group> {
         let program = command.get_program().to_owned();
         let child = command
             .process_group(0)
@@ -34,14 +34,14 @@ impl Group {
     }
 
     /// Waits at most for `limit`, and ends the group. The status is the leader's, if it ended by itself.
-    pub(super) fn wait(mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+    pub(crate) fn wait(mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let by_itself = self.leader_ends(limit)?;
         let status = self.end()?;
         Ok(by_itself.then_some(status))
     }
 
     /// Asks all of the group to end, waits at most for `limit`, and ends it.
-    pub(super) fn terminate(mut self, limit: Duration) -> Result<()> {
+    pub(crate) fn terminate(mut self, limit: Duration) -> Result<()> {
         // Fails only if all have ended already.
         let _ended = kill_process_group(self.id, Signal::TERM);
         self.leader_ends(limit)?;
@@ -85,7 +85,7 @@ fn live(change: impl FnOnce(&mut Vec<Pid>)) {
 }
 
 /// Kills every group that lives, before this process ends without dropping them.
-pub(super) fn kill_all() {
+pub(crate) fn kill_all() {
     live(|groups| {
         for id in groups.drain(..) {
             let _ended = kill_process_group(id, Signal::KILL);
