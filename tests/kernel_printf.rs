@@ -18,8 +18,8 @@ fn expected(launches: usize, items: usize) -> Vec<BTreeSet<String>> {
 
 #[track_caller]
 fn check(output: &str, launches: usize, items: usize) {
-    assert!(output.ends_with('\n'), "cut off: {:?}", &output[output.len().saturating_sub(80)..]);
-    let lines: Vec<&str> = output.lines().collect();
+    let text = output.strip_suffix("end\n").expect("everything before the end");
+    let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), launches * items);
     for (lines, expected) in lines.chunks(items).zip(expected(launches, items)) {
         assert_eq!(lines.iter().map(|line| (*line).to_owned()).collect::<BTreeSet<_>>(), expected);
@@ -27,10 +27,13 @@ fn check(output: &str, launches: usize, items: usize) {
 }
 
 #[test]
-fn lines_come_in_the_order_of_the_launches_and_are_there_after_finish() {
+fn lines_come_in_the_order_of_the_launches_and_are_there_before_the_program_knows_that_they_are_over() {
     let daemon = Daemon::start();
-    let mut command = daemon.run(&example("printing"));
-    check(&succeeds(command.args(["--launches", "50", "--items", "8"])), 50, 8);
+    for wait in ["finish", "event", "status", "read"] {
+        println!("{wait}");
+        let mut command = daemon.run(&example("printing"));
+        check(&succeeds(command.args(["--launches", "50", "--items", "8", "--wait", wait])), 50, 8);
+    }
     assert!(!daemon.log().contains("item"), "{}", daemon.log());
 }
 
@@ -38,8 +41,7 @@ fn lines_come_in_the_order_of_the_launches_and_are_there_after_finish() {
 fn a_program_that_does_not_wait_sees_them_too() {
     let daemon = Daemon::start();
     let mut command = daemon.run(&example("printing"));
-    // Long enough for the kernel's first launch to compile it, on any machine.
-    check(&succeeds(command.args(["--launches", "3", "--items", "4", "--sleep", "10000"])), 3, 4);
+    check(&succeeds(command.args(["--launches", "3", "--items", "4", "--wait", "sleep"])), 3, 4);
 }
 
 #[test]
@@ -63,9 +65,9 @@ fn a_program_may_hide_printf_in_a_header_or_an_option_and_leave_out_the_newline(
         command.arg("--source").arg(&source).args(["--options", options, "--launches", "3", "--items", "1"]);
         succeeds(&mut command)
     };
-    assert_eq!(run(&format!("-I {}", directory.path().display())), "<0><1><2>");
+    assert_eq!(run(&format!("-I {}", directory.path().display())), "<0><1><2>end\n");
     fs::write(&source, "kernel void k(int launch) { SAY(\"[%d]\", launch); }\n").unwrap();
-    assert_eq!(run("-DSAY=printf"), "[0][1][2]");
+    assert_eq!(run("-DSAY=printf"), "[0][1][2]end\n");
 }
 
 #[test]
@@ -76,8 +78,12 @@ fn a_program_without_standard_output_goes_on() {
     succeeds(command.args(["-c", "exec \"$0\" --launches 20 >&-"]).arg(&printing));
     // Somebody who goes away ends it, as anybody who writes to a pipe.
     let mut command = daemon.run(&printing);
-    let mut child =
-        command.args(["--launches", "20", "--items", "20000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .args(["--launches", "20", "--items", "20000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     child.wait().unwrap();
     wait_until("its executor to end", || daemon.executors().is_empty());

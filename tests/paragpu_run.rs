@@ -14,6 +14,13 @@ fn what_the_vgpu_computes_is_what_the_cpu_computes() {
 }
 
 #[test]
+fn command_buffers_do_what_the_cpu_computes() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("command_buffer")));
+    assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
 fn a_busy_stream_of_kernels_goes_over_the_ring_without_a_kick_per_command() {
     let daemon = Daemon::start();
     succeeds(daemon.run(&example("vgpu_check")).args(["--only", "ten thousand kernels"]));

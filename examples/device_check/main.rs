@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod events;
 mod native;
 mod sub_devices;
 
@@ -46,6 +47,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("a native kernel sees what was read before", native::sees_what_was_read_before),
     ("many native kernels from many threads", native::many_from_many_threads),
     ("native kernels that cannot be are errors", native::mistakes),
+    ("event callbacks are called in order", events::callbacks_in_order),
+    ("a kernel is seen running", events::running),
+    ("a failed event fails what waits for it", events::failures_spread),
+    ("a user event is released before it ends", events::released_before_it_ends),
+    ("events of other contexts are refused", events::contexts_are_kept_apart),
 ];
 
 fn main() -> Result<()> {

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::fault::Fault;
 use crate::frame::{Frame, Tail, write_frame};
+use crate::image::{ImageFormat, ImageShape, MAX_ELEMENT_BYTES};
 use crate::limits::MAX_INLINE_BYTES;
 use crate::types::{Create, Dim3, Enqueue, SlotRef, Span};
 
@@ -190,8 +191,9 @@ commands! {
         create: Create,
         /// [Reference](crate::device) to the device.
         device: U32,
-        /// Reserved, zero.
-        reserved: U32,
+        /// `CL_QUEUE_PRIORITY_KHR` in bits 0 to 7 and `CL_QUEUE_THROTTLE_KHR` in bits 8 to 15, each 0 if it is not said,
+        /// or 1 for high, 2 for medium, 4 for low.
+        hints: U32,
         /// `cl_command_queue_properties`.
         properties: U64,
     }
@@ -259,6 +261,40 @@ commands! {
         reserved: U32,
     }
 
+    /// Creates an image in context `create.parent`; fresh memory is zero.
+    CreateImage = 0x0019, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`: access by kernels and by the host only, no host pointer flags.
+        flags: U64,
+        /// Format of an element.
+        format: ImageFormat,
+        /// `cl_mem_object_type`: number of an [`ImageType`](crate::image::ImageType).
+        kind: U32,
+        /// Id of the buffer that the image lies in, or of the image that it shows; 0 for memory of its own.
+        memory: U32,
+        /// Size in elements.
+        shape: ImageShape,
+        /// Bytes from row to row, for a 2D image that lies in a buffer; otherwise 0.
+        row_pitch: U64,
+        /// First contents without gaps, or none. May be reused once the reply is there.
+        init: Span,
+    }
+
+    /// Creates a sampler in context `create.parent`.
+    CreateSampler = 0x001a, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// 1 for coordinates from 0 to 1, otherwise 0.
+        normalized: U32,
+        /// `cl_addressing_mode`.
+        addressing: U32,
+        /// `cl_filter_mode`.
+        filter: U32,
+        /// Reserved, zero.
+        reserved: U32,
+    }
+
     /// Divides a device into sub-devices, or asks into how many: the slot's `len` is that number. The data are
     /// `count` object ids below 2^31 (`u32` each), then the partition's values (`u32` each): the compute units of each
     /// sub-device, their counts, or one affinity domain.
@@ -272,6 +308,16 @@ commands! {
         /// Reserved, zero.
         reserved: U32,
         /// Completed with the outcome.
+        reply: SlotRef,
+    }
+
+    /// Completes the slot when the event's command has started to run, or is over. Not for user events.
+    WatchEvent = 0x001e, wait: false, data: 0, {
+        /// Id of the event.
+        event: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed with success, whatever becomes of the command.
         reply: SlotRef,
     }
 
@@ -502,6 +548,115 @@ commands! {
         reserved: U32,
         /// Completed when the queue is drained.
         reply: SlotRef,
+    }
+
+    /// Asks for the image formats that a context supports: `clGetSupportedImageFormats`.
+    GetImageFormats = 0x0050, wait: false, data: 0, {
+        /// Id of the context.
+        context: U32,
+        /// `cl_mem_object_type`: number of an [`ImageType`](crate::image::ImageType).
+        kind: U32,
+        /// `cl_mem_flags`: one of those for access by kernels, or `CL_MEM_KERNEL_READ_AND_WRITE`.
+        flags: U64,
+        /// Where the formats go ([`ImageFormat`] each). At most its `len` bytes are written; the slot's `len` is the
+        /// full length.
+        dst: Span,
+        /// Completed when the answer is there.
+        reply: SlotRef,
+    }
+
+    /// Reads a box of an image into shared memory, where it lies without gaps.
+    ReadImage = 0x0051, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in elements.
+        origin: Dim3,
+        /// Extent in elements; 1 in dimensions that the image does not have.
+        extent: Dim3,
+        /// Where the elements go; its length is theirs.
+        dst: Span,
+    }
+
+    /// Writes a box of an image from the data, or from shared memory if the data is empty; without gaps.
+    WriteImage = 0x0052, wait: true, data: MAX_INLINE_BYTES, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in elements.
+        origin: Dim3,
+        /// Extent in elements; 1 in dimensions that the image does not have.
+        extent: Dim3,
+        /// Where the elements are, if not inline; must not change until the command is complete.
+        src: Span,
+    }
+
+    /// Copies a box between images of one format.
+    CopyImage = 0x0053, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the source.
+        src: U32,
+        /// Id of the destination.
+        dst: U32,
+        /// Origin in the source.
+        src_origin: Dim3,
+        /// Origin in the destination.
+        dst_origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+    }
+
+    /// Fills a box of an image with the colour that is the data: four floats or 32-bit integers.
+    FillImage = 0x0054, wait: true, data: MAX_ELEMENT_BYTES, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in elements.
+        origin: Dim3,
+        /// Extent in elements; 1 in dimensions that the image does not have.
+        extent: Dim3,
+    }
+
+    /// Copies a box of an image into a buffer, where it lies without gaps.
+    CopyImageToBuffer = 0x0055, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Origin in the image.
+        origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+        /// First byte in the buffer.
+        offset: U64,
+    }
+
+    /// Copies bytes of a buffer, which lie without gaps, into a box of an image.
+    CopyBufferToImage = 0x0056, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Origin in the image.
+        origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+        /// First byte in the buffer.
+        offset: U64,
     }
 
     /// Creates a buffer in context `create.parent` whose bytes are those of a shared region: both sides see the same

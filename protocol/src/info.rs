@@ -24,9 +24,15 @@ pub enum InfoKind {
     KernelArg = 7,
     /// `clGetKernelSubGroupInfo`, by reference to the device; the input value is the data.
     KernelSubGroup = 8,
+    /// `clGetMemObjectInfo` of an image, as far as only the host knows.
+    Image = 9,
     /// `clGetDeviceAndHostTimer`, by reference to the device; the parameter is 0. The answer is the device's time and
     /// the host's at that moment, a `u64` each.
     DeviceTimers = 10,
+    /// `clGetKernelSuggestedLocalWorkSizeKHR`, by the id of the queue; the parameter is the number of dimensions, and the
+    /// data are the global offset and the global size, as [`EnqueueKernel`](crate::command::EnqueueKernel) has them. The
+    /// answer is three `u64`.
+    SuggestedLocalSize = 11,
     /// How a device's memory relates to the host's, by device index: see [`svm`](crate::svm).
     Memory = 14,
 }
@@ -36,7 +42,7 @@ pub const DEVICE_COUNT: u32 = 0;
 
 impl InfoKind {
     /// Every kind.
-    pub const ALL: [InfoKind; 10] = [
+    pub const ALL: [InfoKind; 12] = [
         InfoKind::Platform,
         InfoKind::Device,
         InfoKind::Program,
@@ -45,8 +51,10 @@ impl InfoKind {
         InfoKind::KernelWorkGroup,
         InfoKind::KernelArg,
         InfoKind::KernelSubGroup,
+        InfoKind::Image,
         InfoKind::Memory,
         InfoKind::DeviceTimers,
+        InfoKind::SuggestedLocalSize,
     ];
 
     /// The kind with this number.
@@ -71,6 +79,8 @@ impl InfoKind {
                 0x4000..=0x400b | 0x410f => true,
                 // cl_intel_unified_shared_memory.
                 0x4190..=0x4194 => true,
+                // cl_khr_command_buffer.
+                0x129a | 0x12a9 | 0x12aa => true,
                 // cl_amd_device_attribute_query, the plain ones.
                 0x4030..=0x4034 | 0x4036..=0x404c => true,
                 // SUB_GROUP_SIZES of cl_intel_required_subgroup_size, cl_intel_device_attribute_query.
@@ -93,7 +103,10 @@ impl InfoKind {
             // MAX_SUB_GROUP_SIZE_FOR_NDRANGE, SUB_GROUP_COUNT_FOR_NDRANGE, LOCAL_SIZE_FOR_SUB_GROUP_COUNT,
             // MAX_NUM_SUB_GROUPS, COMPILE_NUM_SUB_GROUPS, and COMPILE_SUB_GROUP_SIZE of cl_intel_required_subgroup_size.
             InfoKind::KernelSubGroup => matches!(param, 0x2033 | 0x2034 | 0x11b8..=0x11ba | 0x410a),
+            // CL_MEM_SIZE.
+            InfoKind::Image => param == 0x1102,
             InfoKind::DeviceTimers => param == 0,
+            InfoKind::SuggestedLocalSize => matches!(param, 1..=3),
             InfoKind::Memory => param == crate::svm::MEMORY_MODEL,
         }
     }
@@ -113,6 +126,8 @@ mod tests {
         assert!(!InfoKind::Program.allows(0x1163));
         assert!(!InfoKind::Kernel.allows(0x1193));
         assert!(!InfoKind::Kernel.allows(0x1194));
+        // CL_MEM_HOST_PTR, CL_MEM_ASSOCIATED_MEMOBJECT, CL_IMAGE_BUFFER.
+        assert!(![0x1103, 0x1107, 0x1118].iter().any(|param| InfoKind::Image.allows(*param)));
     }
 
     #[test]

@@ -29,14 +29,19 @@ pub const MAY_PRINT: u32 = 1;
 pub struct ArgInfo {
     /// Number of an [`ArgKind`].
     pub kind: u8,
+    /// Of an image, what the kernel does with it: [`ACCESS_READ`], [`ACCESS_WRITE`] or both. Otherwise 0.
+    pub access: u8,
     /// Reserved, zero.
-    pub reserved: u8,
-    /// Reserved, zero.
-    pub reserved2: U16,
+    pub reserved: U16,
     /// Size in bytes of a [`ArgKind::Value`] whose type is one of OpenCL C's own; 0 where the host cannot know
     /// (a structure): then the guest asks for the outcome of setting it.
     pub size: U32,
 }
+
+/// The kernel reads from the image.
+pub const ACCESS_READ: u8 = 1 << 0;
+/// The kernel writes to the image.
+pub const ACCESS_WRITE: u8 = 1 << 1;
 
 /// What may be set as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

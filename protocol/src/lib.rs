@@ -25,6 +25,7 @@ pub mod control;
 pub mod device;
 pub mod fault;
 pub mod frame;
+pub mod image;
 pub mod info;
 pub mod kernel;
 pub mod limits;

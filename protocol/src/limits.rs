@@ -40,6 +40,10 @@ pub const MAX_REGION_BYTES: u64 = u32::MAX as u64 & !0xfff;
 /// (`vm.max_map_count`); the rest is for the OpenCL driver.
 pub const MAX_MAPPINGS: usize = 32 * 1024;
 
+/// Most images of which each shows the one before: what they share is given back from one to the next, each time a
+/// little deeper into the host's stack.
+pub const MAX_IMAGE_DEPTH: usize = 16;
+
 /// Longest program source in bytes.
 pub const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
 

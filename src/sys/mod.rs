@@ -7,6 +7,7 @@
 
 pub mod compute;
 pub mod compute_probe;
+pub mod image;
 pub mod inherited;
 pub mod map;
 pub mod opencl;

@@ -4,13 +4,15 @@ use paragpu::device::step::Step;
 use paragpu::executor::message::{ContextUsage, ToBroker};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
-    Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateCoarseBuffer, CreateContext,
-    CreateKernel, CreateProgram, CreateQueue, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices,
-    CreateUserEvent, EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect,
-    ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
-    SetUserEvent, WriteBuffer, WriteBufferRect,
+    Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CopyBufferToImage, CopyImage, CopyImageToBuffer,
+    CreateBuffer, CreateCoarseBuffer, CreateContext, CreateImage, CreateKernel, CreateProgram, CreateQueue,
+    CreateSampler, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent, EnqueueKernel,
+    FillBuffer, FillImage, Finish, GetImageFormats, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect,
+    ReadImage, ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue,
+    SetExecInfo, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect, WriteImage,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
+use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::limits::{MAX_FRAME_BYTES, MIN_RING_BYTES};
 use paragpu_protocol::types::{Create, Dim3, Enqueue, SlotRef, Span};
@@ -24,6 +26,7 @@ use zerocopy::{Immutable, IntoBytes};
 pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     vec![
         ("ring_commands", "handmade-every-command", every_command()),
+        ("ring_commands", "handmade-images", images()),
         ("control_queue", "handmade-every-request", every_request()),
         ("control_queue", "handmade-hostile-executor", hostile_executor()),
         ("executor_messages", "handmade-every-message", every_message()),
@@ -173,6 +176,7 @@ fn every_command() -> Vec<u8> {
         ..CopyBufferRect::default()
     };
     frames.add(&copy, &[], &[]);
+    frames.add(&WatchEvent { event: 18.into(), reserved: 0.into(), reply: slot(23) }, &[], &[]);
     frames.add(&SetUserEvent { event: USER_EVENT.into(), status: 0.into() }, &[], &[]);
     frames.add(&Marker { enqueue: enqueue(19) }, &[], &[]);
     frames.add(&Barrier { enqueue: enqueue(20) }, &[18, 19], &[]);
@@ -206,6 +210,133 @@ fn every_command() -> Vec<u8> {
     let release = ReleaseShared { id: SHARED.into(), reply: slot(24), ..ReleaseShared::default() };
     frames.add(&release, &[], &[]);
     for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE, SUB_DEVICE] {
+        frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);
+    }
+    frames.0
+}
+
+/// Images in memory of their own, in a buffer and in each other, and a kernel that filters one.
+fn images() -> Vec<u8> {
+    const OWN: u32 = 10;
+    const IN_BUFFER: u32 = 11;
+    const ARRAY: u32 = 12;
+    const SHOWN: u32 = 13;
+    const SAMPLER: u32 = 14;
+    let mut frames = Frames::default();
+    let span = Span::new(2, 4096, 64);
+    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &[0; 4]);
+    frames.add(&CreateQueue { create: create(QUEUE, CONTEXT), ..CreateQueue::default() }, &[], &[]);
+    let kind = (ImageType::Image2d as u32).into();
+    let formats =
+        GetImageFormats { context: CONTEXT.into(), kind, flags: 1.into(), dst: span, reply: slot(0) };
+    frames.add(&formats, &[], &[]);
+    let (size, init) = (BUFFER_BYTES.into(), Span::NONE);
+    frames.add(&CreateBuffer { create: create(BUFFER, CONTEXT), flags: 1.into(), size, init }, &[], &[]);
+    let image = CreateImage {
+        create: create(OWN, CONTEXT),
+        flags: 1.into(),
+        format: ImageFormat::new(0x10b5, 0x10d2),
+        kind,
+        shape: ImageShape { width: 4.into(), height: 4.into(), ..ImageShape::default() },
+        init: span,
+        ..CreateImage::default()
+    };
+    frames.add(&image, &[], &[]);
+    let in_buffer = CreateImage {
+        create: create(IN_BUFFER, CONTEXT),
+        memory: BUFFER.into(),
+        row_pitch: 64.into(),
+        init,
+        ..image
+    };
+    frames.add(&in_buffer, &[], &[]);
+    let array = CreateImage {
+        create: create(ARRAY, CONTEXT),
+        kind: (ImageType::Image1dArray as u32).into(),
+        shape: ImageShape { width: 8.into(), array_size: 3.into(), ..ImageShape::default() },
+        init,
+        ..image
+    };
+    frames.add(&array, &[], &[]);
+    frames.add(&CreateImage { create: create(SHOWN, CONTEXT), memory: OWN.into(), init, ..image }, &[], &[]);
+    let info = GetInfo {
+        kind: (InfoKind::Image as u32).into(),
+        object: OWN.into(),
+        param: 0x1102.into(),
+        dst: span,
+        reply: slot(1),
+        ..GetInfo::default()
+    };
+    frames.add(&info, &[], &[]);
+    let sampler = CreateSampler {
+        create: create(SAMPLER, CONTEXT),
+        addressing: 0x1131.into(),
+        filter: 0x1141.into(),
+        ..CreateSampler::default()
+    };
+    frames.add(&sampler, &[], &[]);
+    let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
+    frames.add(
+        &program,
+        &[],
+        b"kernel void f(read_only image2d_t a, write_only image2d_t b, sampler_t c) {}",
+    );
+    frames.add(&BuildProgram { program: PROGRAM.into(), ..BuildProgram::default() }, &[], b"");
+    frames.add(&CreateKernel { create: create(KERNEL, PROGRAM), info: span }, &[], b"f");
+    let kernel = KERNEL.into();
+    for (index, object) in [(0_u32, OWN), (1, IN_BUFFER), (2, SAMPLER)] {
+        let body =
+            SetArgObject { kernel, index: index.into(), object: object.into(), ..SetArgObject::default() };
+        frames.add(&body, &[], &[]);
+    }
+    let launch = EnqueueKernel {
+        enqueue: enqueue(20),
+        kernel,
+        dims: 2.into(),
+        global: dim([4, 4, 1]),
+        ..EnqueueKernel::default()
+    };
+    frames.add(&launch, &[], &[]);
+    let (origin, extent) = (dim([1, 1, 0]), dim([2, 2, 1]));
+    let dst = Span::new(2, 8192, 16);
+    let read =
+        ReadImage { enqueue: enqueue(21), image: OWN.into(), origin, extent, dst, ..ReadImage::default() };
+    frames.add(&read, &[20], &[]);
+    let write = WriteImage {
+        enqueue: enqueue(22),
+        image: ARRAY.into(),
+        origin,
+        extent,
+        src: dst,
+        ..WriteImage::default()
+    };
+    frames.add(&write, &[21], &[]);
+    frames.add(
+        &WriteImage { enqueue: enqueue(23), image: SHOWN.into(), src: Span::NONE, ..write },
+        &[],
+        &[7; 16],
+    );
+    let copy = CopyImage {
+        enqueue: enqueue(24),
+        src: OWN.into(),
+        dst: IN_BUFFER.into(),
+        src_origin: origin,
+        dst_origin: dim([0, 2, 0]),
+        extent,
+    };
+    frames.add(&copy, &[], &[]);
+    let fill =
+        FillImage { enqueue: enqueue(25), image: ARRAY.into(), origin, extent, ..FillImage::default() };
+    frames.add(&fill, &[], &[1; 16]);
+    let (image, buffer, offset) = (OWN.into(), BUFFER.into(), 100.into());
+    frames.add(
+        &CopyImageToBuffer { enqueue: enqueue(26), image, buffer, origin, extent, offset },
+        &[24],
+        &[],
+    );
+    frames.add(&CopyBufferToImage { enqueue: enqueue(27), image, buffer, origin, extent, offset }, &[], &[]);
+    frames.add(&Finish { queue: QUEUE.into(), reply: slot(28), ..Finish::default() }, &[], &[]);
+    for id in [BUFFER, OWN, SAMPLER, SHOWN] {
         frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);
     }
     frames.0

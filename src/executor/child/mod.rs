@@ -13,6 +13,8 @@ mod context;
 mod dispatch;
 mod executor;
 pub mod fuzz;
+#[cfg(test)]
+mod image_tests;
 mod objects;
 pub mod print;
 pub mod record;

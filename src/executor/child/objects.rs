@@ -9,11 +9,11 @@ use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
-use super::backend::{Arg, Backend, ClError, HostDevice, Outcome};
-use super::completion::Reply;
+use super::backend::{Arg, Backend, ClError, HostDevice, ImageLayout, Outcome, StartWatch};
+use super::completion::{Completion, Reply};
 use super::record::{
-    BufferRecord, BuildRecord, ContextRecord, DeviceRecord, EventRecord, KernelRecord, ObjectRecord,
-    ProgramRecord, QueueRecord, Record, Serial, SubDeviceRecord,
+    ArgRecord, BufferRecord, BuildRecord, ContextRecord, DeviceRecord, EventRecord, ImageRecord,
+    KernelRecord, ObjectRecord, ProgramRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
 };
 use super::region::Taken;
 
@@ -170,6 +170,32 @@ impl Drop for SharedMemory {
 }
 
 #[derive(Debug)]
+pub(crate) struct ImageObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    /// The memory that it has no own of.
+    pub(crate) parent: Option<ImageParent<B>>,
+    pub(crate) record: ImageRecord,
+    pub(crate) layout: ImageLayout,
+    pub(crate) host: Host<B::Image>,
+}
+
+/// What another image's memory is.
+#[derive(Clone, Debug)]
+pub(crate) enum ImageParent<B: Backend> {
+    Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct SamplerObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    pub(crate) record: SamplerRecord,
+    pub(crate) host: Host<B::Sampler>,
+}
+
+#[derive(Debug)]
 pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
@@ -196,11 +222,19 @@ pub(crate) struct KernelObject<B: Backend> {
 #[derive(Debug)]
 pub(crate) struct KernelState<B: Backend> {
     pub(crate) record: KernelRecord,
-    /// The buffers in the record's arguments: a guest may release one that is still set.
-    pub(crate) buffers: HashMap<u32, Arc<BufferObject<B>>>,
+    /// The objects in the record's arguments: a guest may release one that is still set.
+    pub(crate) objects: HashMap<u32, ArgObject<B>>,
     /// Shared buffers that it reaches otherwise.
     pub(crate) reaches: Vec<Arc<BufferObject<B>>>,
     pub(crate) host: Host<B::Kernel>,
+}
+
+/// An object that a kernel's argument is set to.
+#[derive(Debug)]
+pub(crate) enum ArgObject<B: Backend> {
+    Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+    Sampler(Arc<SamplerObject<B>>),
 }
 
 #[derive(Debug)]
@@ -220,6 +254,15 @@ pub(crate) struct EventState {
     profile: OnceLock<[u64; 4]>,
     /// Open user events that the command waits for, as of when it was enqueued.
     pub(crate) gates: Gates,
+    start: Mutex<Start>,
+}
+
+/// Whether a command has started, and who wants to know.
+#[derive(Debug, Default)]
+struct Start {
+    has_started: bool,
+    watch: Option<StartWatch>,
+    waiting: Vec<Completion>,
 }
 
 /// Open user events that hold back a command.
@@ -232,6 +275,7 @@ impl EventState {
             status: AtomicI32::new(QUEUED),
             profile: OnceLock::new(),
             gates: Vec::new(),
+            start: Mutex::default(),
         }
     }
 
@@ -257,6 +301,39 @@ impl EventState {
             let _ = self.profile.set(profile);
         }
         self.status.store(outcome.status, Ordering::Release);
+        self.start();
+    }
+
+    /// Tells those who wait for it that the command has started.
+    pub(crate) fn start(&self) {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        start.has_started = true;
+        let (watch, waiting) = (start.watch.take(), std::mem::take(&mut start.waiting));
+        // Outside of the lock: both call elsewhere.
+        drop(start);
+        drop(watch);
+        waiting.into_iter().for_each(|waiting| waiting.complete(Outcome::SUCCESS));
+    }
+
+    /// Adds one who waits for the command to start. True if nobody waited before.
+    pub(crate) fn await_start(&self, waiting: Completion) -> bool {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        if start.has_started {
+            drop(start);
+            waiting.complete(Outcome::SUCCESS);
+            return false;
+        }
+        let is_first = start.waiting.is_empty() && start.watch.is_none();
+        start.waiting.push(waiting);
+        is_first
+    }
+
+    /// Keeps what was set up for that.
+    pub(crate) fn keep_watch(&self, watch: StartWatch) {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = if start.has_started { Some(watch) } else { start.watch.replace(watch) };
+        drop(start);
+        drop(unused);
     }
 }
 
@@ -309,7 +386,8 @@ impl<B: Backend> QueueObject<B> {
 impl<B: Backend> KernelState<B> {
     /// The shared memory that a launch may touch.
     pub(crate) fn shared(&self) -> Vec<Arc<SharedMemory>> {
-        self.buffers.values().chain(&self.reaches).filter_map(|buffer| buffer.shared()).collect()
+        let set = self.objects.values().filter_map(ArgObject::shared);
+        set.chain(self.reaches.iter().filter_map(|buffer| buffer.shared())).collect()
     }
 }
 
@@ -328,6 +406,67 @@ impl<B: Backend> BufferObject<B> {
     }
 }
 
+impl<B: Backend> ArgObject<B> {
+    pub(crate) fn context(&self) -> &ContextObject<B> {
+        match self {
+            ArgObject::Buffer(buffer) => &buffer.context,
+            ArgObject::Image(image) => &image.context,
+            ArgObject::Sampler(sampler) => &sampler.context,
+        }
+    }
+
+    pub(crate) fn record(&self) -> ArgRecord {
+        match self {
+            ArgObject::Buffer(buffer) => ArgRecord::Buffer(Some(buffer.common.serial)),
+            ArgObject::Image(image) => ArgRecord::Image(image.common.serial),
+            ArgObject::Sampler(sampler) => ArgRecord::Sampler(sampler.common.serial),
+        }
+    }
+
+    fn shared(&self) -> Option<Arc<SharedMemory>> {
+        match self {
+            ArgObject::Buffer(buffer) => buffer.shared(),
+            ArgObject::Image(image) => image.shared(),
+            ArgObject::Sampler(_) => None,
+        }
+    }
+
+    fn object(&self) -> Object<B> {
+        match self {
+            ArgObject::Buffer(buffer) => Object::Buffer(buffer.clone()),
+            ArgObject::Image(image) => Object::Image(image.clone()),
+            ArgObject::Sampler(sampler) => Object::Sampler(sampler.clone()),
+        }
+    }
+}
+
+impl<B: Backend> ImageParent<B> {
+    pub(crate) fn serial(&self) -> Serial {
+        match self {
+            ImageParent::Buffer(buffer) => buffer.common.serial,
+            ImageParent::Image(image) => image.common.serial,
+        }
+    }
+}
+
+impl<B: Backend> ImageObject<B> {
+    /// Its elements if the guest sees them too.
+    pub(crate) fn shared(&self) -> Option<Arc<SharedMemory>> {
+        match self.parent.as_ref()? {
+            ImageParent::Buffer(buffer) => buffer.shared(),
+            ImageParent::Image(image) => image.shared(),
+        }
+    }
+
+    /// How many images show an image that shows an image …, this one included.
+    pub(crate) fn depth(&self) -> usize {
+        match &self.parent {
+            Some(ImageParent::Image(image)) => 1 + image.depth(),
+            _ => 1,
+        }
+    }
+}
+
 /// An object of any kind.
 #[derive(Debug)]
 pub(crate) enum Object<B: Backend> {
@@ -335,6 +474,8 @@ pub(crate) enum Object<B: Backend> {
     Context(Arc<ContextObject<B>>),
     Queue(Arc<QueueObject<B>>),
     Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+    Sampler(Arc<SamplerObject<B>>),
     Program(Arc<ProgramObject<B>>),
     Kernel(Arc<KernelObject<B>>),
     Event(Arc<EventObject<B>>),
@@ -419,6 +560,8 @@ impl<B: Backend> Table<B> {
         context, Context, ContextObject;
         queue, Queue, QueueObject;
         buffer, Buffer, BufferObject;
+        image, Image, ImageObject;
+        sampler, Sampler, SamplerObject;
         program, Program, ProgramObject;
         kernel, Kernel, KernelObject;
         event, Event, EventObject;
@@ -438,10 +581,11 @@ impl<B: Backend> Table<B> {
             Object::Event(_) => 0,
             Object::Kernel(_) => 1,
             Object::Program(_) => 2,
-            Object::Buffer(_) => 3,
-            Object::Queue(_) => 4,
-            Object::Context(_) => 5,
-            Object::SubDevice(_) => 6,
+            Object::Image(_) | Object::Sampler(_) => 3,
+            Object::Buffer(_) => 4,
+            Object::Queue(_) => 5,
+            Object::Context(_) => 6,
+            Object::SubDevice(_) => 7,
         };
         let mut objects: Vec<_> = self.objects.drain().map(|(_, object)| object).collect();
         objects.sort_by_key(rank);
@@ -496,6 +640,19 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
                 collect(&Object::Buffer(parent.clone()), None, found);
             }
         }
+        Object::Image(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::Image(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
+            match &it.parent {
+                Some(ImageParent::Buffer(buffer)) => collect(&Object::Buffer(buffer.clone()), None, found),
+                Some(ImageParent::Image(image)) => collect(&Object::Image(image.clone()), None, found),
+                None => {}
+            }
+        }
+        Object::Sampler(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::Sampler(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
+        }
         Object::Program(it) => {
             let record = ProgramRecord {
                 context: it.context.common.serial,
@@ -509,7 +666,10 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             let state = it.state();
             add(&it.common, state.host.as_ref().err().copied(), Record::Kernel(state.record.clone()));
             collect(&Object::Program(it.program.clone()), None, found);
-            for buffer in state.buffers.values().chain(&state.reaches) {
+            for object in state.objects.values() {
+                collect(&object.object(), None, found);
+            }
+            for buffer in &state.reaches {
                 collect(&Object::Buffer(buffer.clone()), None, found);
             }
         }

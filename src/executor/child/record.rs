@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::backend::Partition;
+use super::backend::{Partition, QueueHints};
 
 /// What an object is called for its whole life. Ids are the guest's and may be used again after a release;
 /// serials are never used twice in a context.
@@ -33,6 +33,10 @@ pub enum Record {
     Queue(QueueRecord),
     /// A buffer or sub-buffer.
     Buffer(BufferRecord),
+    /// An image.
+    Image(ImageRecord),
+    /// A sampler.
+    Sampler(SamplerRecord),
     /// A program.
     Program(ProgramRecord),
     /// A kernel.
@@ -77,6 +81,8 @@ pub struct QueueRecord {
     pub device: DeviceRecord,
     /// `cl_command_queue_properties`.
     pub properties: u64,
+    /// What it says of its urgency.
+    pub hints: QueueHints,
     /// First error that no event or slot has reported, until the next Finish.
     pub deferred: Option<i32>,
 }
@@ -104,6 +110,38 @@ pub struct SharedRecord {
     /// virtio-gpu resource id of the region that its bytes are of, and the first byte there. None for memory that the
     /// device's driver has allocated.
     pub region: Option<(u32, u64)>,
+}
+
+/// An image. Its contents are not part of its record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Its context.
+    pub context: Serial,
+    /// `cl_mem_flags`.
+    pub flags: u64,
+    /// `cl_channel_order` and `cl_channel_type`.
+    pub format: (u32, u32),
+    /// `cl_mem_object_type`.
+    pub kind: u32,
+    /// Width, height, depth and array size in elements.
+    pub shape: [u64; 4],
+    /// Bytes from row to row, if it was asked for one.
+    pub row_pitch: u64,
+    /// The buffer that it lies in, or the image that it shows.
+    pub parent: Option<Serial>,
+}
+
+/// A sampler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplerRecord {
+    /// Its context.
+    pub context: Serial,
+    /// True for coordinates from 0 to 1.
+    pub normalized: bool,
+    /// `cl_addressing_mode`.
+    pub addressing: u32,
+    /// `cl_filter_mode`.
+    pub filter: u32,
 }
 
 /// A program.
@@ -151,6 +189,10 @@ pub enum ArgRecord {
     Value(Vec<u8>),
     /// A buffer, or a null pointer.
     Buffer(Option<Serial>),
+    /// An image.
+    Image(Serial),
+    /// A sampler.
+    Sampler(Serial),
     /// A pointer to a byte of a shared buffer.
     Pointer(Serial, u64),
     /// That many bytes of local memory.

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use cl3::command_queue::CL_QUEUE_PROPERTIES;
 use cl3::context::CL_CONTEXT_PLATFORM;
 use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
 use cl3::kernel::CL_KERNEL_EXEC_INFO_SVM_PTRS;
@@ -16,10 +17,16 @@ use paragpu_protocol::kernel::ArgKind;
 
 use super::coarse::CoarseMemory;
 use super::enqueue::failing;
+use super::image::Image;
 use super::query::{Device, Platform, kernel_args};
 use super::{checked, cl};
-use crate::sys::compute::{Arg, ArgValue, ClError};
+use crate::sys::compute::{Arg, ArgValue, ClError, QueueHints};
 use crate::sys::map::{Mapping, Window};
+
+/// `CL_QUEUE_PRIORITY_KHR`
+const QUEUE_PRIORITY: u64 = 0x1096;
+/// `CL_QUEUE_THROTTLE_KHR`
+const QUEUE_THROTTLE: u64 = 0x1097;
 
 /// A kind of OpenCL object.
 pub trait Kind {
@@ -99,6 +106,8 @@ kinds! {
     ContextKind, Context, clReleaseContext, "A context.";
     QueueKind, Queue, clReleaseCommandQueue, "A command queue.";
     BufferKind, Buffer, clReleaseMemObject, "A buffer.";
+    ImageKind, RawImage, clReleaseMemObject, "An image, as the driver knows it.";
+    SamplerKind, Sampler, clReleaseSampler, "A sampler.";
     ProgramKind, Program, clReleaseProgram, "A program.";
     KernelKind, RawKernel, clReleaseKernel, "A kernel, as the driver knows it.";
     EventKind, Event, clReleaseEvent, "An event.";
@@ -126,6 +135,32 @@ impl Queue {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
         let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
+        Queue::created(raw, status)
+    }
+
+    /// A queue with hints, which not every device takes.
+    pub fn with_hints(
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        // Loaders call through the driver's table without looking, and older tables end before this entry.
+        if device.version() < (2, 0) {
+            return Err(ClError::INVALID_OPERATION);
+        }
+        let mut list = vec![u64::from(CL_QUEUE_PROPERTIES), properties];
+        for (name, value) in [(QUEUE_PRIORITY, hints.priority), (QUEUE_THROTTLE, hints.throttle)] {
+            if value != 0 {
+                list.extend([name, value.into()]);
+            }
+        }
+        list.push(0);
+        let mut status = 0;
+        // SAFETY: live handles, and a list that ends with 0 and lives during the call.
+        let raw = unsafe {
+            cl!(clCreateCommandQueueWithProperties(context.raw(), device.raw(), list.as_ptr(), &mut status))
+        };
         Queue::created(raw, status)
     }
 
@@ -264,14 +299,33 @@ impl Program {
     }
 }
 
-/// A kernel, with what its arguments may be and the buffers that they are set to.
+/// A kernel, with what its arguments may be and the objects that they are set to.
 #[derive(Debug)]
 pub struct Kernel {
     raw: RawKernel,
     args: Vec<Arg>,
-    // A driver need not retain the buffers that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
+    // A driver need not retain the objects that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
     // may release one before it launches.
-    buffers: Vec<Option<Buffer>>,
+    kept: Vec<Option<KeptArg>>,
+}
+
+/// An object that an argument is set to; held, never read.
+#[derive(Clone, Debug)]
+enum KeptArg {
+    Buffer { _buffer: Buffer },
+    Image { _image: Image },
+    Sampler { _sampler: Sampler },
+}
+
+impl KeptArg {
+    fn of(value: ArgValue<'_, Buffer, Image, Sampler>) -> Option<KeptArg> {
+        match value {
+            ArgValue::Buffer(buffer) => buffer.cloned().map(|_buffer| KeptArg::Buffer { _buffer }),
+            ArgValue::Image(image) => Some(KeptArg::Image { _image: image.clone() }),
+            ArgValue::Sampler(sampler) => Some(KeptArg::Sampler { _sampler: sampler.clone() }),
+            ArgValue::Value(_) | ArgValue::Pointer(_) | ArgValue::Local(_) => None,
+        }
+    }
 }
 
 impl Kernel {
@@ -282,7 +336,7 @@ impl Kernel {
         let raw = unsafe { cl!(clCreateKernel(program.raw(), name.as_ptr(), &mut status)) };
         let raw = RawKernel::created(raw, status)?;
         let args = kernel_args(&raw)?;
-        Ok(Kernel { buffers: vec![None; args.len()], raw, args })
+        Ok(Kernel { kept: vec![None; args.len()], raw, args })
     }
 
     pub(super) fn raw(&self) -> *mut c_void {
@@ -303,7 +357,7 @@ impl Kernel {
     }
 
     /// Sets an argument; to something that its kind does not allow is an error.
-    pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+    pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer, Image, Sampler>) -> Result<(), ClError> {
         let at = index as usize;
         let arg = *self.args.get(at).ok_or(ClError::INVALID_ARG_VALUE)?;
         if let (ArgKind::Buffer, ArgValue::Pointer(address)) = (arg.kind, value) {
@@ -311,12 +365,12 @@ impl Kernel {
             // SAFETY: a live kernel and an argument that is a pointer to memory; the driver hands the address to the kernel
             // and does not follow it. `&mut self` keeps other threads out.
             checked(unsafe { cl!(clSetKernelArgSVMPointer(self.raw(), index, pointer)) })?;
-            if let Some(kept) = self.buffers.get_mut(at) {
+            if let Some(kept) = self.kept.get_mut(at) {
                 *kept = None;
             }
             return Ok(());
         }
-        let memory;
+        let object;
         let (len, pointer): (usize, *const c_void) = match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(bytes)) => {
                 if arg.size != 0 && arg.size as usize != bytes.len() {
@@ -325,18 +379,27 @@ impl Kernel {
                 (bytes.len(), bytes.as_ptr().cast())
             }
             (ArgKind::Buffer, ArgValue::Buffer(buffer)) => {
-                memory = buffer.map_or(ptr::null_mut(), Buffer::raw);
-                (size_of_val(&memory), ptr::from_ref(&memory).cast())
+                object = buffer.map_or(ptr::null_mut(), Buffer::raw);
+                (size_of_val(&object), ptr::from_ref(&object).cast())
+            }
+            (ArgKind::Image, ArgValue::Image(image)) => {
+                object = image.raw();
+                (size_of_val(&object), ptr::from_ref(&object).cast())
+            }
+            (ArgKind::Sampler, ArgValue::Sampler(sampler)) => {
+                object = sampler.raw();
+                (size_of_val(&object), ptr::from_ref(&object).cast())
             }
             (ArgKind::Local, ArgValue::Local(size)) => (size, ptr::null()),
             _ => return Err(ClError::INVALID_ARG_VALUE),
         };
         // SAFETY: `len` bytes lie at `pointer`, and they are what the compiler said this argument is: plain
-        // bytes for a value, a live cl_mem or null for a buffer, nothing for local memory. So no handle or
-        // pointer is ever made of bytes that a guest chose. `&mut self` keeps other threads out.
+        // bytes for a value, a live cl_mem or null for a buffer, a live cl_mem or cl_sampler for an image or a
+        // sampler, nothing for local memory. So no handle or pointer is ever made of bytes that a guest chose.
+        // `&mut self` keeps other threads out.
         checked(unsafe { cl!(clSetKernelArg(self.raw(), index, len, pointer)) })?;
-        if let (ArgValue::Buffer(buffer), Some(kept)) = (value, self.buffers.get_mut(at)) {
-            *kept = buffer.cloned();
+        if let Some(kept) = self.kept.get_mut(at) {
+            *kept = KeptArg::of(value);
         }
         Ok(())
     }

@@ -5,23 +5,29 @@ use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use cl3::device::{
-    CL_DEVICE_LOCAL_MEM_SIZE, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
-    CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_SVM_CAPABILITIES,
-    CL_DEVICE_SVM_COARSE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_SYSTEM,
-    CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, CL_DEVICE_VERSION,
+    CL_DEVICE_IMAGE_MAX_ARRAY_SIZE, CL_DEVICE_IMAGE_MAX_BUFFER_SIZE, CL_DEVICE_IMAGE_SUPPORT,
+    CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE3D_MAX_DEPTH,
+    CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH, CL_DEVICE_LOCAL_MEM_SIZE,
+    CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE, CL_DEVICE_MAX_WORK_ITEM_SIZES,
+    CL_DEVICE_NAME, CL_DEVICE_SVM_CAPABILITIES, CL_DEVICE_SVM_COARSE_GRAIN_BUFFER,
+    CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_SYSTEM, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
+    CL_DEVICE_TYPE_CPU, CL_DEVICE_VERSION,
 };
 use cl3::kernel::{
-    CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL, CL_KERNEL_ARG_ADDRESS_LOCAL,
-    CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME, CL_KERNEL_NUM_ARGS,
+    CL_KERNEL_ARG_ACCESS_QUALIFIER, CL_KERNEL_ARG_ACCESS_READ_ONLY, CL_KERNEL_ARG_ACCESS_READ_WRITE,
+    CL_KERNEL_ARG_ACCESS_WRITE_ONLY, CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL,
+    CL_KERNEL_ARG_ADDRESS_LOCAL, CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME,
+    CL_KERNEL_NUM_ARGS,
 };
 use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
-use paragpu_protocol::kernel::{ArgKind, type_size};
+use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind, type_size};
 use paragpu_protocol::limits::{MAX_INFO_BYTES, MAX_KERNEL_ARGS};
 use paragpu_protocol::svm::MemoryModel;
 
 use super::handle::{Kernel, Program, RawKernel, SubDevice};
 use super::{checked, cl};
 use crate::sys::compute::{Arg, ClError, DeviceLimits, HostDevice, Query};
+use crate::sys::image::ImageLimits;
 
 /// A platform. Platforms live as long as the process.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +80,9 @@ fn list(
 }
 
 /// The two calls by which OpenCL answers: how long, then what. The room is zeroed first.
-fn answer(call: impl Fn(usize, *mut c_void, *mut usize) -> Result<i32, ClError>) -> Result<Vec<u8>, ClError> {
+pub(super) fn answer(
+    call: impl Fn(usize, *mut c_void, *mut usize) -> Result<i32, ClError>,
+) -> Result<Vec<u8>, ClError> {
     let mut len = 0;
     checked(call(0, ptr::null_mut(), &mut len))?;
     if len > MAX_INFO_BYTES {
@@ -97,7 +105,7 @@ fn version(bytes: Vec<u8>) -> (u32, u32) {
     (numbers.next().unwrap_or(1), numbers.next().unwrap_or(0))
 }
 
-fn number(bytes: &[u8]) -> u64 {
+pub(super) fn number(bytes: &[u8]) -> u64 {
     let mut wide = [0; 8];
     let len = bytes.len().min(8);
     wide[..len].copy_from_slice(&bytes[..len]);
@@ -200,8 +208,26 @@ impl Device {
             local_memory: number(&self.info(CL_DEVICE_LOCAL_MEM_SIZE)?),
             max_work_group: number(&self.info(CL_DEVICE_MAX_WORK_GROUP_SIZE)?) as usize,
             max_work_items,
+            images: self.image_limits()?,
             memory: self.memory_model(),
         })
+    }
+
+    fn image_limits(&self) -> Result<Option<ImageLimits>, ClError> {
+        let ask = |param| self.info(param).map(|bytes| number(&bytes));
+        if ask(CL_DEVICE_IMAGE_SUPPORT)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(ImageLimits {
+            max_2d: [ask(CL_DEVICE_IMAGE2D_MAX_WIDTH)?, ask(CL_DEVICE_IMAGE2D_MAX_HEIGHT)?],
+            max_3d: [
+                ask(CL_DEVICE_IMAGE3D_MAX_WIDTH)?,
+                ask(CL_DEVICE_IMAGE3D_MAX_HEIGHT)?,
+                ask(CL_DEVICE_IMAGE3D_MAX_DEPTH)?,
+            ],
+            max_array: ask(CL_DEVICE_IMAGE_MAX_ARRAY_SIZE)?,
+            max_buffer: ask(CL_DEVICE_IMAGE_MAX_BUFFER_SIZE)?,
+        }))
     }
 }
 
@@ -284,7 +310,16 @@ fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError> {
     };
     let space = number(&ask(CL_KERNEL_ARG_ADDRESS_QUALIFIER)?) as u32;
     let name = text(ask(CL_KERNEL_ARG_TYPE_NAME)?);
-    Ok(classify(space, &name))
+    let mut arg = classify(space, &name);
+    if arg.kind == ArgKind::Image {
+        arg.access = match number(&ask(CL_KERNEL_ARG_ACCESS_QUALIFIER)?) as u32 {
+            CL_KERNEL_ARG_ACCESS_READ_ONLY => ACCESS_READ,
+            CL_KERNEL_ARG_ACCESS_WRITE_ONLY => ACCESS_WRITE,
+            CL_KERNEL_ARG_ACCESS_READ_WRITE => ACCESS_READ | ACCESS_WRITE,
+            _ => 0,
+        };
+    }
+    Ok(arg)
 }
 
 /// An argument's kind, from its address space and the name of its type.
@@ -308,7 +343,7 @@ fn classify(space: u32, name: &str) -> Arg {
         _ => opaque.unwrap_or(ArgKind::Value),
     };
     let size = if kind == ArgKind::Value { type_size(base).unwrap_or(0) } else { 0 };
-    Arg { kind, size }
+    Arg { kind, size, access: 0 }
 }
 
 #[cfg(test)]
@@ -331,7 +366,7 @@ mod tests {
             (PRIVATE, "queue_t", ArgKind::Other, 0),
             (PRIVATE, "int*", ArgKind::Other, 0),
         ] {
-            assert_eq!(classify(space, name), Arg { kind, size }, "{name}");
+            assert_eq!(classify(space, name), Arg { kind, size, access: 0 }, "{name}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::core::memory::{HOST_ACCESS, KERNEL_ACCESS};
 pub(super) const HOST_POINTER: u64 = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
 
 /// CL_INVALID_VALUE if values specified in flags are not valid: unknown ones, or two that exclude each other.
-fn check_flags(flags: u64) -> ClResult<()> {
+pub(super) fn check_flags(flags: u64) -> ClResult<()> {
     let invalid = flags & !(KERNEL_ACCESS | HOST_ACCESS | HOST_POINTER) != 0
         || (flags & KERNEL_ACCESS).count_ones() > 1
         || (flags & HOST_ACCESS).count_ones() > 1
@@ -24,7 +24,7 @@ fn check_flags(flags: u64) -> ClResult<()> {
 }
 
 /// The flags of a sub-buffer: CL_INVALID_VALUE if they widen what its buffer allows.
-fn check_sub_flags(flags: u64, of_buffer: u64) -> ClResult<()> {
+pub(super) fn check_sub_flags(flags: u64, of_buffer: u64) -> ClResult<()> {
     check_flags(flags)?;
     // CL_INVALID_VALUE if flags specifies CL_MEM_USE_HOST_PTR, CL_MEM_ALLOC_HOST_PTR or CL_MEM_COPY_HOST_PTR.
     let mut invalid = flags & HOST_POINTER != 0;
@@ -72,7 +72,7 @@ fn create_checked(
 
 /// If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE. Other flags are kept as they are:
 /// CL_MEM_FLAGS returns what was specified.
-fn default_flags(flags: u64) -> u64 {
+pub(super) fn default_flags(flags: u64) -> u64 {
     if flags == 0 { CL_MEM_READ_WRITE } else { flags }
 }
 
@@ -95,13 +95,18 @@ pub(super) fn create_with_properties(
     host_ptr: AppMemory,
 ) -> ClResult<RawHandle> {
     context.get()?;
+    create_checked(context, flags, size, host_ptr, memory_properties(properties)?)
+}
+
+/// The properties of a memory object, as `CL_MEM_PROPERTIES` returns them: with the 0 at the end, or nothing for NULL.
+pub(super) fn memory_properties(properties: In<u64>) -> ClResult<Vec<u64>> {
     // CL_INVALID_PROPERTY if a property name in properties is not a supported property name. None is.
     let mut list = properties.properties().unwrap_or_default();
     refuse_if(!list.is_empty(), ClError::INVALID_PROPERTY)?;
     if !properties.is_null() {
         list.push(0);
     }
-    create_checked(context, flags, size, host_ptr, list)
+    Ok(list)
 }
 
 /// `clCreateSubBuffer`.

@@ -121,6 +121,9 @@ fn counts(values: &[isize], max_sub_devices: u32, compute_units: u32) -> ClResul
 /// `clGetDeviceAndHostTimer`.
 pub(super) fn timers(device: Handle<Device>, device_time: Out<u64>, host_time: Out<u64>) -> ClResult<()> {
     let device = device.get()?;
+    // CL_INVALID_OPERATION if the platform associated with device does not support device and host timer
+    // synchronization.
+    refuse_if(timers::resolution() == 0, ClError::INVALID_OPERATION)?;
     // CL_INVALID_VALUE if host_timestamp or device_timestamp is NULL.
     refuse_if(device_time.is_null() || host_time.is_null(), ClError::INVALID_VALUE)?;
     let (of_device, of_host) = timers::read_both(device)?;
@@ -132,11 +135,10 @@ pub(super) fn timers(device: Handle<Device>, device_time: Out<u64>, host_time: O
 /// `clGetHostTimer`.
 pub(super) fn host_timer(device: Handle<Device>, host_time: Out<u64>) -> ClResult<()> {
     device.get()?;
+    // CL_INVALID_OPERATION as above.
+    refuse_if(timers::resolution() == 0, ClError::INVALID_OPERATION)?;
     // CL_INVALID_VALUE if host_timestamp is NULL.
     refuse_if(host_time.is_null(), ClError::INVALID_VALUE)?;
-    // CL_INVALID_OPERATION if the platform associated with device does not support device and host timer
-    // synchronization.
-    refuse_if(timers::resolution() == 0, ClError::INVALID_OPERATION)?;
     host_time.set(timers::now());
     Ok(())
 }

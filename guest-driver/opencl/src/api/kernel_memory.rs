@@ -27,7 +27,7 @@ pub(super) fn set_arg(kernel: Handle<Kernel>, index: u32, pointer: AppMemory) ->
     // valid value: a pointer to something that is not shared, or for an argument that is no pointer.
     refuse_if(kernel.arg_kind(index)? != ArgKind::Buffer, ClError::INVALID_ARG_VALUE)?;
     if pointer.is_null() {
-        return kernel.set_buffer(index, None);
+        return kernel.set_object(index, None);
     }
     let place = kernel.context().allocations().find(pointer).ok_or(ClError::INVALID_ARG_VALUE)?;
     kernel.set_pointer(index, &place)

@@ -7,7 +7,7 @@ use opencl_sys::{
     CL_MIGRATE_MEM_OBJECT_HOST,
 };
 
-use crate::api::transfer;
+use crate::api::{image_transfer, transfer};
 use crate::boundary::arguments::EventArgs;
 use crate::boundary::callback::{Callback, HandleFn, UserData};
 use crate::boundary::object::Handle;
@@ -58,10 +58,7 @@ pub(super) fn unmap(
     refuse_if(queue.context().handle() != object.memory().context().handle(), ClError::INVALID_CONTEXT)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_UNMAP_MEM_OBJECT, &wait, events.wants_event());
-    let event = match &object {
-        MemoryObject::Buffer(buffer) => mapping::unmap(queue, buffer, mapped_ptr, &request)?,
-    };
-    events.give(event);
+    events.give(mapping::unmap(queue, &object, mapped_ptr, &request)?);
     Ok(())
 }
 
@@ -81,6 +78,7 @@ pub(super) fn migrate(
         // CL_INVALID_MEM_OBJECT if any of the memory objects in mem_objects is not a valid memory object.
         match Handle::<MemoryObject>::get_any(handle)? {
             MemoryObject::Buffer(buffer) => transfer::check(queue, &buffer)?,
+            MemoryObject::Image(image) => image_transfer::check(queue, &image)?,
         }
     }
     // CL_INVALID_VALUE if flags is not 0 or is not any of the values described in the table above.

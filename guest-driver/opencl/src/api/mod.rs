@@ -6,11 +6,15 @@
 pub(crate) mod dispatch;
 
 mod buffer;
+mod command_buffer;
+mod command_buffer_entries;
 mod context;
 mod device;
 mod entries;
 mod event;
 mod exports;
+mod image;
+mod image_transfer;
 mod kernel;
 mod kernel_memory;
 mod memory;
@@ -18,6 +22,7 @@ mod native;
 mod platform;
 mod program;
 mod queue;
+mod sampler;
 mod svm;
 mod transfer;
 mod unsupported;

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use crate::api::{entries, exports};
+use crate::api::{command_buffer_entries, entries, exports};
 use crate::boundary::arguments;
 use crate::boundary::object::Handle;
 use crate::boundary::pointer::{Bytes, Out};
@@ -34,6 +34,12 @@ pub(super) fn function_address(name: Bytes) -> Option<*mut c_void> {
     let name = name.string(0)?;
     match name.as_slice() {
         b"clIcdGetPlatformIDsKHR" => Some(exports::clIcdGetPlatformIDsKHR as *mut c_void),
+        b"clCreateCommandQueueWithPropertiesKHR" => {
+            Some(entries::clCreateCommandQueueWithProperties as *mut c_void)
+        }
+        b"clGetKernelSuggestedLocalWorkSizeKHR" => {
+            Some(entries::clGetKernelSuggestedLocalWorkSizeKHR as *mut c_void)
+        }
         b"clGetKernelSubGroupInfoKHR" => Some(entries::clGetKernelSubGroupInfo as *mut c_void),
         b"clHostMemAllocINTEL" => Some(entries::clHostMemAllocINTEL as *mut c_void),
         b"clDeviceMemAllocINTEL" => Some(entries::clDeviceMemAllocINTEL as *mut c_void),
@@ -47,7 +53,7 @@ pub(super) fn function_address(name: Bytes) -> Option<*mut c_void> {
         b"clEnqueueMemcpyINTEL" => Some(entries::clEnqueueMemcpyINTEL as *mut c_void),
         b"clEnqueueMigrateMemINTEL" => Some(entries::clEnqueueMigrateMemINTEL as *mut c_void),
         b"clEnqueueMemAdviseINTEL" => Some(entries::clEnqueueMemAdviseINTEL as *mut c_void),
-        _ => None,
+        name => command_buffer_entries::function_address(name, platform::command_buffer_version()?),
     }
 }
 

@@ -17,10 +17,10 @@ use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::host_task;
 use crate::core::mapping::{self, Region};
-use crate::core::memory::KERNEL_ACCESS;
+use crate::core::memory::{KERNEL_ACCESS, MemoryObject};
 use crate::core::queue::{Queue, Request};
 use crate::core::svm::{self, Kind, Place};
-use crate::core::transfer::{self, Part};
+use crate::core::transfer::{self, Enqueued, Part};
 
 /// The largest alignment that is given out: that of `long16`, the largest type of OpenCL C. Allocations start on pages.
 const MAX_ALIGNMENT: u32 = 128;
@@ -74,7 +74,7 @@ pub(super) fn free(context: Handle<Context>, pointer: AppMemory) {
 }
 
 /// "CL_INVALID_OPERATION if the device associated with command queue does not support SVM."
-fn check_queue(queue: &Queue) -> ClResult<()> {
+pub(super) fn check_queue(queue: &Queue) -> ClResult<()> {
     refuse_if(queue.device().svm_capabilities() == 0, ClError::INVALID_OPERATION)
 }
 
@@ -138,41 +138,49 @@ pub(super) fn copy(
     copy_as(CL_COMMAND_SVM_MEMCPY, queue, blocking, (dst, src), size, &events)
 }
 
-/// `clEnqueueSVMMemcpy` and `clEnqueueMemcpyINTEL`: either side may be shared memory or any other of the application's.
+/// `clEnqueueSVMMemcpy` and `clEnqueueMemcpyINTEL`.
 pub(super) fn copy_as(
     command: u32,
     queue: &Object<Queue>,
     blocking: u32,
-    (dst, src): (AppMemory, AppMemory),
+    memories: (AppMemory, AppMemory),
     size: usize,
     events: &EventArgs,
 ) -> ClResult<()> {
+    let copy = copier(queue, memories, size)?;
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(command, &wait, events.wants_event()).blocking(blocking);
+    events.give(copy(queue, &request)?);
+    Ok(())
+}
+
+/// A checked copy: either side may be shared memory or any other of the application's.
+pub(super) fn copier(
+    queue: &Object<Queue>,
+    (dst, src): (AppMemory, AppMemory),
+    size: usize,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
     // CL_INVALID_VALUE if dst_ptr or src_ptr is NULL.
     refuse_if(dst.is_null() || src.is_null(), ClError::INVALID_VALUE)?;
     // CL_MEM_COPY_OVERLAP if the values specified for dst_ptr, src_ptr and size result in an overlapping copy.
     refuse_if(dst.address().abs_diff(src.address()) < size, ClError::MEM_COPY_OVERLAP)?;
-    let wait = events.wait_list(queue.context())?;
-    let request = Request::new(command, &wait, events.wants_event()).blocking(blocking);
-    if size == 0 {
-        events.give(queue.enqueue_nothing(&request)?.event);
-        return Ok(());
-    }
     let find = |pointer| -> ClResult<Option<Place>> {
         let place = queue.context().allocations().find(pointer);
         // What starts in an allocation ends there.
         refuse_if(place.as_ref().is_some_and(|place| size > place.room()), ClError::INVALID_VALUE)?;
         Ok(place)
     };
-    events.give(match (find(src)?, find(dst)?) {
-        (Some(from), Some(to)) => transfer::copy(queue, &request, part(&from, size), part(&to, size))?,
-        (Some(from), None) => transfer::read(queue, &request, part(&from, size), dst)?,
-        (None, Some(to)) => transfer::write(queue, &request, part(&to, size), src)?,
-        (None, None) => host_task::enqueue(queue, &request, move || {
+    let places = if size == 0 { (None, None) } else { (find(src)?, find(dst)?) };
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| match &places {
+        _ if size == 0 => Ok(queue.enqueue_nothing(request)?.event),
+        (Some(from), Some(to)) => transfer::copy(queue, request, part(from, size), part(to, size)),
+        (Some(from), None) => transfer::read(queue, request, part(from, size), dst),
+        (None, Some(to)) => transfer::write(queue, request, part(to, size), src),
+        (None, None) => host_task::enqueue(queue, request, move || {
             dst.bytes_mut(size).copy_from_slice(src.bytes(size));
             0
-        })?,
-    });
-    Ok(())
+        }),
+    })
 }
 
 /// `clEnqueueSVMMemFill`.
@@ -186,14 +194,24 @@ pub(super) fn fill(
 ) -> ClResult<()> {
     let queue = queue.get()?;
     check_queue(queue)?;
+    let pattern = fill_pattern(pointer, pattern, pattern_size, size)?;
+    fill_as(CL_COMMAND_SVM_MEMFILL, queue, (pointer, size), &pattern, &events)
+}
+
+/// The pattern of a fill, checked.
+pub(super) fn fill_pattern(
+    pointer: AppMemory,
+    pattern: Bytes,
+    pattern_size: usize,
+    size: usize,
+) -> ClResult<Vec<u8>> {
     // CL_INVALID_VALUE if pattern is NULL or if pattern_size is 0 or not one of 1, 2, 4, 8, 16, 32, 64, 128.
     let known = pattern_size.is_power_of_two() && pattern_size <= 128;
     refuse_if(pattern.is_null() || !known, ClError::INVALID_VALUE)?;
     // CL_INVALID_VALUE if svm_ptr is not aligned to pattern_size bytes, or if size is not a multiple of pattern_size.
     let aligned = pointer.address().is_multiple_of(pattern_size) && size.is_multiple_of(pattern_size);
     refuse_if(!aligned, ClError::INVALID_VALUE)?;
-    let pattern = pattern.get(pattern_size).ok_or(ClError::INVALID_VALUE)?;
-    fill_as(CL_COMMAND_SVM_MEMFILL, queue, (pointer, size), pattern, &events)
+    Ok(pattern.get(pattern_size).ok_or(ClError::INVALID_VALUE)?.to_vec())
 }
 
 /// `clEnqueueSVMMemFill` and `clEnqueueMemFillINTEL`, checked.
@@ -204,16 +222,26 @@ pub(super) fn fill_as(
     pattern: &[u8],
     events: &EventArgs,
 ) -> ClResult<()> {
+    let fill = filler(queue, (pointer, size), pattern.to_vec())?;
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(command, &wait, events.wants_event());
+    events.give(fill(queue, &request)?);
+    Ok(())
+}
+
+/// A checked fill.
+pub(super) fn filler(
+    queue: &Object<Queue>,
+    (pointer, size): (AppMemory, usize),
+    pattern: Vec<u8>,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
     // CL_INVALID_VALUE if svm_ptr is NULL.
     refuse_if(pointer.is_null(), ClError::INVALID_VALUE)?;
     let place = place(queue, pointer, size)?;
-    let wait = events.wait_list(queue.context())?;
-    let request = Request::new(command, &wait, events.wants_event());
-    events.give(match size {
-        0 => queue.enqueue_nothing(&request)?.event,
-        _ => transfer::fill(queue, &request, part(&place, size), pattern)?,
-    });
-    Ok(())
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| match size {
+        0 => Ok(queue.enqueue_nothing(request)?.event),
+        _ => transfer::fill(queue, request, part(&place, size), &pattern),
+    })
 }
 
 /// `clEnqueueSVMMap`: the application sees the same bytes as kernels, in its turn.
@@ -239,8 +267,8 @@ pub(super) fn map(
     }
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_SVM_MAP, &wait, events.wants_event()).blocking(blocking);
-    let region = Region { flags, offset: place.offset, len: size };
-    events.give(mapping::map(queue, buffer, region, &request)?.1);
+    let region = Region::Buffer(part(&place, size));
+    events.give(mapping::map(queue, region, flags, &request)?.1);
     Ok(())
 }
 
@@ -256,7 +284,7 @@ pub(super) fn unmap(queue: Handle<Queue>, pointer: AppMemory, events: EventArgs)
     }
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_SVM_UNMAP, &wait, events.wants_event());
-    events.give(mapping::unmap(queue, buffer, pointer, &request)?);
+    events.give(mapping::unmap(queue, &MemoryObject::Buffer(buffer.clone()), pointer, &request)?);
     Ok(())
 }
 

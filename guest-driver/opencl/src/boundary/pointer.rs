@@ -3,11 +3,12 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
-use opencl_sys::cl_buffer_region;
+use opencl_sys::{cl_buffer_region, cl_image_desc};
 
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn, UserData};
 use crate::boundary::object::{self, Handle, Kind, Object, RawHandle};
 use crate::core::error::ClResult;
+use crate::core::memory::MemoryObject;
 
 /// What an entry point's argument becomes.
 pub(crate) trait Argument<C> {
@@ -159,6 +160,61 @@ impl In<*const c_void> {
     /// `count` pointers to memory; nothing for NULL.
     pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
         Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast_mut().cast())).collect())
+    }
+}
+
+/// `cl_image_desc`.
+pub(crate) struct ImageDesc {
+    pub(crate) kind: u32,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) depth: usize,
+    pub(crate) array_size: usize,
+    pub(crate) row_pitch: usize,
+    pub(crate) slice_pitch: usize,
+    pub(crate) num_mip_levels: u32,
+    pub(crate) num_samples: u32,
+    /// `mem_object`.
+    pub(crate) memory: Handle<MemoryObject>,
+}
+
+impl ImageDesc {
+    /// An image of this type, without sizes.
+    pub(crate) fn of_type(kind: u32) -> ImageDesc {
+        // SAFETY: NULL is always allowed.
+        let memory = unsafe { Handle::from_c(std::ptr::null_mut::<c_void>()) };
+        ImageDesc {
+            kind,
+            width: 0,
+            height: 0,
+            depth: 0,
+            array_size: 0,
+            row_pitch: 0,
+            slice_pitch: 0,
+            num_mip_levels: 0,
+            num_samples: 0,
+            memory,
+        }
+    }
+}
+
+impl In<cl_image_desc> {
+    /// The description; nothing for NULL.
+    pub(crate) fn image_desc(&self) -> Option<ImageDesc> {
+        let desc = self.value()?;
+        Some(ImageDesc {
+            kind: desc.image_type,
+            width: desc.image_width,
+            height: desc.image_height,
+            depth: desc.image_depth,
+            array_size: desc.image_array_size,
+            row_pitch: desc.image_row_pitch,
+            slice_pitch: desc.image_slice_pitch,
+            num_mip_levels: desc.num_mip_levels,
+            num_samples: desc.num_samples,
+            // SAFETY: `from_c` was promised a description whose memory object is NULL or live.
+            memory: unsafe { Handle::from_c(desc.buffer) },
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Contexts.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -8,6 +9,7 @@ use opencl_sys::{
     CL_CONTEXT_DEVICES, CL_CONTEXT_NUM_DEVICES, CL_CONTEXT_PROPERTIES, CL_CONTEXT_REFERENCE_COUNT,
 };
 use paragpu_protocol::command::CreateContext;
+use paragpu_protocol::image::{ImageFormat, ImageType};
 use paragpu_protocol::svm::MemoryModel;
 use paragpu_protocol::types::{Create, SlotRef};
 
@@ -37,10 +39,14 @@ pub(crate) struct Context {
     notify: Option<Callback<NotifyFn>>,
     is_lost_told: AtomicBool,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
+    image_formats: Mutex<FormatLists>,
     notifier: Notifier,
     allocations: Allocations,
     queues: Mutex<Vec<Weak<Object<Queue>>>>,
 }
+
+/// The host's lists of image formats, by `cl_mem_flags` and type.
+type FormatLists = HashMap<(u64, ImageType), Vec<ImageFormat>>;
 
 impl Kind for Context {
     const TAG: u32 = u32::from_le_bytes(*b"cont");
@@ -86,6 +92,7 @@ impl Context {
             notify,
             is_lost_told: AtomicBool::new(false),
             destructors: Mutex::default(),
+            image_formats: Mutex::default(),
             allocations: Allocations::default(),
             queues: Mutex::default(),
         }))
@@ -109,6 +116,16 @@ impl Context {
     /// True if the device is one of the context's.
     pub(crate) fn has_device(&self, device: &Object<Device>) -> bool {
         self.devices.iter().any(|own| own.handle() == device.handle())
+    }
+
+    /// True if a device of the context has images.
+    pub(crate) fn has_images(&self) -> bool {
+        self.devices.iter().any(|device| device.has_images())
+    }
+
+    /// What the host has answered to `clGetSupportedImageFormats`.
+    pub(crate) fn image_formats(&self) -> &Mutex<FormatLists> {
+        &self.image_formats
     }
 
     /// How the memory of all its devices relates to that of this process.

@@ -4,17 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use opencl_sys::{
+    CL_COMMAND_BUFFER_CAPABILITY_DEVICE_SIDE_ENQUEUE_KHR, CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR,
+    CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR, CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR,
+    CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR,
+};
+use opencl_sys::{
     CL_DEVICE_BUILT_IN_KERNELS, CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION,
     CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES, CL_DEVICE_EXECUTION_CAPABILITIES, CL_DEVICE_EXTENSIONS,
     CL_DEVICE_EXTENSIONS_WITH_VERSION, CL_DEVICE_HOST_MEM_CAPABILITIES_INTEL, CL_DEVICE_IL_VERSION,
-    CL_DEVICE_ILS_WITH_VERSION, CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT, CL_DEVICE_IMAGE_MAX_ARRAY_SIZE,
-    CL_DEVICE_IMAGE_MAX_BUFFER_SIZE, CL_DEVICE_IMAGE_PITCH_ALIGNMENT, CL_DEVICE_IMAGE_SUPPORT,
-    CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE3D_MAX_DEPTH,
-    CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH, CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED,
-    CL_DEVICE_LINKER_AVAILABLE, CL_DEVICE_MAX_COMPUTE_UNITS, CL_DEVICE_MAX_MEM_ALLOC_SIZE,
-    CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_MAX_ON_DEVICE_QUEUES, CL_DEVICE_MAX_PIPE_ARGS,
-    CL_DEVICE_MAX_READ_IMAGE_ARGS, CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS, CL_DEVICE_MAX_SAMPLERS,
-    CL_DEVICE_MAX_WORK_GROUP_SIZE, CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_MAX_WRITE_IMAGE_ARGS,
+    CL_DEVICE_ILS_WITH_VERSION, CL_DEVICE_IMAGE_MAX_ARRAY_SIZE, CL_DEVICE_IMAGE_MAX_BUFFER_SIZE,
+    CL_DEVICE_IMAGE_SUPPORT, CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE2D_MAX_WIDTH,
+    CL_DEVICE_IMAGE3D_MAX_DEPTH, CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH,
+    CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED, CL_DEVICE_LINKER_AVAILABLE, CL_DEVICE_MAX_COMPUTE_UNITS,
+    CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_MAX_ON_DEVICE_QUEUES,
+    CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_MAX_WORK_GROUP_SIZE, CL_DEVICE_MAX_WORK_ITEM_SIZES,
     CL_DEVICE_MEM_BASE_ADDR_ALIGN, CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT, CL_DEVICE_NUMERIC_VERSION,
     CL_DEVICE_OPENCL_C_FEATURES, CL_DEVICE_PARENT_DEVICE, CL_DEVICE_PARTITION_AFFINITY_DOMAIN,
     CL_DEVICE_PARTITION_MAX_SUB_DEVICES, CL_DEVICE_PARTITION_PROPERTIES,
@@ -26,13 +29,16 @@ use opencl_sys::{
     CL_EXEC_NATIVE_KERNEL,
 };
 use paragpu_protocol::device::DeviceRef;
-use paragpu_protocol::info::InfoKind;
+use paragpu_protocol::image::{ImageShape, ImageType};
+use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::svm::{MEMORY_MODEL, MemoryModel};
 use zerocopy::FromBytes;
+use zerocopy::little_endian::U64;
 
 use crate::boundary::object::{Kind, Object, RawHandle};
 use crate::core::connection::Connection;
 use crate::core::error::{ClError, ClResult};
+use crate::core::extensions::CommandBufferVersion;
 use crate::core::info::{self, Info};
 use crate::core::partition::Partition;
 use crate::core::query::Question;
@@ -157,6 +163,41 @@ impl Device {
         extensions::numeric_version(of_host) >= extensions::version(2, 1)
     }
 
+    /// True if the application is told of this extension, by the device or by the platform.
+    pub(crate) fn has_extension(&self, name: &str) -> bool {
+        let of_device = self.text(CL_DEVICE_EXTENSIONS).unwrap_or_default();
+        let of_device = extensions::device_extensions(&of_device, self.shares_memory());
+        let lists = [of_device, platform::extensions()];
+        lists.iter().any(|list| list.split_ascii_whitespace().any(|known| known == name))
+    }
+
+    /// `CL_DEVICE_IMAGE_SUPPORT`.
+    pub(crate) fn has_images(&self) -> bool {
+        self.number::<u32>(CL_DEVICE_IMAGE_SUPPORT).unwrap_or(0) != 0
+    }
+
+    /// True if the device takes images of this type and size.
+    pub(crate) fn takes_image(&self, kind: ImageType, shape: &ImageShape) -> bool {
+        let within = |size: U64, param| size.get() <= self.number::<u64>(param).unwrap_or(0);
+        let in_2d = |has_height: bool| {
+            within(shape.width, CL_DEVICE_IMAGE2D_MAX_WIDTH)
+                && (!has_height || within(shape.height, CL_DEVICE_IMAGE2D_MAX_HEIGHT))
+        };
+        self.has_images()
+            && match kind {
+                ImageType::Image1dBuffer => within(shape.width, CL_DEVICE_IMAGE_MAX_BUFFER_SIZE),
+                ImageType::Image3d => {
+                    within(shape.width, CL_DEVICE_IMAGE3D_MAX_WIDTH)
+                        && within(shape.height, CL_DEVICE_IMAGE3D_MAX_HEIGHT)
+                        && within(shape.depth, CL_DEVICE_IMAGE3D_MAX_DEPTH)
+                }
+                ImageType::Image1d | ImageType::Image2d => in_2d(kind.has_height()),
+                ImageType::Image1dArray | ImageType::Image2dArray => {
+                    in_2d(kind.has_height()) && within(shape.array_size, CL_DEVICE_IMAGE_MAX_ARRAY_SIZE)
+                }
+            }
+    }
+
     /// How its memory relates to that of this process.
     pub(crate) fn memory_model(&self) -> MemoryModel {
         if let Some(model) = self.memory_model.get() {
@@ -187,6 +228,29 @@ impl Device {
             MemoryModel::Apart => return 0,
         };
         self.number::<u64>(CL_DEVICE_SVM_CAPABILITIES).unwrap_or(0) & offered
+    }
+
+    /// The version of `cl_khr_command_buffer`, if the host has it.
+    pub(crate) fn command_buffer_version(&self) -> Option<CommandBufferVersion> {
+        let with_version = self.ask(CL_DEVICE_EXTENSIONS_WITH_VERSION).unwrap_or_default();
+        CommandBufferVersion::of_host(&self.text(CL_DEVICE_EXTENSIONS).ok()?, &with_version)
+    }
+
+    /// `CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR`: without queues on the device, and without several queues.
+    pub(crate) fn command_buffer_capabilities(&self) -> u64 {
+        const NOT_OFFERED: u64 = CL_COMMAND_BUFFER_CAPABILITY_DEVICE_SIDE_ENQUEUE_KHR
+            | CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR;
+        self.number::<u64>(CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR).unwrap_or(0) & !NOT_OFFERED
+    }
+
+    /// `CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR`.
+    pub(crate) fn command_buffer_required_properties(&self) -> u64 {
+        self.number(CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR).unwrap_or(0)
+    }
+
+    /// `CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR`, in versions that have it.
+    pub(crate) fn command_buffer_supported_properties(&self) -> Option<u64> {
+        self.number(CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR)
     }
 
     /// True if the application's functions can be enqueued: `CL_EXEC_NATIVE_KERNEL`.
@@ -244,6 +308,9 @@ impl Object<Device> {
             }
             // What the application has not allocated for it, only its own virtual machine reaches.
             CL_DEVICE_SHARED_SYSTEM_MEM_CAPABILITIES_INTEL => Info::value(0u64),
+            CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR if self.command_buffer_version().is_some() => {
+                Info::value(self.command_buffer_capabilities())
+            }
             CL_DEVICE_OPENCL_C_FEATURES => extensions::features(&self.ask(param)?).into(),
             CL_DEVICE_SVM_CAPABILITIES => Info::value(self.svm_capabilities()),
             CL_DEVICE_VERSION => Info::text(&extensions::device_version(&self.text(param)?)),
@@ -251,6 +318,8 @@ impl Object<Device> {
                 let of_host = self.ask(param)?;
                 Info::value(extensions::numeric_version(info::number(&of_host).unwrap_or(0)))
             }
+            // CL_INVALID_VALUE if param_name is not one of the supported values. This one the protocol means otherwise.
+            DEVICE_COUNT => return Err(ClError::INVALID_VALUE),
             _ => self.ask(param)?.into(),
         })
     }
@@ -260,21 +329,6 @@ impl Object<Device> {
 /// guest's own.
 fn not_offered(param: u32) -> Option<Info> {
     Some(match param {
-        // Images and samplers.
-        CL_DEVICE_IMAGE_SUPPORT => Info::bool(false),
-        CL_DEVICE_IMAGE2D_MAX_WIDTH
-        | CL_DEVICE_IMAGE2D_MAX_HEIGHT
-        | CL_DEVICE_IMAGE3D_MAX_WIDTH
-        | CL_DEVICE_IMAGE3D_MAX_HEIGHT
-        | CL_DEVICE_IMAGE3D_MAX_DEPTH
-        | CL_DEVICE_IMAGE_MAX_BUFFER_SIZE
-        | CL_DEVICE_IMAGE_MAX_ARRAY_SIZE => Info::value(0usize),
-        CL_DEVICE_MAX_READ_IMAGE_ARGS
-        | CL_DEVICE_MAX_WRITE_IMAGE_ARGS
-        | CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS
-        | CL_DEVICE_MAX_SAMPLERS
-        | CL_DEVICE_IMAGE_PITCH_ALIGNMENT
-        | CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT => Info::value(0u32),
         // Pipes.
         CL_DEVICE_PIPE_SUPPORT => Info::bool(false),
         CL_DEVICE_MAX_PIPE_ARGS | CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS | CL_DEVICE_PIPE_MAX_PACKET_SIZE => {

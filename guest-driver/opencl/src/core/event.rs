@@ -1,14 +1,15 @@
 //! Events: of commands, and the application's own.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use opencl_sys::{
     CL_COMMAND_USER, CL_COMPLETE, CL_EVENT_COMMAND_EXECUTION_STATUS, CL_EVENT_COMMAND_QUEUE,
     CL_EVENT_COMMAND_TYPE, CL_EVENT_CONTEXT, CL_EVENT_REFERENCE_COUNT, CL_PROFILING_COMMAND_COMPLETE,
     CL_PROFILING_COMMAND_END, CL_PROFILING_COMMAND_QUEUED, CL_PROFILING_COMMAND_START,
-    CL_PROFILING_COMMAND_SUBMIT, CL_SUBMITTED,
+    CL_PROFILING_COMMAND_SUBMIT, CL_RUNNING, CL_SUBMITTED,
 };
-use paragpu_protocol::command::{CreateUserEvent, SetUserEvent};
+use paragpu_protocol::command::{CreateUserEvent, SetUserEvent, WatchEvent};
 
 use crate::boundary::callback::{Callback, EventFn};
 use crate::boundary::object::{Kind, Object, RawHandle};
@@ -19,6 +20,7 @@ use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::queue::Queue;
+use crate::core::slots::Slot;
 
 /// An event.
 #[derive(Debug)]
@@ -28,9 +30,21 @@ pub(crate) struct Event {
     id: u32,
     command: u32,
     source: Source,
-    /// Of a native kernel: what ended when it began.
-    began_after: Option<Arc<Completion>>,
+    /// The first of several commands that the event stands for.
+    first: OnceLock<Arc<Object<Event>>>,
+    start: Start,
     watchers: Mutex<Vec<Watcher>>,
+}
+
+/// How it is known that the command has started.
+#[derive(Debug)]
+enum Start {
+    /// The host says so, from when it is first asked on. Nothing if it could not be asked.
+    OnHost(OnceLock<Option<Slot>>),
+    /// This driver says so of a native kernel, which began when another command ended.
+    Here(AtomicBool, Option<Arc<Completion>>),
+    /// It is the application's own event.
+    Never,
 }
 
 /// What completes the event.
@@ -78,7 +92,7 @@ impl Event {
         completion: Arc<Completion>,
         copies: Copies,
     ) -> Arc<Object<Event>> {
-        Event::of_call(queue, id, command, (None, completion), copies)
+        Event::with_start(queue, id, command, (completion, copies), Start::OnHost(OnceLock::new()))
     }
 
     /// The event of a native kernel that begins after one command and is over with another.
@@ -86,8 +100,24 @@ impl Event {
         queue: Arc<Object<Queue>>,
         id: u32,
         command: u32,
-        (began_after, completion): (Option<Arc<Completion>>, Arc<Completion>),
+        (before, completion): (Option<Arc<Completion>>, Arc<Completion>),
         copies: Copies,
+    ) -> Arc<Object<Event>> {
+        Event::with_start(
+            queue,
+            id,
+            command,
+            (completion, copies),
+            Start::Here(AtomicBool::new(false), before),
+        )
+    }
+
+    fn with_start(
+        queue: Arc<Object<Queue>>,
+        id: u32,
+        command: u32,
+        (completion, copies): (Arc<Completion>, Copies),
+        start: Start,
     ) -> Arc<Object<Event>> {
         Object::new(Event {
             context: queue.context().clone(),
@@ -95,7 +125,8 @@ impl Event {
             id,
             command,
             source: Source::Command(completion, copies),
-            began_after,
+            first: OnceLock::new(),
+            start,
             watchers: Mutex::default(),
         })
     }
@@ -112,7 +143,8 @@ impl Event {
             command: CL_COMMAND_USER,
             // "The execution status of the user event object created is set to CL_SUBMITTED."
             source: Source::User(Mutex::new(CL_SUBMITTED), Condvar::new()),
-            began_after: None,
+            first: OnceLock::new(),
+            start: Start::Never,
             watchers: Mutex::default(),
         }))
     }
@@ -159,10 +191,37 @@ impl Event {
         self.signal() == Some(CL_COMPLETE)
     }
 
+    /// True if the command is known to have started, or to be over. Asks the host, and does not wait for an answer: the
+    /// first time it is no.
+    fn has_started(&self) -> bool {
+        match &self.start {
+            Start::OnHost(asked) => match asked.get_or_init(|| self.ask_for_start()) {
+                Some(slot) => slot.poll().is_some(),
+                None => false,
+            },
+            Start::Here(has_started, _) => has_started.load(Ordering::Acquire),
+            Start::Never => false,
+        }
+    }
+
+    fn ask_for_start(&self) -> Option<Slot> {
+        let connection = self.context.connection();
+        let slot = connection.slot().ok()?;
+        let body = WatchEvent { event: self.id.into(), reserved: 0.into(), reply: slot.to_ref() };
+        connection.send(&body, &[], &[]).ok().map(|()| slot)
+    }
+
+    /// True if there is a callback whose time has come.
+    pub(crate) fn is_due(&self) -> bool {
+        let wants_start = || lock(&self.watchers).iter().any(|watcher| watcher.trigger == CL_RUNNING);
+        self.is_signalled() || (wants_start() && self.has_started())
+    }
+
     /// `CL_EVENT_COMMAND_EXECUTION_STATUS`.
     pub(crate) fn status(&self) -> i32 {
         match self.signal() {
             // Commands are posted when they are enqueued; when they start to run, only the host knows.
+            None if self.has_started() => CL_RUNNING,
             None => CL_SUBMITTED,
             Some(status) => {
                 self.make_copies();
@@ -196,6 +255,14 @@ impl Event {
         }
     }
 
+    /// Says that the event stands for several commands, of which this one is the first.
+    pub(crate) fn began_with(&self, first: &Arc<Object<Event>>) {
+        if !std::ptr::eq(self, &***first) {
+            // Set once, when the event is made.
+            let _ = self.first.set(first.clone());
+        }
+    }
+
     /// `clGetEventProfilingInfo`.
     pub(crate) fn profiling_info(&self, param: u32) -> ClResult<Info> {
         // CL_PROFILING_INFO_NOT_AVAILABLE if the CL_QUEUE_PROFILING_ENABLE flag is not set for the command-queue, if
@@ -210,7 +277,17 @@ impl Event {
         let outcome =
             completion.poll().filter(|outcome| outcome.status >= CL_COMPLETE).ok_or(not_available)?;
         let [queued, submit, mut start, end] = outcome.profile;
-        if let Some(before) = self.began_after.as_ref().and_then(|before| before.poll()) {
+        if let Some(first) = self.first.get()
+            && matches!(
+                param,
+                CL_PROFILING_COMMAND_QUEUED | CL_PROFILING_COMMAND_SUBMIT | CL_PROFILING_COMMAND_START
+            )
+        {
+            return first.profiling_info(param);
+        }
+        if let Start::Here(_, Some(before)) = &self.start
+            && let Some(before) = before.poll()
+        {
             start = before.profile[3].clamp(submit, end);
         }
         Ok(Info::value(match param {
@@ -281,15 +358,24 @@ impl Object<Event> {
         if !self.is_user() && !self.is_signalled() {
             self.context.notifier().watch(self.arc());
         }
-        if self.is_signalled() {
+        if self.is_due() {
             self.settle();
         }
     }
 
-    /// Calls the callbacks of an event that is signalled. Holds no lock meanwhile.
+    /// Says that the native kernel starts, and calls the callbacks that wait for that.
+    pub(crate) fn begin(&self) {
+        if let Start::Here(has_started, _) = &self.start {
+            has_started.store(true, Ordering::Release);
+            self.settle();
+        }
+    }
+
+    /// Calls the callbacks whose time has come. Holds no lock meanwhile.
     pub(crate) fn settle(&self) {
         let status = self.status();
-        let mut watchers = std::mem::take(&mut *lock(&self.watchers));
+        let mut watchers: Vec<Watcher> =
+            lock(&self.watchers).extract_if(.., |watcher| watcher.trigger >= status).collect();
         // A command is submitted, then running, then complete: higher numbers come first.
         watchers.sort_by_key(|watcher| -watcher.trigger);
         for Watcher { trigger, action } in watchers {

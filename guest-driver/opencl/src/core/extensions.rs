@@ -16,6 +16,8 @@ enum Because {
     Options,
     /// It adds an entry point, which this driver has.
     EntryPoint,
+    /// It adds kinds of images, which are the host's to make.
+    Images,
     /// It adds entry points for memory that the device shares with the host, where it does.
     SharedMemory,
     /// It adds properties of queues, which this driver passes on.
@@ -46,9 +48,12 @@ const DEVICE_EXTENSIONS: &[(&str, Because)] = &[
     ("cl_intel_subgroups_long", Because::Language),
     ("cl_intel_subgroups_short", Because::Language),
     ("cl_intel_unified_shared_memory", Because::SharedMemory),
+    ("cl_khr_3d_image_writes", Because::Language),
     ("cl_khr_async_work_group_copy_fence", Because::Language),
     ("cl_khr_byte_addressable_store", Because::Language),
+    ("cl_khr_command_buffer", Because::EntryPoint),
     ("cl_khr_create_command_queue", Because::EntryPoint),
+    ("cl_khr_depth_images", Because::Images),
     ("cl_khr_device_uuid", Because::Queries),
     ("cl_khr_expect_assume", Because::Language),
     ("cl_khr_extended_async_copies", Because::Language),
@@ -58,6 +63,7 @@ const DEVICE_EXTENSIONS: &[(&str, Because)] = &[
     ("cl_khr_fp64", Because::Language),
     ("cl_khr_global_int32_base_atomics", Because::Language),
     ("cl_khr_global_int32_extended_atomics", Because::Language),
+    ("cl_khr_image2d_from_buffer", Because::Images),
     ("cl_khr_int64_base_atomics", Because::Language),
     ("cl_khr_int64_extended_atomics", Because::Language),
     ("cl_khr_integer_dot_product", Because::Queries),
@@ -93,9 +99,10 @@ const PLATFORM_EXTENSIONS: &[&str] =
 /// How the loader finds this driver.
 const ICD: &str = "cl_khr_icd";
 
-/// OpenCL C 3.0 features, without the prefix `__opencl_c_`. Left out: images (`images`, `3d_image_writes`,
-/// `read_write_images`), `pipes` and `device_enqueue`, whose objects this driver cannot make yet.
+/// OpenCL C 3.0 features, without the prefix `__opencl_c_`. Left out: `pipes` and `device_enqueue`, whose objects this
+/// driver cannot make yet.
 const FEATURES: &[&str] = &[
+    "3d_image_writes",
     "atomic_order_acq_rel",
     "atomic_order_seq_cst",
     "atomic_scope_all_devices",
@@ -117,6 +124,7 @@ const FEATURES: &[&str] = &[
     "fp16",
     "fp64",
     "generic_address_space",
+    "images",
     "int64",
     "integer_dot_product_input_4x8bit",
     "integer_dot_product_input_4x8bit_packed",
@@ -124,6 +132,7 @@ const FEATURES: &[&str] = &[
     "kernel_clock_scope_sub_group",
     "kernel_clock_scope_work_group",
     "program_scope_global_variables",
+    "read_write_images",
     "subgroups",
     "work_group_collective_functions",
 ];
@@ -202,6 +211,49 @@ pub(crate) const fn version(major: u32, minor: u32) -> u32 {
     major << 22 | minor << 12
 }
 
+/// A version of `cl_khr_command_buffer`. It changed from version to version, its functions' arguments included: an
+/// application finds what it finds on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommandBufferVersion(u32);
+
+impl CommandBufferVersion {
+    const fn patch(patch: u32) -> u32 {
+        version(0, 9) | patch
+    }
+
+    /// The host's version, from `CL_DEVICE_EXTENSIONS_WITH_VERSION` where it has that, and if it has the extension.
+    pub(crate) fn of_host(extensions: &str, with_version: &[u8]) -> Option<CommandBufferVersion> {
+        const NAME: &str = "cl_khr_command_buffer";
+        let (entries, _) = with_version.as_chunks::<NAME_VERSION_BYTES>();
+        let stated = entries.iter().find(|entry| super::info::text(&entry[4..]) == NAME);
+        let stated = stated.and_then(|entry| super::info::number::<u32>(entry));
+        // One that states none is from before there were others.
+        let listed = || extensions.split_ascii_whitespace().any(|name| name == NAME);
+        stated.or_else(|| listed().then_some(CommandBufferVersion::patch(0))).map(CommandBufferVersion)
+    }
+
+    /// `CL_COMMAND_BUFFER_CONTEXT_KHR`.
+    pub(crate) fn has_context_query(self) -> bool {
+        self.0 >= CommandBufferVersion::patch(2)
+    }
+
+    /// All functions that record commands take properties, not only the one for kernels.
+    pub(crate) fn has_properties(self) -> bool {
+        self.0 >= CommandBufferVersion::patch(5)
+    }
+
+    /// `CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR`, and a buffer may be enqueued in any queue that has the
+    /// supported ones; before, in one with the properties of the one it was made with.
+    pub(crate) fn has_supported_properties(self) -> bool {
+        self.0 >= CommandBufferVersion::patch(7)
+    }
+
+    /// A buffer that is being executed is in a state of its own.
+    pub(crate) fn has_pending_state(self) -> bool {
+        self.0 < CommandBufferVersion::patch(8)
+    }
+}
+
 /// `CL_DEVICE_VERSION` for the guest. OpenCL 2.0 to 2.2 demand shared virtual memory, pipes and device-side queues
 /// of every device; a device without them is an OpenCL 1.2 device, whatever the compiler can do.
 pub(crate) fn device_version(of_host: &str) -> String {
@@ -228,8 +280,7 @@ mod tests {
 
     #[test]
     fn only_what_works_here_passes() {
-        let host =
-            "cl_khr_fp64 cl_khr_spir  cl_khr_3d_image_writes cl_khr_command_buffer cl_khr_int64_base_atomics";
+        let host = "cl_khr_fp64 cl_khr_spir  cl_khr_gl_sharing cl_khr_semaphore cl_khr_int64_base_atomics";
         assert_eq!(device_extensions(host, true), "cl_khr_fp64  cl_khr_int64_base_atomics");
         assert_eq!(device_extensions("", true), "");
         assert_eq!(device_extensions("cl_khr_fp64 cl_khr_spir", true), "cl_khr_fp64");
@@ -265,8 +316,22 @@ mod tests {
         // A host's answer that is cut off loses the part entry.
         assert_eq!(device_extensions_with_version(&entries.as_bytes()[..100], true), entries[0].as_bytes());
 
-        let entries = ["__opencl_c_images", "__opencl_c_int64"].map(|name| NameVersion::new(name, 7));
+        let entries = ["__opencl_c_pipes", "__opencl_c_int64"].map(|name| NameVersion::new(name, 7));
         assert_eq!(features(entries.as_bytes()), entries[1].as_bytes());
+    }
+
+    #[test]
+    fn the_version_of_command_buffers_is_the_hosts() {
+        let of = |extensions: &str, entries: &[NameVersion]| {
+            CommandBufferVersion::of_host(extensions, entries.as_bytes())
+        };
+        let entry = |patch| NameVersion::new("cl_khr_command_buffer", version(0, 9) | patch);
+        let fp64 = NameVersion::new("cl_khr_fp64", version(1, 0));
+        let (old, new) = (of("", &[fp64, entry(4)]).unwrap(), of("", &[entry(8)]).unwrap());
+        assert!(!old.has_properties() && old.has_context_query() && old.has_pending_state());
+        assert!(new.has_properties() && new.has_supported_properties() && !new.has_pending_state());
+        assert_eq!(of("cl_khr_fp64", &[fp64]), None);
+        assert!(of("cl_khr_fp64 cl_khr_command_buffer", &[]).is_some_and(|first| !first.has_context_query()));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) fn enqueue(
     work: impl FnOnce() -> i32 + Send + 'static,
 ) -> ClResult<Option<Arc<Object<Event>>>> {
     let context = queue.context();
-    let begin = Request::new(CL_COMMAND_MARKER, request.wait, true);
+    let begin = Request { is_part: request.is_part, ..Request::new(CL_COMMAND_MARKER, request.wait, true) };
     let begin = queue.enqueue_nothing(&begin)?.event.into_iter().next();
     let done = Event::user(context)?;
     if let Some(begin) = begin {

@@ -14,7 +14,7 @@ use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
 use paragpu_protocol::types::{Create, SlotRef};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::boundary::object::{Kind, Object};
 use crate::core::buffer::Buffer;
@@ -23,12 +23,14 @@ use crate::core::context::{self, Context};
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult};
 use crate::core::event::Event;
+use crate::core::image::Image;
 use crate::core::info::{self, Info};
 use crate::core::lock;
 use crate::core::program::{KernelShare, Program};
 use crate::core::query::Question;
 use crate::core::queue::{Payload, Queue, Request};
 use crate::core::rect::dim3;
+use crate::core::sampler::Sampler;
 use crate::core::svm::Place;
 
 /// Room for the description of a kernel at first.
@@ -39,7 +41,7 @@ const FEW_ARGS_BYTES: usize = 4096;
 pub(crate) struct Kernel {
     id: u32,
     name: String,
-    kinds: Vec<Option<ArgKind>>,
+    args: Vec<ArgInfo>,
     may_print: bool,
     state: Mutex<State>,
     limits: Mutex<HashMap<u32, Limits>>,
@@ -59,17 +61,41 @@ struct State {
 #[derive(Clone, Debug)]
 enum Value {
     Bytes(Box<[u8]>),
-    Object(Option<Weak<Object<Buffer>>>),
+    Object(Option<Weak<dyn Passable>>),
     /// A pointer into shared memory.
     Pointer(Weak<Object<Buffer>>, usize),
     Local(usize),
+}
+
+/// An object that can be an argument.
+pub(crate) trait Passable: std::fmt::Debug + Send + Sync {
+    /// What the host calls it.
+    fn id(&self) -> u32;
+}
+
+impl Passable for Object<Buffer> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
+}
+
+impl Passable for Object<Image> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
+}
+
+impl Passable for Object<Sampler> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
 }
 
 impl Value {
     fn is_same(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::Bytes(a), Value::Bytes(b)) => a == b,
-            // Weak references keep the address from being used again, so equal ones are the same buffer.
+            // Weak references keep the address from being used again, so equal ones are the same object.
             (Value::Object(Some(a)), Value::Object(Some(b))) => Weak::ptr_eq(a, b),
             (Value::Object(None), Value::Object(None)) => true,
             (Value::Pointer(a, at), Value::Pointer(b, other)) => Weak::ptr_eq(a, b) && at == other,
@@ -111,13 +137,13 @@ impl Kernel {
             Ok(Object::new(Kernel {
                 id,
                 name: name.to_owned(),
-                kinds: args.iter().map(|arg| ArgKind::from_wire(arg.kind)).collect(),
                 may_print,
                 state: Mutex::new(State {
                     sizes: args.iter().map(|arg| arg.size.get() as usize).collect(),
                     values: vec![None; args.len()],
                     missing: args.len(),
                 }),
+                args,
                 limits: Mutex::default(),
                 share: program.share(),
             }))
@@ -141,8 +167,18 @@ impl Kernel {
     /// What may be set as argument `index`.
     pub(crate) fn arg_kind(&self, index: u32) -> ClResult<ArgKind> {
         // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index.
-        let kind = self.kinds.get(index as usize).ok_or(ClError::INVALID_ARG_INDEX)?;
-        Ok(kind.unwrap_or(ArgKind::Other))
+        let arg = self.args.get(index as usize).ok_or(ClError::INVALID_ARG_INDEX)?;
+        Ok(ArgKind::from_wire(arg.kind).unwrap_or(ArgKind::Other))
+    }
+
+    /// What the kernel does with the image that is argument `index`: `ACCESS_READ`, `ACCESS_WRITE`.
+    pub(crate) fn arg_access(&self, index: u32) -> u8 {
+        self.args.get(index as usize).map_or(0, |arg| arg.access)
+    }
+
+    /// True if the kernel may print.
+    pub(crate) fn may_print(&self) -> bool {
+        self.may_print
     }
 
     /// True if every argument is set.
@@ -190,13 +226,13 @@ impl Kernel {
         })
     }
 
-    /// Sets an argument to a buffer, or to a null pointer.
-    pub(crate) fn set_buffer(&self, index: u32, buffer: Option<&Arc<Object<Buffer>>>) -> ClResult<()> {
-        self.set(index, Value::Object(buffer.map(Arc::downgrade)), |_| {
+    /// Sets an argument to an object, or to a null pointer.
+    pub(crate) fn set_object(&self, index: u32, object: Option<Arc<dyn Passable>>) -> ClResult<()> {
+        self.set(index, Value::Object(object.as_ref().map(Arc::downgrade)), |_| {
             let body = SetArgObject {
                 kernel: self.id.into(),
                 index: index.into(),
-                object: buffer.map_or(0, |buffer| buffer.id()).into(),
+                object: object.map_or(0, |object| object.id()).into(),
                 reserved: 0.into(),
             };
             self.connection().send(&body, &[], &[])
@@ -241,8 +277,13 @@ impl Kernel {
         for (index, value) in (0..).zip(values) {
             match value {
                 Some(Value::Bytes(bytes)) => clone.set_value(index, &bytes)?,
-                Some(Value::Object(Some(buffer))) => clone.set_buffer(index, buffer.upgrade().as_ref())?,
-                Some(Value::Object(None)) => clone.set_buffer(index, None)?,
+                Some(Value::Object(None)) => clone.set_object(index, None)?,
+                // An object that is gone is no argument any more.
+                Some(Value::Object(Some(object))) => {
+                    if let Some(object) = object.upgrade() {
+                        clone.set_object(index, Some(object))?;
+                    }
+                }
                 Some(Value::Pointer(buffer, offset)) => {
                     let place = |buffer: Arc<Object<Buffer>>| {
                         self.context().allocations().find(buffer.host_memory()?.offset(offset))
@@ -278,6 +319,21 @@ impl Kernel {
         Question { kind, object: self.id, param, index }.ask_with(self.connection(), input)
     }
 
+    /// `clGetKernelSuggestedLocalWorkSizeKHR`, for a range that has been checked.
+    pub(crate) fn suggested_local_size(&self, queue: &Object<Queue>, range: &Range) -> ClResult<[usize; 3]> {
+        let question = Question {
+            kind: InfoKind::SuggestedLocalSize,
+            object: self.id,
+            param: range.dims,
+            index: queue.id(),
+        };
+        let input = [dim3(range.offset), dim3(range.global)];
+        let answer = question.ask_with(self.connection(), input.as_bytes())?;
+        info::number::<[u64; 3]>(&answer)
+            .map(|sizes| sizes.map(|size| size as usize))
+            .ok_or(ClError::OUT_OF_RESOURCES)
+    }
+
     /// Posts a launch whose range has been checked.
     pub(crate) fn enqueue(
         &self,
@@ -308,7 +364,7 @@ impl Object<Kernel> {
     pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
         Ok(match param {
             CL_KERNEL_FUNCTION_NAME => Info::text(&self.name),
-            CL_KERNEL_NUM_ARGS => Info::value(self.kinds.len() as u32),
+            CL_KERNEL_NUM_ARGS => Info::value(self.args.len() as u32),
             CL_KERNEL_REFERENCE_COUNT => Info::value(self.reference_count()),
             CL_KERNEL_CONTEXT => Info::handle(self.context().handle()),
             CL_KERNEL_PROGRAM => Info::handle(self.program().handle()),
@@ -377,7 +433,6 @@ impl Drop for Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::IntoBytes;
 
     #[test]
     fn kernel_descriptions_that_are_cut_off_are_refused() {

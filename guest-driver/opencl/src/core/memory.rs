@@ -14,6 +14,7 @@ use crate::boundary::pointer::AppMemory;
 use crate::core::buffer::Buffer;
 use crate::core::context::{self, Context};
 use crate::core::error::ClResult;
+use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::mapping::Mapping;
@@ -32,6 +33,11 @@ pub(crate) const WAIT_FROM_BYTES: usize = 16 << 20;
 /// that only writes shows the contents nevertheless, for which the host must let this side read.
 pub(crate) fn host_flags(flags: u64) -> u64 {
     flags & KERNEL_ACCESS
+}
+
+/// How kernels may use an object with these flags; where they do not say, in every way.
+pub(crate) fn kernel_access(flags: u64) -> u64 {
+    if flags & KERNEL_ACCESS == 0 { CL_MEM_READ_WRITE } else { flags & KERNEL_ACCESS }
 }
 
 /// What every memory object has. Dropping it releases the object on the host.
@@ -190,53 +196,59 @@ impl Drop for Memory {
 pub(crate) enum MemoryObject {
     /// A buffer or sub-buffer.
     Buffer(Arc<Object<Buffer>>),
+    /// An image.
+    Image(Arc<Object<Image>>),
+}
+
+/// Does the same for an object of any kind.
+macro_rules! for_any {
+    ($object:expr, $it:ident => $does:expr) => {
+        match $object {
+            MemoryObject::Buffer($it) => $does,
+            MemoryObject::Image($it) => $does,
+        }
+    };
 }
 
 impl Handle<MemoryObject> {
     /// The object, of whatever kind; `CL_INVALID_MEM_OBJECT` if the handle is none.
     pub(crate) fn get_any(&self) -> ClResult<MemoryObject> {
-        self.as_kind::<Buffer>().get().map(|buffer| MemoryObject::Buffer(buffer.arc()))
+        match self.as_kind::<Buffer>().get() {
+            Ok(buffer) => Ok(MemoryObject::Buffer(buffer.arc())),
+            Err(_) => self.as_kind::<Image>().get().map(|image| MemoryObject::Image(image.arc())),
+        }
     }
 }
 
 impl MemoryObject {
     /// What it has in common with others.
     pub(crate) fn memory(&self) -> &Memory {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer,
-        }
+        for_any!(self, it => it)
+    }
+
+    /// Its handle.
+    pub(crate) fn handle(&self) -> RawHandle {
+        for_any!(self, it => it.handle())
     }
 
     /// `clRetainMemObject`.
     pub(crate) fn retain(&self) {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.retain(),
-        }
+        for_any!(self, it => it.retain());
     }
 
     /// `clReleaseMemObject`.
     pub(crate) fn release(&self) -> ClResult<()> {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.release(),
-        }
-    }
-
-    fn reference_count(&self) -> u32 {
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.reference_count(),
-        }
+        for_any!(self, it => it.release())
     }
 
     /// `clGetMemObjectInfo`.
     pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
         if param == CL_MEM_REFERENCE_COUNT {
-            return Ok(Info::value(self.reference_count()));
+            return Ok(Info::value(for_any!(self, it => it.reference_count())));
         }
-        if let Some(info) = self.memory().info(param) {
-            return Ok(info);
-        }
-        match self {
-            MemoryObject::Buffer(buffer) => buffer.info(param),
+        match self.memory().info(param) {
+            Some(info) => Ok(info),
+            None => for_any!(self, it => it.info(param)),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The object model, in safe Rust.
 
+pub(crate) mod area;
 mod binary;
 pub(crate) mod buffer;
+pub(crate) mod command_buffer;
 pub(crate) mod completion;
 pub(crate) mod connection;
 pub(crate) mod context;
@@ -12,6 +14,8 @@ pub(crate) mod event;
 pub(crate) mod extensions;
 pub(crate) mod flights;
 pub(crate) mod host_task;
+pub(crate) mod image;
+pub(crate) mod image_transfer;
 mod includes;
 pub(crate) mod info;
 pub(crate) mod kernel;
@@ -25,6 +29,7 @@ pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod queue;
 pub(crate) mod rect;
+pub(crate) mod sampler;
 pub(crate) mod shared;
 pub(crate) mod slots;
 pub(crate) mod staging;

@@ -15,7 +15,7 @@ use crate::boundary::object::{Kind, Object};
 use crate::core::connection::Connection;
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult};
-use crate::core::extensions::{self, version};
+use crate::core::extensions::{self, CommandBufferVersion, version};
 use crate::core::info::{self, Info};
 use crate::core::query::Question;
 use crate::core::{lock, timers};
@@ -38,9 +38,7 @@ impl Platform {
             CL_PLATFORM_NUMERIC_VERSION => Info::value(version(3, 0)),
             CL_PLATFORM_NAME | CL_PLATFORM_VENDOR => Info::text("paragpu"),
             CL_PLATFORM_ICD_SUFFIX_KHR => Info::text("PARAGPU"),
-            CL_PLATFORM_EXTENSIONS => {
-                Info::text(&extensions::platform_extensions(&info::text(&ask(param).unwrap_or_default())))
-            }
+            CL_PLATFORM_EXTENSIONS => Info::text(&extensions()),
             // Older hosts have no such list, and no extensions that pass either.
             CL_PLATFORM_EXTENSIONS_WITH_VERSION => {
                 extensions::platform_extensions_with_version(&ask(param).unwrap_or_default()).into()
@@ -56,6 +54,11 @@ impl Platform {
 pub(crate) fn ask(param: u32) -> ClResult<Vec<u8>> {
     let question = Question { kind: InfoKind::Platform, object: 0, param, index: 0 };
     question.ask(&*Connection::current()?)
+}
+
+/// `CL_PLATFORM_EXTENSIONS`.
+pub(crate) fn extensions() -> String {
+    extensions::platform_extensions(&info::text(&ask(CL_PLATFORM_EXTENSIONS).unwrap_or_default()))
 }
 
 /// What was found at first use, kept for the life of the process.
@@ -89,6 +92,11 @@ pub(crate) fn found() -> ClResult<&'static Found> {
     all.platform.retain();
     all.devices.iter().for_each(|device| device.retain());
     Ok(found.insert(Box::leak(Box::new(all))))
+}
+
+/// The version of command buffers for which functions are given out: that of the first device that has them.
+pub(crate) fn command_buffer_version() -> Option<CommandBufferVersion> {
+    found().ok()?.devices.iter().find_map(|device| device.command_buffer_version())
 }
 
 /// The devices of a type, by the rules of `clGetDeviceIDs`.

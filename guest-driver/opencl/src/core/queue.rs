@@ -2,7 +2,7 @@
 
 mod native;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use opencl_sys::{
     CL_QUEUE_CONTEXT, CL_QUEUE_DEVICE, CL_QUEUE_DEVICE_DEFAULT, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
@@ -37,6 +37,7 @@ pub(crate) struct Queue {
     /// As the application gave them to `clCreateCommandQueueWithProperties`.
     property_list: Vec<u64>,
     state: Mutex<State>,
+    posting: Mutex<()>,
     flights: Flights,
     /// The native kernels of an in-order queue.
     natives: Arc<native::Runner>,
@@ -103,12 +104,14 @@ pub(crate) struct Request<'a> {
     /// Return only when the command is complete.
     pub(crate) is_blocking: bool,
     pub(crate) reach: Reach,
+    /// One of several that are posted together, by whoever holds [`Queue::post_alone`].
+    pub(crate) is_part: bool,
 }
 
 impl<'a> Request<'a> {
     /// A command that does not block.
     pub(crate) fn new(command: u32, wait: &'a [Arc<Object<Event>>], wants_event: bool) -> Request<'a> {
-        Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command }
+        Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command, is_part: false }
     }
 
     /// The same, blocking if the application says so.
@@ -135,18 +138,19 @@ struct Taken {
 }
 
 impl Queue {
-    /// Creates a queue with properties that the device has.
+    /// Creates a queue with properties and hints that the device has.
     pub(crate) fn new(
         context: &Object<Context>,
         device: &Object<Device>,
         properties: u64,
+        hints: u32,
         property_list: Vec<u64>,
     ) -> ClResult<Arc<Object<Queue>>> {
         let id = context.connection().new_id();
         let body = CreateQueue {
             create: context::create(id, context.id()),
             device: context.reference(device)?.into(),
-            reserved: 0.into(),
+            hints: hints.into(),
             properties: properties.into(),
         };
         context.connection().send(&body, &[], &[])?;
@@ -157,11 +161,17 @@ impl Queue {
             properties,
             property_list,
             state: Mutex::default(),
+            posting: Mutex::default(),
             flights: Flights::default(),
             natives: Arc::default(),
         });
         context.add_queue(&queue);
         Ok(queue)
+    }
+
+    /// What the host calls the queue.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
     }
 
     /// The queue's context.
@@ -185,8 +195,19 @@ impl Queue {
         self.connection().staging(len)
     }
 
-    fn is_in_order(&self) -> bool {
+    /// True if commands are executed one after the other.
+    pub(crate) fn is_in_order(&self) -> bool {
         self.properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE == 0
+    }
+
+    /// While this is held, only commands that are [parts](Request::is_part) are posted.
+    pub(crate) fn post_alone(&self) -> MutexGuard<'_, ()> {
+        lock(&self.posting)
+    }
+
+    /// `CL_QUEUE_PROPERTIES`.
+    pub(crate) fn properties(&self) -> u64 {
+        self.properties
     }
 
     /// True if commands are timed.
@@ -259,8 +280,15 @@ impl Object<Queue> {
         body: impl FnOnce(Enqueue) -> B,
     ) -> ClResult<Posted> {
         // The lock is let go before anybody is told of a failure: the application's callback may use this queue.
-        let taken = self.take(&mut lock(&self.state), request, payload, data, body);
-        let taken = taken.inspect_err(|_| self.context.tell_if_lost())?;
+        let taken = {
+            let _alone = (!request.is_part).then(|| self.post_alone());
+            self.take(&mut lock(&self.state), request, payload, data, body)
+        };
+        let taken = taken.inspect_err(|_| {
+            if !request.is_part {
+                self.context.tell_if_lost();
+            }
+        })?;
         let mut posted = Posted { event: None, completion: taken.completion };
         if let Some(completion) = &posted.completion {
             if !request.is_blocking {
@@ -269,6 +297,7 @@ impl Object<Queue> {
                 let outcome = completion.wait();
                 taken.copies.perform();
                 completion.take_staging();
+                self.connection().print();
                 self.context.tell_if_lost();
                 if let Err(error) = outcome.ok() {
                     if taken.event_id != 0 {

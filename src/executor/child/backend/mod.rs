@@ -1,10 +1,13 @@
 //! What runs a guest's commands: the host's OpenCL, or nothing at all.
 
 pub mod null;
+mod null_image;
 pub mod opencl;
 
 use std::ffi::CStr;
 use std::fmt;
+
+use paragpu_protocol::image::{ImageFormat, ImageType};
 
 use crate::sys::map::Window;
 
@@ -13,8 +16,13 @@ pub use paragpu_protocol::svm::MemoryModel;
 
 pub use crate::sys::compute::{
     Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
-    Query, Rect, Work,
+    Query, QueueHints, Rect, StartWatch, Started, Work,
 };
+pub use crate::sys::image::{Area, ImageBase, ImageLayout, ImageLimits, ImageSpec, ImageWork, SamplerSpec};
+
+/// A command over a backend's handles.
+pub(crate) type WorkOf<'a, B> =
+    Work<'a, <B as Backend>::Buffer, <B as Backend>::Image, <B as Backend>::Kernel>;
 
 /// A host's compute devices. Handles release what they stand for when the last of them is dropped.
 ///
@@ -28,6 +36,10 @@ pub trait Backend: Send + Sync + 'static {
     type Queue: Clone + Send + Sync + fmt::Debug + 'static;
     /// A buffer.
     type Buffer: Clone + Send + Sync + fmt::Debug + 'static;
+    /// An image.
+    type Image: Clone + Send + Sync + fmt::Debug + 'static;
+    /// A sampler.
+    type Sampler: Clone + Send + Sync + fmt::Debug + 'static;
     /// A program.
     type Program: Clone + Send + Sync + fmt::Debug + 'static;
     /// A kernel. Not shared: setting arguments is not thread-safe.
@@ -56,12 +68,13 @@ pub trait Backend: Send + Sync + 'static {
     /// A context on devices.
     fn create_context(&self, devices: &[&Self::Device]) -> Result<Self::Context, ClError>;
 
-    /// A queue with these `cl_command_queue_properties`.
+    /// A queue with these `cl_command_queue_properties`, and with the hints if the device takes them.
     fn create_queue(
         &self,
         context: &Self::Context,
         device: &Self::Device,
         properties: u64,
+        hints: QueueHints,
     ) -> Result<Self::Queue, ClError>;
 
     /// A buffer of zeroes, or of the bytes of `init`, which is as long.
@@ -108,6 +121,29 @@ pub trait Backend: Send + Sync + 'static {
         size: usize,
     ) -> Result<Self::Buffer, ClError>;
 
+    /// The image formats that a context supports for these `cl_mem_flags` and this type.
+    fn image_formats(
+        &self,
+        context: &Self::Context,
+        flags: u64,
+        kind: ImageType,
+    ) -> Result<Vec<ImageFormat>, ClError>;
+
+    /// An image.
+    fn create_image(
+        &self,
+        context: &Self::Context,
+        spec: &ImageSpec,
+        base: ImageBase<'_, Self::Buffer, Self::Image>,
+    ) -> Result<Self::Image, ClError>;
+
+    /// What the driver says of an image, where that is a number; the parameter has been checked against the list of
+    /// those that a guest may ask for.
+    fn image_info(&self, image: &Self::Image, param: u32) -> Result<u64, ClError>;
+
+    /// A sampler.
+    fn create_sampler(&self, context: &Self::Context, spec: SamplerSpec) -> Result<Self::Sampler, ClError>;
+
     /// A program from source.
     fn create_program(&self, context: &Self::Context, source: &[u8]) -> Result<Self::Program, ClError>;
 
@@ -130,7 +166,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         kernel: &mut Self::Kernel,
         index: u32,
-        value: ArgValue<'_, Self::Buffer>,
+        value: ArgValue<'_, Self::Buffer, Self::Image, Self::Sampler>,
     ) -> Result<(), ClError>;
 
     /// Tells which coarse-grain memory a kernel reaches through pointers in memory.
@@ -142,11 +178,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends a user event.
     fn set_user_event(&self, event: &Self::Event, status: i32) -> Result<(), ClError>;
 
+    /// Calls `started` when the event's command starts to run, or has; perhaps also when it ends without.
+    fn watch_start(&self, event: &Self::Event, started: Started) -> StartWatch;
+
     /// Puts a command into a queue. `order.done` is called exactly once, also if this fails.
     fn enqueue(
         &self,
         queue: &Self::Queue,
-        work: Work<'_, Self::Buffer, Self::Kernel>,
+        work: Work<'_, Self::Buffer, Self::Image, Self::Kernel>,
         order: Order<'_, Self::Event>,
     ) -> Result<Option<Self::Event>, ClError>;
 
@@ -165,6 +204,14 @@ pub trait Backend: Send + Sync + 'static {
     fn tend(&self) -> bool {
         false
     }
+
+    /// The local size that the device would choose for a launch.
+    fn suggest_local_size(
+        &self,
+        queue: &Self::Queue,
+        kernel: &Self::Kernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError>;
 
     /// Answers a query; the parameter has been checked against the list of those that a guest may ask for.
     fn query(

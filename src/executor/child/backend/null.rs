@@ -8,16 +8,19 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use paragpu_protocol::kernel::ArgKind;
+use paragpu_protocol::image::{ImageFormat, ImageType};
+use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 
+use super::null_image::{self, NullImage};
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, Keep, MemoryModel, NdRange, Order,
-    Outcome, Partition, Query, Rect, Work,
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec, Keep,
+    MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, Rect, SamplerSpec, StartWatch,
+    Started, Work,
 };
 use crate::sys::map::Window;
 
 /// Name of a kernel that every built program has, beside those in its text. Its arguments: a value of 4 bytes, a
-/// value of unknown size, a buffer, local memory, an image.
+/// value of unknown size, a buffer, local memory, an image, a sampler.
 pub const KERNEL_NAME: &str = "k";
 
 /// A program with this text does not build.
@@ -50,6 +53,7 @@ impl NullDevice {
             local_memory: 32 * 1024,
             max_work_group: 1024,
             max_work_items: [1024, 1024, 64],
+            images: Some(null_image::LIMITS),
             memory: MemoryModel::Shared,
         };
         HostDevice { handle: self, limits }
@@ -109,13 +113,30 @@ impl std::fmt::Debug for Bytes {
 }
 
 impl NullBuffer {
+    /// Zeroes, or the bytes of `init`.
+    pub(super) fn new(size: usize, init: Option<&Window>) -> Result<NullBuffer, ClError> {
+        if size as u64 > MAX_ALLOC {
+            return Err(ClError::ALLOCATION_FAILURE);
+        }
+        let bytes = match init {
+            Some(init) if init.len() == size => init.to_vec(),
+            Some(_) => return Err(ClError::INVALID_VALUE),
+            None => vec![0; size],
+        };
+        Ok(NullBuffer { bytes: Arc::new(Bytes::Own(Mutex::new(bytes))), origin: 0, size })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.size
+    }
+
     /// Where `size` bytes from `offset` are, if the buffer has them.
-    fn range(&self, offset: usize, size: usize) -> Result<std::ops::Range<usize>, ClError> {
+    pub(super) fn range(&self, offset: usize, size: usize) -> Result<std::ops::Range<usize>, ClError> {
         let end = offset.checked_add(size).filter(|end| *end <= self.size).ok_or(ClError::INVALID_VALUE)?;
         Ok(self.origin + offset..self.origin + end)
     }
 
-    fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), ClError> {
+    pub(super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), ClError> {
         let range = self.range(offset, to.len())?;
         match &*self.bytes {
             Bytes::Own(bytes) => to.copy_from_slice(&lock(bytes)[range]),
@@ -124,7 +145,7 @@ impl NullBuffer {
         Ok(())
     }
 
-    fn write(&self, offset: usize, from: &[u8]) -> Result<(), ClError> {
+    pub(super) fn write(&self, offset: usize, from: &[u8]) -> Result<(), ClError> {
         let range = self.range(offset, from.len())?;
         match &*self.bytes {
             Bytes::Own(bytes) => lock(bytes)[range].copy_from_slice(from),
@@ -161,6 +182,8 @@ impl Backend for Null {
     type Context = ();
     type Queue = ();
     type Buffer = NullBuffer;
+    type Image = NullImage;
+    type Sampler = ();
     type Program = NullProgram;
     type Kernel = NullKernel;
     type Event = NullEvent;
@@ -190,7 +213,13 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn create_queue(&self, (): &(), _device: &NullDevice, _properties: u64) -> Result<(), ClError> {
+    fn create_queue(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        _properties: u64,
+        _hints: QueueHints,
+    ) -> Result<(), ClError> {
         Ok(())
     }
 
@@ -201,15 +230,7 @@ impl Backend for Null {
         size: usize,
         init: Option<&Window>,
     ) -> Result<NullBuffer, ClError> {
-        if size as u64 > MAX_ALLOC {
-            return Err(ClError::ALLOCATION_FAILURE);
-        }
-        let bytes = match init {
-            Some(init) if init.len() == size => init.to_vec(),
-            Some(_) => return Err(ClError::INVALID_VALUE),
-            None => vec![0; size],
-        };
-        Ok(NullBuffer { bytes: Arc::new(Bytes::Own(Mutex::new(bytes))), origin: 0, size })
+        NullBuffer::new(size, init)
     }
 
     fn create_shared_buffer(
@@ -258,6 +279,28 @@ impl Backend for Null {
         Ok(NullBuffer { bytes: parent.bytes.clone(), origin: range.start, size })
     }
 
+    fn image_formats(&self, (): &(), _flags: u64, _kind: ImageType) -> Result<Vec<ImageFormat>, ClError> {
+        // RGBA UNORM_INT8, R FLOAT.
+        Ok(vec![ImageFormat::new(0x10b5, 0x10d2), ImageFormat::new(0x10b0, 0x10de)])
+    }
+
+    fn create_image(
+        &self,
+        (): &(),
+        spec: &ImageSpec,
+        base: ImageBase<'_, NullBuffer, NullImage>,
+    ) -> Result<NullImage, ClError> {
+        NullImage::new(spec, base)
+    }
+
+    fn image_info(&self, image: &NullImage, _param: u32) -> Result<u64, ClError> {
+        Ok(image.bytes() as u64)
+    }
+
+    fn create_sampler(&self, (): &(), _spec: SamplerSpec) -> Result<(), ClError> {
+        Ok(())
+    }
+
     fn create_program(&self, (): &(), source: &[u8]) -> Result<NullProgram, ClError> {
         Ok(NullProgram { source: Arc::new(source.to_vec()), status: Arc::new(AtomicI32::new(-1)) })
     }
@@ -281,14 +324,15 @@ impl Backend for Null {
         if name.to_bytes() != KERNEL_NAME.as_bytes() {
             return Err(ClError::INVALID_KERNEL_NAME);
         }
-        let arg = |kind, size| Arg { kind, size };
+        let arg = |kind, size| Arg { kind, size, access: 0 };
         Ok(NullKernel {
             args: vec![
                 arg(ArgKind::Value, 4),
                 arg(ArgKind::Value, 0),
                 arg(ArgKind::Buffer, 0),
                 arg(ArgKind::Local, 0),
-                arg(ArgKind::Image, 0),
+                Arg { access: ACCESS_READ, ..arg(ArgKind::Image, 0) },
+                arg(ArgKind::Sampler, 0),
             ],
         })
     }
@@ -301,12 +345,14 @@ impl Backend for Null {
         &self,
         kernel: &mut NullKernel,
         index: u32,
-        value: ArgValue<'_, NullBuffer>,
+        value: ArgValue<'_, NullBuffer, NullImage, ()>,
     ) -> Result<(), ClError> {
         let arg = kernel.args.get(index as usize).ok_or(ClError::INVALID_ARG_VALUE)?;
         match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(_))
             | (ArgKind::Buffer, ArgValue::Buffer(_) | ArgValue::Pointer(_))
+            | (ArgKind::Image, ArgValue::Image(_))
+            | (ArgKind::Sampler, ArgValue::Sampler(()))
             | (ArgKind::Local, ArgValue::Local(_)) => Ok(()),
             _ => Err(ClError::INVALID_ARG_VALUE),
         }
@@ -325,10 +371,15 @@ impl Backend for Null {
         Ok(())
     }
 
+    fn watch_start(&self, _event: &NullEvent, started: Started) -> StartWatch {
+        started();
+        StartWatch(Box::new(()))
+    }
+
     fn enqueue(
         &self,
         (): &(),
-        work: Work<'_, NullBuffer, NullKernel>,
+        work: Work<'_, NullBuffer, NullImage, NullKernel>,
         order: Order<'_, NullEvent>,
     ) -> Result<Option<NullEvent>, ClError> {
         let failed = order.wait.iter().any(|event| event.0.load(Ordering::Relaxed) < 0);
@@ -349,6 +400,15 @@ impl Backend for Null {
 
     fn finish(&self, (): &()) -> Result<(), ClError> {
         Ok(())
+    }
+
+    fn suggest_local_size(
+        &self,
+        (): &(),
+        _kernel: &NullKernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        Ok(range.global.map(|size| size.clamp(1, 8)))
     }
 
     fn query(
@@ -381,14 +441,16 @@ fn declared_args(source: &[u8], name: &[u8]) -> Option<Vec<Arg>> {
         let kind = match text.contains('*') {
             true if text.contains("local") => ArgKind::Local,
             true => ArgKind::Buffer,
+            false if text.contains("image") => ArgKind::Image,
+            false if text.contains("sampler_t") => ArgKind::Sampler,
             false => ArgKind::Value,
         };
-        Arg { kind, size: 0 }
+        Arg { kind, size: 0, access: 0 }
     };
     Some(list.split(',').filter(|text| !text.trim().is_empty()).map(arg).collect())
 }
 
-fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
+fn run(work: Work<'_, NullBuffer, NullImage, NullKernel>) -> Result<(), ClError> {
     match work {
         Work::Launch { range: NdRange { .. }, .. } | Work::Marker | Work::Barrier => Ok(()),
         Work::Read { buffer, offset, to } => {
@@ -428,10 +490,16 @@ fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
             })?;
             write_rect(to, rects.1, extent, &HostBytes::Heap(bytes.into()))
         }
+        Work::Image(work) => null_image::run(work),
     }
 }
 
-fn write_rect(buffer: &NullBuffer, rect: Rect, extent: [usize; 3], from: &HostBytes) -> Result<(), ClError> {
+pub(super) fn write_rect(
+    buffer: &NullBuffer,
+    rect: Rect,
+    extent: [usize; 3],
+    from: &HostBytes,
+) -> Result<(), ClError> {
     rows(rect, extent, buffer.size, |at, packed, width| {
         let mut row = vec![0; width];
         move_bytes(from.read(packed, &mut row))?;
@@ -440,7 +508,7 @@ fn write_rect(buffer: &NullBuffer, rect: Rect, extent: [usize; 3], from: &HostBy
 }
 
 /// Calls `row` with the offset of each row in the buffer, its offset in packed memory and its width.
-fn rows(
+pub(super) fn rows(
     rect: Rect,
     extent: [usize; 3],
     size: usize,
@@ -456,7 +524,7 @@ fn rows(
     Ok(())
 }
 
-fn move_bytes(whole: bool) -> Result<(), ClError> {
+pub(super) fn move_bytes(whole: bool) -> Result<(), ClError> {
     if whole { Ok(()) } else { Err(ClError::INVALID_VALUE) }
 }
 
@@ -467,11 +535,13 @@ mod tests {
     #[test]
     fn kernels_are_found_in_a_programs_text() {
         let source =
-            b"__kernel void scale(__global float* a, const float by, __local int *t) {} kernel void n(){}";
+            b"__kernel void scale(__global float* a, const float by, __local int *t) {} kernel void n(){}
+            kernel void blur(read_only image2d_t from, sampler_t by) {}";
         let kinds = |name: &[u8]| -> Option<Vec<ArgKind>> {
             declared_args(source, name).map(|args| args.iter().map(|arg| arg.kind).collect())
         };
         assert_eq!(kinds(b"scale"), Some(vec![ArgKind::Buffer, ArgKind::Value, ArgKind::Local]));
+        assert_eq!(kinds(b"blur"), Some(vec![ArgKind::Image, ArgKind::Sampler]));
         assert_eq!(kinds(b"n"), Some(vec![]));
         assert_eq!((kinds(b"cal"), kinds(b"")), (None, None));
     }

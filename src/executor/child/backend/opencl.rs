@@ -2,11 +2,16 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, HostDevice, Keep, MemoryModel, Order, Partition, Query, Work};
+use paragpu_protocol::image::{ImageFormat, ImageType};
+
+use super::{
+    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, MemoryModel, NdRange, Order,
+    Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
+};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, CoarseMemory, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue,
-    platforms,
+    self, Buffer, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Platform, Program, Queue,
+    Sampler, platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
@@ -20,8 +25,8 @@ const OWN_PLATFORM: &str = "paragpu";
 
 /// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
 const POCL_PLATFORM: &str = "Portable Computing Language";
-/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with a buffer is the guest's
-/// driver's affair, which must itself reach every buffer: for native kernels, and for whatever moves a buffer.
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with memory is the guest's
+/// driver's affair, which must itself reach all of it: for native kernels, for maps, and for whatever moves a buffer.
 const KERNEL_ACCESS: u64 = 0b111;
 
 const TYPE_GPU: u64 = 1 << 2;
@@ -134,6 +139,8 @@ impl Backend for OpenCl {
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
+    type Image = Image;
+    type Sampler = Sampler;
     type Program = Program;
     type Kernel = Kernel;
     type Event = Event;
@@ -159,7 +166,19 @@ impl Backend for OpenCl {
         Context::new(&self.platform, devices)
     }
 
-    fn create_queue(&self, context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
+    fn create_queue(
+        &self,
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        if hints != QueueHints::default() {
+            match Queue::with_hints(context, device, properties, hints) {
+                Err(error) => log::debug!("a queue without its hints: {error}"),
+                queue => return queue,
+            }
+        }
         Queue::new(context, device, properties)
     }
 
@@ -220,6 +239,32 @@ impl Backend for OpenCl {
         Buffer::sub(parent, flags & KERNEL_ACCESS, origin, size)
     }
 
+    fn image_formats(
+        &self,
+        context: &Context,
+        flags: u64,
+        kind: ImageType,
+    ) -> Result<Vec<ImageFormat>, ClError> {
+        opencl::image_formats(context, flags, kind)
+    }
+
+    fn create_image(
+        &self,
+        context: &Context,
+        spec: &ImageSpec,
+        base: ImageBase<'_, Buffer, Image>,
+    ) -> Result<Image, ClError> {
+        Image::new(context, &ImageSpec { flags: spec.flags & KERNEL_ACCESS, ..*spec }, base)
+    }
+
+    fn image_info(&self, image: &Image, param: u32) -> Result<u64, ClError> {
+        image.info(param)
+    }
+
+    fn create_sampler(&self, context: &Context, spec: SamplerSpec) -> Result<Sampler, ClError> {
+        Sampler::new(context, spec)
+    }
+
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {
         Program::with_source(context, source)
     }
@@ -236,7 +281,12 @@ impl Backend for OpenCl {
         kernel.args()
     }
 
-    fn set_arg(&self, kernel: &mut Kernel, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+    fn set_arg(
+        &self,
+        kernel: &mut Kernel,
+        index: u32,
+        value: ArgValue<'_, Buffer, Image, Sampler>,
+    ) -> Result<(), ClError> {
         kernel.set(index, value)
     }
 
@@ -252,10 +302,14 @@ impl Backend for OpenCl {
         event.set_status(status)
     }
 
+    fn watch_start(&self, event: &Event, started: Started) -> StartWatch {
+        opencl::watch_start(event, started)
+    }
+
     fn enqueue(
         &self,
         queue: &Queue,
-        work: Work<'_, Buffer, Kernel>,
+        work: Work<'_, Buffer, Image, Kernel>,
         order: Order<'_, Event>,
     ) -> Result<Option<Event>, ClError> {
         opencl::enqueue(queue, work, order)
@@ -274,7 +328,7 @@ impl Backend for OpenCl {
             return;
         }
         // A queue of its own, because the guest's may wait for the guest.
-        let settled = self.create_queue(context, device, 0).and_then(|queue| {
+        let settled = self.create_queue(context, device, 0, QueueHints::default()).and_then(|queue| {
             let order = Order { wait: &[], event: false, profile: false, done: None };
             opencl::enqueue(&queue, Work::Marker, order)?;
             queue.finish()
@@ -286,6 +340,15 @@ impl Backend for OpenCl {
 
     fn tend(&self) -> bool {
         opencl::tend()
+    }
+
+    fn suggest_local_size(
+        &self,
+        queue: &Queue,
+        kernel: &Kernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        opencl::suggest_local_size(self.platform, queue, kernel, range)
     }
 
     fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {

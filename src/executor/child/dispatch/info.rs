@@ -7,11 +7,14 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::limits::{MAX_DEVICES, MAX_INFO_BYTES};
+use paragpu_protocol::types::Dim3;
+use zerocopy::FromBytes;
 
 use super::super::backend::{Backend, ClError, Outcome, Query};
 use super::super::context::Context;
 use super::super::objects::{ContextObject, KernelObject, ProgramObject, handle};
-use super::require;
+use super::launches::{checked_range, ready};
+use super::{require, same_context, sizes};
 
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
 const BUILD_OPTIONS: u32 = 0x1182;
@@ -22,7 +25,7 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.reply)?;
         let (object, param, index) = (body.object.get(), body.param.get(), body.index.get());
         let kind = InfoKind::from_wire(body.kind.get());
-        if kind != Some(InfoKind::KernelSubGroup) {
+        if !matches!(kind, Some(InfoKind::KernelSubGroup | InfoKind::SuggestedLocalSize)) {
             require(tail.data.is_empty(), Fault::BadValue)?;
         }
         let answer = match kind.filter(|kind| kind.allows(param)) {
@@ -46,10 +49,18 @@ impl<B: Backend> Context<B> {
                 handle(&device.host)
                     .and_then(|device| self.backend.query(Query::DeviceTimers(&device.handle), param))
             }
+            Some(InfoKind::SuggestedLocalSize) => {
+                self.suggested_local_size(object, index, param, tail.data)?
+            }
             Some(kind @ (InfoKind::Program | InfoKind::ProgramBuild)) => {
                 let program = self.objects.program(object)?;
                 program.idle()?;
                 self.program_info(&program, kind, index, param)?
+            }
+            Some(InfoKind::Image) => {
+                let image = self.objects.image(object)?;
+                let answer = handle(&image.host).and_then(|host| self.backend.image_info(host, param));
+                answer.map(|number| number.to_le_bytes().to_vec())
             }
             Some(kind) => {
                 let kernel = self.objects.kernel(object)?;
@@ -109,6 +120,28 @@ impl<B: Backend> Context<B> {
             return Ok(Err(ClError::INVALID_DEVICE));
         }
         Ok(handle(&device.host).map(|device| device.handle.clone()))
+    }
+
+    fn suggested_local_size(
+        &self,
+        kernel: u32,
+        queue: u32,
+        dims: u32,
+        data: &[u8],
+    ) -> Result<Result<Vec<u8>, ClError>, Fault> {
+        let (kernel, queue) = (self.objects.kernel(kernel)?, self.objects.queue(queue)?);
+        let [offset, global] = <[Dim3; 2]>::read_from_bytes(data).map_err(|_size| Fault::BadValue)?;
+        let range = checked_range(dims, sizes(&offset)?, sizes(&global)?, [0; 3])?;
+        let state = kernel.state();
+        let suggested = handle(&queue.device.host).and_then(|device| {
+            let ready = ready(&kernel, &state, &range, &device.limits)?;
+            if !same_context(&kernel.program.context, &queue.context) {
+                return Err(ClError::INVALID_CONTEXT);
+            }
+            self.backend.suggest_local_size(handle(&queue.host)?, ready, &range)
+        });
+        let words = |sizes: [usize; 3]| sizes.map(|size| (size as u64).to_le_bytes()).concat();
+        Ok(suggested.map(words))
     }
 
     fn kernel_info(

@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::super::backend::{Arg, ArgValue, Backend, Outcome};
 use super::super::context::Context;
-use super::super::objects::{BufferObject, KernelObject, KernelState, Object, handle};
+use super::super::objects::{ArgObject, KernelObject, KernelState, Object, handle};
 use super::super::record::{ArgRecord, KernelRecord};
 use super::{require, reserved, same_context, size};
 
@@ -44,7 +44,7 @@ impl<B: Backend> Context<B> {
             args: vec![ArgRecord::Unset; args.len()],
             reaches: Vec::new(),
         };
-        let state = KernelState { record, buffers: HashMap::new(), reaches: Vec::new(), host };
+        let state = KernelState { record, objects: HashMap::new(), reaches: Vec::new(), host };
         let object = KernelObject { common, program, args, may_print, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);
@@ -84,56 +84,56 @@ impl<B: Backend> Context<B> {
     pub(crate) fn set_arg_object(&mut self, body: &SetArgObject) -> Result<(), Fault> {
         reserved(body.reserved)?;
         let kernel = self.objects.kernel(body.kernel.get())?;
-        let buffer = match body.object.get() {
-            0 => None,
-            id => Some(self.objects.buffer(id)?),
+        let (index, id) = (body.index.get(), body.object.get());
+        let kind = kernel.args.get(index as usize).map(|arg| arg.kind).ok_or(Fault::BadValue)?;
+        let object = match kind {
+            ArgKind::Buffer if id == 0 => None,
+            ArgKind::Buffer => Some(ArgObject::Buffer(self.objects.buffer(id)?)),
+            ArgKind::Image => Some(ArgObject::Image(self.objects.image(id)?)),
+            ArgKind::Sampler => Some(ArgObject::Sampler(self.objects.sampler(id)?)),
+            ArgKind::Value | ArgKind::Local | ArgKind::Other => return Err(Fault::BadValue),
         };
-        if let Some(buffer) = &buffer {
-            require(same_context(&buffer.context, &kernel.program.context), Fault::BadValue)?;
+        if let Some(object) = &object {
+            require(same_context(object.context(), &kernel.program.context), Fault::BadValue)?;
         }
-        self.set_posted(&kernel, body.index.get(), ArgKind::Buffer, Posted::Buffer(buffer))
+        self.set_posted(&kernel, index, Posted::Object(object))
     }
 
     pub(crate) fn set_arg_local(&mut self, body: &SetArgLocal) -> Result<(), Fault> {
         let kernel = self.objects.kernel(body.kernel.get())?;
         let bytes = size(body.size)?;
-        self.set_posted(&kernel, body.index.get(), ArgKind::Local, Posted::Local(bytes))
+        argument(&kernel.args, body.index.get(), ArgKind::Local)?;
+        self.set_posted(&kernel, body.index.get(), Posted::Local(bytes))
     }
 
     /// Sets an argument for which nobody waits: one that cannot be set is unset.
-    fn set_posted(
-        &self,
-        kernel: &KernelObject<B>,
-        index: u32,
-        kind: ArgKind,
-        value: Posted<B>,
-    ) -> Result<(), Fault> {
+    fn set_posted(&self, kernel: &KernelObject<B>, index: u32, value: Posted<B>) -> Result<(), Fault> {
         let mut state = kernel.state();
         let state = &mut *state;
         let Ok(host) = &mut state.host else { return Ok(()) };
-        argument(&kernel.args, index, kind)?;
         let set = match &value {
-            Posted::Local(bytes) => self.backend.set_arg(host, index, ArgValue::Local(*bytes)),
-            Posted::Buffer(None) => self.backend.set_arg(host, index, ArgValue::Buffer(None)),
-            Posted::Buffer(Some(buffer)) => handle(&buffer.host)
-                .and_then(|buffer| self.backend.set_arg(host, index, ArgValue::Buffer(Some(buffer)))),
+            Posted::Local(bytes) => Ok(ArgValue::Local(*bytes)),
+            Posted::Object(None) => Ok(ArgValue::Buffer(None)),
+            Posted::Object(Some(ArgObject::Buffer(it))) => handle(&it.host).map(Some).map(ArgValue::Buffer),
+            Posted::Object(Some(ArgObject::Image(it))) => handle(&it.host).map(ArgValue::Image),
+            Posted::Object(Some(ArgObject::Sampler(it))) => handle(&it.host).map(ArgValue::Sampler),
         };
+        let set = set.and_then(|value| self.backend.set_arg(host, index, value));
         let record = match (&set, &value) {
             (Err(_), _) => ArgRecord::Unset,
             (Ok(()), Posted::Local(bytes)) => ArgRecord::Local(*bytes as u64),
-            (Ok(()), Posted::Buffer(buffer)) => {
-                ArgRecord::Buffer(buffer.as_ref().map(|buffer| buffer.common.serial))
-            }
+            (Ok(()), Posted::Object(None)) => ArgRecord::Buffer(None),
+            (Ok(()), Posted::Object(Some(object))) => object.record(),
         };
         if let Some(arg) = state.record.args.get_mut(index as usize) {
             *arg = record;
         }
         match value {
-            Posted::Buffer(Some(buffer)) if set.is_ok() => {
-                state.buffers.insert(index, buffer);
+            Posted::Object(Some(object)) if set.is_ok() => {
+                state.objects.insert(index, object);
             }
-            Posted::Buffer(_) => {
-                state.buffers.remove(&index);
+            Posted::Object(_) => {
+                state.objects.remove(&index);
             }
             Posted::Local(_) => {}
         }
@@ -142,7 +142,8 @@ impl<B: Backend> Context<B> {
 }
 
 enum Posted<B: Backend> {
-    Buffer(Option<Arc<BufferObject<B>>>),
+    /// None for a null pointer.
+    Object(Option<ArgObject<B>>),
     Local(usize),
 }
 
@@ -156,7 +157,8 @@ fn describe(args: &[Arg], may_print: bool) -> Vec<u8> {
     let info = KernelInfo { num_args: (args.len() as u32).into(), flags: flags.into() };
     let mut answer = info.as_bytes().to_vec();
     for arg in args {
-        let info = ArgInfo { kind: arg.kind as u8, size: arg.size.into(), ..ArgInfo::default() };
+        let info =
+            ArgInfo { kind: arg.kind as u8, access: arg.access, size: arg.size.into(), ..ArgInfo::default() };
         answer.extend_from_slice(info.as_bytes());
     }
     answer

@@ -87,9 +87,17 @@ impl<B: Backend> Context<B> {
 }
 
 fn nd_range(body: &EnqueueKernel) -> Result<NdRange, Fault> {
-    let dims = body.dims.get();
+    checked_range(body.dims.get(), sizes(&body.offset)?, sizes(&body.global)?, sizes(&body.local)?)
+}
+
+/// A range whose unused dimensions are as they must be; without a local size if that is all 0.
+pub(super) fn checked_range(
+    dims: u32,
+    offset: [usize; 3],
+    global: [usize; 3],
+    local: [usize; 3],
+) -> Result<NdRange, Fault> {
     require((1..=3).contains(&dims), Fault::BadValue)?;
-    let (offset, global, local) = (sizes(&body.offset)?, sizes(&body.global)?, sizes(&body.local)?);
     let unused = dims as usize..3;
     let chosen = local != [0; 3];
     let tidy = unused.clone().all(|dim| offset[dim] == 0 && global[dim] == 1 && (!chosen || local[dim] == 1));
@@ -98,7 +106,7 @@ fn nd_range(body: &EnqueueKernel) -> Result<NdRange, Fault> {
 }
 
 /// The kernel's handle if it can be launched. Drivers check these things too, but not all of them all.
-fn ready<'k, B: Backend>(
+pub(super) fn ready<'k, B: Backend>(
     kernel: &KernelObject<B>,
     state: &'k KernelState<B>,
     range: &NdRange,
@@ -111,7 +119,11 @@ fn ready<'k, B: Backend>(
         match arg {
             ArgRecord::Unset => return Err(ClError::INVALID_KERNEL_ARGS),
             ArgRecord::Local(bytes) => local_memory = local_memory.saturating_add(*bytes),
-            ArgRecord::Value(_) | ArgRecord::Buffer(_) | ArgRecord::Pointer(..) => {}
+            ArgRecord::Value(_)
+            | ArgRecord::Buffer(_)
+            | ArgRecord::Pointer(..)
+            | ArgRecord::Image(_)
+            | ArgRecord::Sampler(_) => {}
         }
     }
     if local_memory > limits.local_memory {

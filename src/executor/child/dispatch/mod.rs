@@ -5,6 +5,8 @@
 //! that only the host can tell is an OpenCL error, and goes where the command reports its outcome.
 
 mod devices;
+mod image_transfers;
+mod images;
 mod info;
 mod kernels;
 mod launches;

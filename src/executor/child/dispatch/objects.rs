@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use paragpu_protocol::command::{
     CreateBuffer, CreateContext, CreateQueue, CreateSubBuffer, CreateUserEvent, Release, SetUserEvent,
+    WatchEvent,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
 use paragpu_protocol::limits::MAX_CONTEXT_DEVICES;
 
-use super::super::backend::{Backend, ClError, Outcome};
+use super::super::backend::{Backend, ClError, Outcome, QueueHints};
 use super::super::context::Context;
 use super::super::objects::{
     BufferObject, ContextObject, EventObject, EventState, Object, QueueObject, QueueState, creation, handle,
@@ -25,7 +26,7 @@ pub(super) const OUT_OF_ORDER: u64 = 1 << 0;
 pub(super) const PROFILING: u64 = 1 << 1;
 
 /// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`, of which at most one.
-const KERNEL_ACCESS: u64 = 0b111;
+pub(super) const KERNEL_ACCESS: u64 = 0b111;
 /// `CL_MEM_HOST_WRITE_ONLY`, `HOST_READ_ONLY`, `HOST_NO_ACCESS`, of which at most one.
 const HOST_ACCESS: u64 = 0b111 << 7;
 
@@ -35,6 +36,13 @@ pub(super) fn check_flags(flags: u64) -> Result<(), Fault> {
         && one_at_most(flags & KERNEL_ACCESS)
         && one_at_most(flags & HOST_ACCESS);
     require(fine, Fault::BadValue)
+}
+
+fn queue_hints(word: u32) -> Result<QueueHints, Fault> {
+    let [priority, throttle, none @ ..] = word.to_le_bytes();
+    let known = |hint: u8| matches!(hint, 0 | 1 | 2 | 4);
+    require(known(priority) && known(throttle) && none == [0, 0], Fault::BadValue)?;
+    Ok(QueueHints { priority, throttle })
 }
 
 impl<B: Backend> Context<B> {
@@ -54,7 +62,7 @@ impl<B: Backend> Context<B> {
     }
 
     pub(crate) fn create_queue(&mut self, body: &CreateQueue) -> Result<(), Fault> {
-        reserved(body.reserved)?;
+        let hints = queue_hints(body.hints.get())?;
         let context = self.objects.context(body.create.parent.get())?;
         let device = self.objects.device(body.device.get())?;
         let properties = body.properties.get();
@@ -64,7 +72,7 @@ impl<B: Backend> Context<B> {
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
         let host = handle(&context.host).and_then(|context| {
-            self.backend.create_queue(context, &handle(&device.host)?.handle, properties)
+            self.backend.create_queue(context, &handle(&device.host)?.handle, properties, hints)
         });
         let outcome = creation(&host);
         let object = QueueObject {
@@ -73,6 +81,7 @@ impl<B: Backend> Context<B> {
                 context: context.common.serial,
                 device: device.name(),
                 properties,
+                hints,
                 deferred: None,
             },
             context,
@@ -190,6 +199,29 @@ impl<B: Backend> Context<B> {
         event.state.complete(Outcome { status, profile: None });
         if let Err(error) = self.backend.set_user_event(host, status) {
             log::debug!("ending a user event: {error}");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn watch_event(&mut self, body: &WatchEvent) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let event = self.objects.event(body.event.get())?;
+        require(!event.state.is_user(), Fault::BadValue)?;
+        let reply = self.reply(&body.reply)?;
+        let (true, Ok(host)) = (reply.is_wanted(), &event.host) else {
+            reply.status(Ok(()));
+            return Ok(());
+        };
+        // A command that nobody submits never starts.
+        self.flush();
+        if event.state.await_start(reply.later(None, event.state.gates.clone(), 0)) {
+            let state = Arc::downgrade(&event.state);
+            let started = Box::new(move || {
+                if let Some(state) = state.upgrade() {
+                    state.start();
+                }
+            });
+            event.state.keep_watch(self.backend.watch_start(host, started));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::super::backend::{ArgValue, Backend, ClError, HostDevice, MemoryModel, Outcome};
 use super::super::context::Context;
-use super::super::objects::{BufferObject, ContextObject, Object, SharedMemory, creation, handle};
+use super::super::objects::{ArgObject, BufferObject, ContextObject, Object, SharedMemory, creation, handle};
 use super::super::record::{ArgRecord, BufferRecord, SharedRecord};
 use super::kernels::argument;
 use super::objects::check_flags;
@@ -201,8 +201,8 @@ impl<B: Backend> Context<B> {
             *arg = record;
         }
         match buffer.filter(|_| set.is_ok()) {
-            Some(buffer) => state.buffers.insert(index, buffer),
-            None => state.buffers.remove(&index),
+            Some(buffer) => state.objects.insert(index, ArgObject::Buffer(buffer)),
+            None => state.objects.remove(&index),
         };
         Ok(())
     }

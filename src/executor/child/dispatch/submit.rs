@@ -8,12 +8,12 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::types::Enqueue;
 use zerocopy::little_endian::U32;
 
-use super::super::backend::{Backend, ClError, Done, HostBytes, Order, Outcome, Work};
+use super::super::backend::{Backend, ClError, Done, HostBytes, ImageWork, Order, Outcome, Work, WorkOf};
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
 use super::super::objects::{
-    BufferObject, Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject, SharedMemory,
-    handle,
+    BufferObject, Common, ContextObject, EventObject, EventState, Gates, ImageObject, Object, QueueObject,
+    SharedMemory, handle,
 };
 use super::super::print::Launch;
 use super::super::record::QueueRecord;
@@ -42,6 +42,11 @@ impl<B: Backend> Plan<B> {
     pub(super) fn touch(&mut self, buffer: &BufferObject<B>) {
         self.keep.extend(buffer.shared());
     }
+
+    /// Notes an image that the command touches.
+    pub(super) fn touch_image(&mut self, image: &ImageObject<B>) {
+        self.keep.extend(image.shared());
+    }
 }
 
 impl<B: Backend> Context<B> {
@@ -63,7 +68,7 @@ impl<B: Backend> Context<B> {
         opcode: Opcode,
         plan: Plan<B>,
         contexts: &[&ContextObject<B>],
-        work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
+        work: Result<WorkOf<'_, B>, ClError>,
     ) -> bool {
         let Plan { queue, event, reply, wait, launch, keep, may_reach } = plan;
         let gates = gates(&queue, opcode, &wait);
@@ -121,7 +126,7 @@ impl<B: Backend> Context<B> {
         &self,
         queue: &QueueObject<B>,
         wait: &[Arc<EventObject<B>>],
-        work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
+        work: Result<WorkOf<'_, B>, ClError>,
         event: bool,
         (watched, keep): (Option<Completion>, Vec<Arc<SharedMemory>>),
     ) -> Result<Option<B::Event>, ClError> {
@@ -161,23 +166,26 @@ fn most_unwatched(queue: &QueueRecord) -> u32 {
     if queue.properties & OUT_OF_ORDER == 0 { 16 } else { 0 }
 }
 
-fn inline_bytes<Buf, Ker>(work: &Work<'_, Buf, Ker>) -> usize {
+fn inline_bytes<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> usize {
     match work {
-        Work::Write { from: HostBytes::Heap(bytes), .. } => bytes.len(),
+        Work::Write { from: HostBytes::Heap(bytes), .. }
+        | Work::Image(ImageWork::Write { from: HostBytes::Heap(bytes), .. }) => bytes.len(),
         _ => 0,
     }
 }
 
-fn touches_guest_memory<Buf, Ker>(work: &Work<'_, Buf, Ker>) -> bool {
+fn touches_guest_memory<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> bool {
     match work {
-        Work::Read { .. } | Work::ReadRect { .. } => true,
-        Work::Write { from, .. } | Work::WriteRect { from, .. } => matches!(from, HostBytes::Window(_)),
+        Work::Read { .. } | Work::ReadRect { .. } | Work::Image(ImageWork::Read { .. }) => true,
+        Work::Write { from, .. }
+        | Work::WriteRect { from, .. }
+        | Work::Image(ImageWork::Write { from, .. }) => matches!(from, HostBytes::Window(_)),
         _ => false,
     }
 }
 
 /// A transfer of nothing keeps its place in the queue; drivers differ about whether they take one.
-fn without_bytes<'a, Buf, Ker>(work: Work<'a, Buf, Ker>) -> Work<'a, Buf, Ker> {
+fn without_bytes<'a, Buf, Img, Ker>(work: Work<'a, Buf, Img, Ker>) -> Work<'a, Buf, Img, Ker> {
     let empty = match &work {
         Work::Read { to, .. } => to.is_empty(),
         Work::Write { from, .. } => HostBytes::is_empty(from),

@@ -13,7 +13,11 @@ use super::super::context::Context;
 use super::super::objects::{BufferObject, handle};
 use super::{require, reserved, size, sizes};
 
-fn check_range<B: Backend>(buffer: &BufferObject<B>, offset: usize, len: usize) -> Result<(), Fault> {
+pub(super) fn check_range<B: Backend>(
+    buffer: &BufferObject<B>,
+    offset: usize,
+    len: usize,
+) -> Result<(), Fault> {
     let end = offset.checked_add(len).ok_or(Fault::BadValue)?;
     require(end as u64 <= buffer.record.size, Fault::BadValue)
 }

@@ -90,6 +90,8 @@ impl Around {
 #[derive(Debug)]
 struct Job {
     call: NativeCall,
+    /// The application's, if it wants one.
+    event: Option<Arc<Object<Event>>>,
     /// What the function sees of each block.
     memory: Vec<Staging>,
     around: Around,
@@ -97,10 +99,11 @@ struct Job {
 
 impl Job {
     fn run(self) {
-        let Job { call, memory, around } = self;
+        let Job { call, event, memory, around } = self;
         let failed = around.before.iter().map(|before| before.wait().status).find(|status| *status < 0);
         around.copies.perform();
         if failed.is_none() {
+            event.inspect(|event| event.begin());
             call.call();
         }
         around.open(failed.unwrap_or(CL_COMPLETE));
@@ -193,7 +196,10 @@ impl Object<Queue> {
         }
         let gate = Event::user(self.context())?;
         let mut around = Around { before: Vec::new(), copies: Copies::default(), gate, after: Vec::new() };
-        let posted = self.post(&mut lock(&self.state), request, (&blocks, &memory), &mut around);
+        let posted = {
+            let _alone = self.post_alone();
+            self.post(&mut lock(&self.state), request, (&blocks, &memory), &mut around)
+        };
         let last = match posted {
             Ok(last) => last,
             Err(error) => {
@@ -210,7 +216,7 @@ impl Object<Queue> {
             let span = (around.before.last().cloned(), completion);
             Event::of_call(self.arc(), last.event_id, request.command, span, last.copies)
         });
-        let job = Job { call, memory, around };
+        let job = Job { call, event: event.clone(), memory, around };
         if self.is_in_order() {
             self.natives.add(job);
         } else {
