@@ -34,7 +34,7 @@ pub fn enqueue(
     let out = if wanted || watched { &raw mut raw } else { ptr::null_mut() };
     let list: Vec<cl_event> = wait.iter().map(|event| event.raw()).collect();
     let enqueued = checked(job.call(&list, out))
-        .and_then(|()| if out.is_null() { Ok(None) } else { Event::of_command(raw, queue).map(Some) });
+        .and_then(|()| if out.is_null() { Ok(None) } else { Event::created(Ok(raw), 0).map(Some) });
     let kept = job.kept;
     let event = match enqueued {
         Ok(event) => event,

@@ -37,22 +37,7 @@ pub trait Kind {
     unsafe fn release(raw: *mut c_void) -> Result<i32, ClError>;
 }
 
-struct Raw<K: Kind> {
-    raw: NonNull<c_void>,
-    kind: PhantomData<fn() -> K>,
-    // Released after the object.
-    _held: Held,
-}
-
-/// What an object needs while it lives and when it is released, of which not every driver takes care: PoCL 3.1 follows an
-/// event to its queue and that to its device, which it does not retain.
-enum Held {
-    Nothing,
-    /// A queue's.
-    Device(#[expect(dead_code, reason = "held, not read")] (Context, Device)),
-    /// An event's.
-    Queue(#[expect(dead_code, reason = "held, not read")] Queue),
-}
+struct Raw<K: Kind>(NonNull<c_void>, PhantomData<fn() -> K>);
 
 // SAFETY: OpenCL objects may be used from any thread; the exception, setting arguments of a kernel, takes
 // `&mut Kernel` here (OpenCL 3.0, section "Thread safety": all calls but clSetKernelArg and friends).
@@ -63,7 +48,7 @@ unsafe impl<K: Kind> Sync for Raw<K> {}
 impl<K: Kind> Drop for Raw<K> {
     fn drop(&mut self) {
         // SAFETY: this value owns one reference and is gone after this.
-        if let Err(error) = checked(unsafe { K::release(self.raw.as_ptr()) }) {
+        if let Err(error) = checked(unsafe { K::release(self.0.as_ptr()) }) {
             log::warn!("releasing an OpenCL object: {error}");
         }
     }
@@ -75,19 +60,15 @@ pub struct Handle<K: Kind>(Arc<Raw<K>>);
 impl<K: Kind> Handle<K> {
     /// Takes over what a create function returned.
     pub(super) fn created(raw: Result<*mut c_void, ClError>, status: i32) -> Result<Handle<K>, ClError> {
-        Handle::holding(raw, status, Held::Nothing)
-    }
-
-    fn holding(raw: Result<*mut c_void, ClError>, status: i32, held: Held) -> Result<Handle<K>, ClError> {
         let raw = raw?;
         match NonNull::new(raw) {
-            Some(raw) if status == 0 => Ok(Handle(Arc::new(Raw { raw, kind: PhantomData, _held: held }))),
+            Some(raw) if status == 0 => Ok(Handle(Arc::new(Raw(raw, PhantomData)))),
             _ => Err(ClError::from_code(status)),
         }
     }
 
     pub(super) fn raw(&self) -> *mut c_void {
-        self.0.raw.as_ptr()
+        self.0.0.as_ptr()
     }
 }
 
@@ -99,7 +80,7 @@ impl<K: Kind> Clone for Handle<K> {
 
 impl<K: Kind> fmt::Debug for Handle<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0.raw)
+        write!(f, "{:?}", self.0.0)
     }
 }
 
@@ -154,7 +135,7 @@ impl Queue {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
         let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
-        Queue::holding(raw, status, Held::Device((context.clone(), device.clone())))
+        Queue::created(raw, status)
     }
 
     /// A queue with hints, which not every device takes.
@@ -180,7 +161,7 @@ impl Queue {
         let raw = unsafe {
             cl!(clCreateCommandQueueWithProperties(context.raw(), device.raw(), list.as_ptr(), &mut status))
         };
-        Queue::holding(raw, status, Held::Device((context.clone(), device.clone())))
+        Queue::created(raw, status)
     }
 
     /// Submits what was enqueued.
@@ -425,11 +406,6 @@ impl Kernel {
 }
 
 impl Event {
-    /// Takes over the event of a command in a queue.
-    pub(super) fn of_command(raw: *mut c_void, queue: &Queue) -> Result<Event, ClError> {
-        Event::holding(Ok(raw), 0, Held::Queue(queue.clone()))
-    }
-
     /// A user event.
     pub fn user(context: &Context) -> Result<Event, ClError> {
         let mut status = 0;

@@ -11,11 +11,11 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
 use paragpu_protocol::limits::MAX_CONTEXT_DEVICES;
 
-use super::super::backend::{Backend, ClError, Done, Order, Outcome, QueueHints, Work};
+use super::super::backend::{Backend, ClError, Outcome, QueueHints};
 use super::super::context::Context;
 use super::super::objects::{
-    BufferObject, ContextObject, EventObject, EventState, Object, Place, QueueObject, QueueState, creation,
-    handle, handles,
+    BufferObject, ContextObject, EventObject, EventState, Object, QueueObject, QueueState, creation, handle,
+    handles,
 };
 use super::super::record::{BufferRecord, QueueRecord};
 use super::{require, reserved, size};
@@ -229,17 +229,10 @@ impl<B: Backend> Context<B> {
     pub(crate) fn release(&mut self, body: &Release) -> Result<(), Fault> {
         reserved(body.reserved)?;
         if let Object::Queue(queue) = self.objects.remove(body.id.get())? {
-            let Ok(host) = &queue.host else { return Ok(()) };
-            if matches!(queue.device.place, Place::Part(..)) {
-                // What watches this marker keeps the sub-device for the commands before it, which drivers do not.
-                let done: Option<Done> = Some(Box::new(|_outcome| {}));
-                let order = Order { wait: &[], event: false, profile: false, done };
-                if let Err(error) = self.backend.enqueue(host, Work::Marker, order) {
-                    log::debug!("the last marker of a queue: {error}");
-                }
-            }
             // Its commands go on (OpenCL 3.0, clReleaseCommandQueue: an implicit flush).
-            if let Err(error) = self.backend.flush(host) {
+            if let Ok(host) = &queue.host
+                && let Err(error) = self.backend.flush(host)
+            {
                 log::debug!("flush: {error}");
             }
         }
