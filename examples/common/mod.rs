@@ -40,7 +40,12 @@ impl Gpu {
             anyhow!("no platform named {platform:?}, only {names:?}; `paragpu doctor` tells what is missing")
         })?;
         let ids = platforms[index].get_devices(CL_DEVICE_TYPE_ALL).context("the platform has no device")?;
-        let device = Device::new(*ids.first().context("the platform has no device")?);
+        Gpu::on(&Device::new(*ids.first().context("the platform has no device")?))
+    }
+
+    /// Another context and queue on a device.
+    pub(crate) fn on(device: &Device) -> Result<Gpu> {
+        let device = Device::new(device.id());
         let context = Context::from_device(&device).context("cannot create a context")?;
         let queue = CommandQueue::create_default_with_properties(&context, CL_QUEUE_PROFILING_ENABLE, 0)
             .context("cannot create a queue")?;

@@ -37,6 +37,7 @@ const SOURCE: &str = "kernel void bump(global uint *x) { x[get_global_id(0)] += 
 const CHECKS: &[(&str, Check)] = &[
     ("sub-devices of equal size compute", sub_devices::equally),
     ("sub-devices by counts, and what they say", sub_devices::by_counts),
+    ("sub-devices come and go", sub_devices::come_and_go),
     ("partitions that cannot be are errors", sub_devices::mistakes),
     ("a native kernel takes its turn", native::takes_its_turn),
     (

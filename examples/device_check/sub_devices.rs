@@ -98,6 +98,17 @@ pub(super) fn by_counts(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn come_and_go(bench: &Bench) -> Result<()> {
+    let device = &bench.gpu.device;
+    if !can_divide(device, CL_DEVICE_PARTITION_EQUALLY)? {
+        return Ok(());
+    }
+    for _ in 0..30 {
+        compute_on(&device.create_sub_devices(&[CL_DEVICE_PARTITION_EQUALLY, 1, 0])?[..1])?;
+    }
+    Ok(())
+}
+
 pub(super) fn mistakes(bench: &Bench) -> Result<()> {
     let device = &bench.gpu.device;
     let status = |properties: &[isize]| create_sub_devices(device.id(), properties).err();

@@ -70,6 +70,10 @@ impl<K: Kind> Handle<K> {
     pub(super) fn raw(&self) -> *mut c_void {
         self.0.0.as_ptr()
     }
+
+    pub(super) fn is_only(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 impl<K: Kind> Clone for Handle<K> {

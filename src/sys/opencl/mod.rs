@@ -20,6 +20,7 @@ pub use enqueue::{enqueue, tend};
 pub use extensions::suggest_local_size;
 pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue, Sampler};
 pub use image::{Image, image_formats};
+pub use partition::Partitions;
 pub use query::{Device, Platform, platforms, query};
 pub use starts::watch_start;
 

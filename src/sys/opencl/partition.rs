@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use cl3::device::{
     CL_DEVICE_PARTITION_BY_AFFINITY_DOMAIN, CL_DEVICE_PARTITION_BY_COUNTS,
@@ -12,6 +13,63 @@ use super::handle::SubDevice;
 use super::query::Device;
 use super::{checked, cl};
 use crate::sys::compute::{ClError, Partition};
+
+/// Parts that nobody uses any more are kept, up to this number of sub-devices, and given out again.
+const MAX_KEPT: usize = 4096;
+
+/// Partitions that were made. PoCL 3.1's contexts and queues do not keep their devices alive, and its threads let go of
+/// a command's event, and with it of the queue and the device, some time after the command is complete. So sub-devices
+/// are not released when they are given up.
+#[derive(Debug, Default)]
+pub struct Partitions(Mutex<Vec<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    /// The address of the device that is divided. If it is a sub-device, it is kept here too, and goes with its parts.
+    parent: usize,
+    partition: Partition,
+    parts: Vec<Device>,
+}
+
+impl Partitions {
+    /// Makes sub-devices, or gives those out again that an equal partition had; an error if there would not be `count`.
+    pub fn divide(
+        &self,
+        parent: &Device,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<Device>, ClError> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = parent.raw().addr();
+        let is_same = |kept: &&Kept| {
+            (kept.parent, &kept.partition, kept.parts.len()) == (address, partition, count)
+                && kept.is_unused()
+        };
+        if let Some(same) = kept.iter().find(is_same) {
+            return Ok(same.parts.clone());
+        }
+        let parts = parent.divide(partition, count)?;
+        make_room(&mut kept, count);
+        kept.push(Kept { parent: address, partition: partition.clone(), parts: parts.clone() });
+        Ok(parts)
+    }
+}
+
+impl Kept {
+    fn is_unused(&self) -> bool {
+        self.parts.iter().all(Device::is_only)
+    }
+}
+
+/// Releases the oldest unused ones, if there will be too many.
+fn make_room(kept: &mut Vec<Kept>, more: usize) {
+    while kept.iter().map(|kept| kept.parts.len()).sum::<usize>() + more > MAX_KEPT {
+        let Some(oldest) = kept.iter().position(Kept::is_unused) else { return };
+        let parts = kept.remove(oldest).parts;
+        // Nobody uses a part of one of them: it would keep that in use.
+        kept.retain(|kept| !parts.iter().any(|part| part.raw().addr() == kept.parent));
+    }
+}
 
 impl Device {
     /// How many sub-devices there would be.
@@ -29,8 +87,7 @@ impl Device {
         Ok(count as usize)
     }
 
-    /// Makes sub-devices; an error if there would not be `count` of them.
-    pub fn divide(&self, partition: &Partition, count: usize) -> Result<Vec<Device>, ClError> {
+    fn divide(&self, partition: &Partition, count: usize) -> Result<Vec<Device>, ClError> {
         // Drivers say otherwise if the room is too small, but not all of them if it is too large.
         if self.count_parts(partition)? != count {
             return Err(ClError::INVALID_VALUE);

@@ -154,6 +154,11 @@ impl Device {
         }
     }
 
+    /// True if there is no other handle for this sub-device.
+    pub(super) fn is_only(&self) -> bool {
+        matches!(&self.0, Id::Sub(handle) if handle.is_only())
+    }
+
     pub(super) fn sub(handle: SubDevice) -> Device {
         Device(Id::Sub(handle))
     }

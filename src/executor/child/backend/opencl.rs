@@ -10,8 +10,8 @@ use super::{
 };
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Platform, Program, Queue,
-    Sampler, platforms,
+    self, Buffer, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Partitions, Platform,
+    Program, Queue, Sampler, platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
@@ -69,6 +69,7 @@ pub enum NoDevice {
 pub struct OpenCl {
     platform: Platform,
     devices: Vec<HostDevice<Device>>,
+    partitions: Partitions,
     /// Kernels print while they run, not when a program synchronises with the device.
     prints_at_once: bool,
 }
@@ -113,7 +114,7 @@ impl OpenCl {
             .map(known)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices, prints_at_once })
+        Ok(OpenCl { platform, devices, partitions: Partitions::default(), prints_at_once })
     }
 }
 
@@ -159,7 +160,7 @@ impl Backend for OpenCl {
         partition: &Partition,
         count: usize,
     ) -> Result<Vec<HostDevice<Device>>, ClError> {
-        parent.divide(partition, count)?.into_iter().map(known).collect()
+        self.partitions.divide(parent, partition, count)?.into_iter().map(known).collect()
     }
 
     fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
