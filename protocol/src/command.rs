@@ -212,7 +212,7 @@ commands! {
     }
 
     /// Creates a program from source in context `create.parent`. The source is inline data, or `source` if the
-    /// data is empty.
+    /// data is empty; if that is none too, the source is empty.
     CreateProgram = 0x0014, wait: false, data: MAX_INLINE_BYTES, {
         /// Id, context and reply.
         create: Create,
@@ -250,6 +250,26 @@ commands! {
         reserved: U32,
     }
 
+    /// Creates a program from intermediate language (SPIR-V) in context `create.parent`; it is busy until the reply. The
+    /// module is inline data, or `il` if the data is empty.
+    CreateProgramWithIl = 0x001b, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id, context and reply.
+        create: Create,
+        /// The module where it is not inline. May be reused once the reply is there.
+        il: Span,
+    }
+
+    /// Creates a program of built-in kernels in context `create.parent`. The data are `device_count` device indices
+    /// (`u32` each, at least one), then the names, separated by semicolons.
+    CreateBuiltInProgram = 0x001c, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id, context and reply.
+        create: Create,
+        /// Device indices at the start of the data.
+        device_count: U32,
+        /// Reserved, zero.
+        reserved: U32,
+    }
+
     /// Builds a program. Other commands go on meanwhile; the program is busy until the reply.
     /// The data are `device_count` device indices (`u32` each; 0 of them for all devices of the context), then
     /// the build options.
@@ -259,6 +279,53 @@ commands! {
         /// Device indices at the start of the data.
         device_count: U32,
         /// Completed when the build has ended.
+        reply: SlotRef,
+    }
+
+    /// Compiles a program from source or intermediate language for a linker. Other commands go on meanwhile; the
+    /// program is busy until the reply.
+    ///
+    /// What comes with it is the data, or `list` if the data is empty: `device_count` device indices (`u32` each; 0 of
+    /// them for all devices of the context), `header_count` headers (the `u32` id of a program, and the `u32` length
+    /// of the name by which it is included), the names one after the other, and the options.
+    CompileProgram = 0x0021, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id of the program.
+        program: U32,
+        /// Device indices.
+        device_count: U32,
+        /// Headers: programs from source, which cannot be built or compiled themselves before or after.
+        header_count: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// What is not inline. May be reused once the reply is there.
+        list: Span,
+        /// Completed when the compiler has ended.
+        reply: SlotRef,
+    }
+
+    /// Links programs of context `create.parent` to a new one, which is busy until the reply. The programs cannot be
+    /// built or compiled again.
+    ///
+    /// What comes with it is the data, or `list` if the data is empty: `device_count` device indices (`u32` each; 0 of
+    /// them for all devices of the context), `input_count` ids of programs (`u32` each), and the options.
+    LinkProgram = 0x0022, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id, context and reply. The reply has the linker's outcome.
+        create: Create,
+        /// Device indices.
+        device_count: U32,
+        /// Programs that are linked; at least one.
+        input_count: U32,
+        /// What is not inline. May be reused once the reply is there.
+        list: Span,
+    }
+
+    /// Sets a specialization constant of a program from intermediate language: the data, of the constant's size.
+    SetSpecConstant = 0x0023, wait: false, data: 8, {
+        /// Id of the program.
+        program: U32,
+        /// The constant's `SpecId`.
+        spec_id: U32,
+        /// Completed with the outcome; none if nobody wants it.
         reply: SlotRef,
     }
 
@@ -292,6 +359,12 @@ commands! {
         index: U32,
         /// Size in bytes.
         size: U64,
+    }
+
+    /// Creates a kernel like kernel `create.parent`, with the arguments that are set now.
+    CloneKernel = 0x0033, wait: false, data: 0, {
+        /// Id, kernel and reply.
+        create: Create,
     }
 
     /// Runs a kernel with the arguments that are set now.

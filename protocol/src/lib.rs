@@ -29,6 +29,7 @@ pub mod kernel;
 pub mod limits;
 pub mod ring;
 pub mod slot;
+pub mod spirv;
 pub mod types;
 pub mod virtio_gpu;
 

@@ -14,9 +14,11 @@ mod dispatch;
 mod executor;
 pub mod fuzz;
 mod objects;
+mod programs;
 pub mod record;
 pub mod region;
 mod ring;
+mod spirv;
 #[cfg(test)]
 mod tests;
 

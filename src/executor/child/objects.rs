@@ -9,10 +9,10 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 
 use super::backend::{Arg, Backend, ClError, Outcome};
 use super::record::{
-    BufferRecord, BuildRecord, ContextRecord, EventRecord, KernelRecord, ObjectRecord, ProgramRecord,
-    QueueRecord, Record, Serial,
+    BufferRecord, ContextRecord, EventRecord, KernelRecord, ObjectRecord, QueueRecord, Record, Serial,
 };
-use super::region::Taken;
+
+pub(crate) use super::programs::ProgramObject;
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -89,19 +89,6 @@ pub(crate) struct BufferObject<B: Backend> {
 }
 
 #[derive(Debug)]
-pub(crate) struct ProgramObject<B: Backend> {
-    pub(crate) common: Common,
-    pub(crate) context: Arc<ContextObject<B>>,
-    pub(crate) source: Vec<u8>,
-    /// Counts the source; none for a program that there was no room for.
-    pub(crate) _room: Option<Taken>,
-    pub(crate) build: Mutex<Option<BuildRecord>>,
-    /// Kernels that were made of it and live.
-    pub(crate) kernels: AtomicUsize,
-    pub(crate) host: Host<B::Program>,
-}
-
-#[derive(Debug)]
 pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
@@ -171,20 +158,6 @@ impl EventState {
             let _ = self.profile.set(profile);
         }
         self.status.store(outcome.status, Ordering::Release);
-    }
-}
-
-impl<B: Backend> ProgramObject<B> {
-    pub(crate) fn build(&self) -> MutexGuard<'_, Option<BuildRecord>> {
-        self.build.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A fault while a build runs.
-    pub(crate) fn idle(&self) -> Result<(), Fault> {
-        match &*self.build() {
-            Some(BuildRecord { status: None, .. }) => Err(Fault::Busy),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -354,13 +327,19 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             }
         }
         Object::Program(it) => {
-            let record = ProgramRecord {
-                context: it.context.common.serial,
-                source: it.source.clone(),
-                build: it.build().clone(),
+            let known = found.contains_key(&it.common.serial);
+            let mut add = |record| {
+                let entry = found.entry(it.common.serial).or_insert(record);
+                entry.id = entry.id.or(id);
             };
-            add(&it.common, it.host.as_ref().err().copied(), Record::Program(record));
-            collect(&Object::Context(it.context.clone()), None, found);
+            let poisoned = it.host().err().map(ClError::code);
+            let record = Record::Program(it.record());
+            add(ObjectRecord { serial: it.common.serial, id, poisoned, record });
+            // Programs are linked of programs that share others: each is followed once.
+            if !known {
+                collect(&Object::Context(it.context.clone()), None, found);
+                it.parts().into_iter().for_each(|part| collect(&Object::Program(part), None, found));
+            }
         }
         Object::Kernel(it) => {
             let state = it.state();

@@ -13,8 +13,9 @@ use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR};
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
+use super::arguments::kernel_args;
 use super::enqueue::failing;
-use super::query::{Device, Platform, kernel_args};
+use super::query::{Device, Platform};
 use super::{checked, cl};
 use crate::sys::compute::{Arg, ArgValue, ClError};
 use crate::sys::map::{Mapping, Window};
@@ -184,6 +185,8 @@ impl Buffer {
 impl Program {
     /// A program from source.
     pub fn with_source(context: &Context, source: &[u8]) -> Result<Program, ClError> {
+        // A length of 0 would mean a terminated string.
+        let source = if source.is_empty() { b" " } else { source };
         let (text, len) = (source.as_ptr().cast(), source.len());
         let mut status = 0;
         // SAFETY: one string of the length given beside it, so that it needs no terminating zero.
@@ -213,13 +216,14 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel of that name. The program must have been built with `-cl-kernel-arg-info`.
-    pub fn new(program: &Program, name: &CStr) -> Result<Kernel, ClError> {
+    /// The kernel of that name. `declared` is what is known of its arguments; without it, the program must have been built
+    /// with `-cl-kernel-arg-info`.
+    pub fn new(program: &Program, name: &CStr, declared: Option<&[Arg]>) -> Result<Kernel, ClError> {
         let mut status = 0;
         // SAFETY: a live program and a terminated string.
         let raw = unsafe { cl!(clCreateKernel(program.raw(), name.as_ptr(), &mut status)) };
         let raw = RawKernel::created(raw, status)?;
-        let args = kernel_args(&raw)?;
+        let args = kernel_args(&raw, declared)?;
         Ok(Kernel { buffers: vec![None; args.len()], raw, args })
     }
 

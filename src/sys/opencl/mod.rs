@@ -2,14 +2,18 @@
 //!
 //! The library is loaded at run time, so that a host without one can say so.
 
+mod arguments;
+mod built_in;
 mod enqueue;
 pub mod handle;
+mod program;
 mod query;
 
 use cl3::error_codes::CL_SUCCESS;
 
 use super::compute::ClError;
 
+pub use built_in::BuiltIns;
 pub use enqueue::{enqueue, tend};
 pub use handle::{Buffer, Context, Event, Kernel, Program, Queue};
 pub use query::{Device, Platform, platforms, query};

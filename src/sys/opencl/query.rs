@@ -9,8 +9,10 @@ use cl3::device::{
     CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
 };
 use cl3::kernel::{
-    CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL, CL_KERNEL_ARG_ADDRESS_LOCAL,
-    CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME, CL_KERNEL_NUM_ARGS,
+    CL_KERNEL_ARG_ACCESS_QUALIFIER, CL_KERNEL_ARG_ACCESS_READ_ONLY, CL_KERNEL_ARG_ACCESS_READ_WRITE,
+    CL_KERNEL_ARG_ACCESS_WRITE_ONLY, CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL,
+    CL_KERNEL_ARG_ADDRESS_LOCAL, CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME,
+    CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, CL_KERNEL_NUM_ARGS,
 };
 use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
 use paragpu_protocol::kernel::{ArgKind, type_size};
@@ -18,7 +20,7 @@ use paragpu_protocol::limits::{MAX_INFO_BYTES, MAX_KERNEL_ARGS};
 
 use super::handle::{Kernel, Program, RawKernel};
 use super::{checked, cl};
-use crate::sys::compute::{Arg, ClError, DeviceLimits, Query};
+use crate::sys::compute::{Arg, ClError, DeviceLimits, Query, SubGroupInput};
 
 /// A platform. Platforms live as long as the process.
 #[derive(Clone, Copy, Debug)]
@@ -201,41 +203,63 @@ pub fn query(
                 return Err(ClError::INVALID_OPERATION);
             }
             let device = device(index)?;
+            let SubGroupInput { value, room } = input;
             let (input_len, input) =
-                (input.len(), if input.is_empty() { ptr::null() } else { input.as_ptr().cast() });
-            answer(|len, to, full| {
+                (value.len(), if value.is_empty() { ptr::null() } else { value.as_ptr().cast() });
+            let ask = |len, to, full: *mut usize| {
                 // SAFETY: a live kernel and device; `input_len` bytes of input and room for `len` bytes.
                 unsafe {
                     cl!(clGetKernelSubGroupInfo(kernel.raw(), device, param, input_len, input, len, to, full))
                 }
-            })
+            };
+            if param != CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT {
+                return answer(ask);
+            }
+            // The room says how many dimensions are asked for.
+            let mut sizes = vec![0; room.min(3 * size_of::<usize>())];
+            let (mut len, to) =
+                (0, if sizes.is_empty() { ptr::null_mut() } else { sizes.as_mut_ptr().cast() });
+            checked(ask(sizes.len(), to, &mut len))?;
+            sizes.resize(len.min(3 * size_of::<usize>()), 0);
+            Ok(sizes)
         }
     }
 }
 
-/// What the compiler says of a kernel's arguments.
-pub(super) fn kernel_args(kernel: &RawKernel) -> Result<Vec<Arg>, ClError> {
+/// How many arguments a kernel has.
+pub(super) fn kernel_arg_count(kernel: &RawKernel) -> Result<u32, ClError> {
     let count = answer(|len, to, full| {
         // SAFETY: a live kernel; `to` has room for `len` bytes.
         unsafe { cl!(clGetKernelInfo(kernel.raw(), CL_KERNEL_NUM_ARGS, len, to, full)) }
     })?;
     let count = number(&count) as u32;
-    if count > MAX_KERNEL_ARGS {
-        return Err(ClError::OUT_OF_HOST_MEMORY);
-    }
-    (0..count).map(|index| kernel_arg(kernel, index)).collect()
+    if count > MAX_KERNEL_ARGS { Err(ClError::OUT_OF_HOST_MEMORY) } else { Ok(count) }
 }
 
-fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError> {
-    let ask = |param| {
-        answer(|len, to, full| {
-            // SAFETY: a live kernel; `to` has room for `len` bytes.
-            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
-        })
-    };
+/// `clGetKernelArgInfo`.
+pub(super) fn arg_info(kernel: &RawKernel, index: u32, param: u32) -> Result<Vec<u8>, ClError> {
+    answer(|len, to, full| {
+        // SAFETY: a live kernel; `to` has room for `len` bytes.
+        unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
+    })
+}
+
+/// What the driver says of a kernel's argument.
+pub(super) fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError> {
+    let ask = |param| arg_info(kernel, index, param);
     let space = number(&ask(CL_KERNEL_ARG_ADDRESS_QUALIFIER)?) as u32;
     let name = text(ask(CL_KERNEL_ARG_TYPE_NAME)?);
-    Ok(classify(space, &name))
+    let arg = classify(space, &name);
+    // An image whose type has another name.
+    let access = number(&ask(CL_KERNEL_ARG_ACCESS_QUALIFIER)?) as u32;
+    let has_access = matches!(
+        access,
+        CL_KERNEL_ARG_ACCESS_READ_ONLY | CL_KERNEL_ARG_ACCESS_WRITE_ONLY | CL_KERNEL_ARG_ACCESS_READ_WRITE
+    );
+    if has_access && matches!(arg.kind, ArgKind::Buffer | ArgKind::Value) && !name.contains('*') {
+        return Ok(Arg { kind: ArgKind::Image, size: 0 });
+    }
+    Ok(arg)
 }
 
 /// An argument's kind, from its address space and the name of its type.

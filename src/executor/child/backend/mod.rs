@@ -9,7 +9,8 @@ use std::fmt;
 use crate::sys::map::Window;
 
 pub use crate::sys::compute::{
-    Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, NdRange, Order, Outcome, Query, Rect, Work,
+    Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, Linked, NdRange, Order, Outcome, Query, Rect,
+    SubGroupInput, Work,
 };
 
 /// A host's compute devices. Handles release what they stand for when the last of them is dropped.
@@ -64,11 +65,48 @@ pub trait Backend: Send + Sync + 'static {
     /// A program from source.
     fn create_program(&self, context: &Self::Context, source: &[u8]) -> Result<Self::Program, ClError>;
 
+    /// A program from SPIR-V.
+    fn create_program_with_il(&self, context: &Self::Context, il: &[u8]) -> Result<Self::Program, ClError>;
+
+    /// A program of the devices' built-in kernels of these names, which semicolons separate.
+    fn create_built_in_program(
+        &self,
+        context: &Self::Context,
+        devices: &[usize],
+        names: &CStr,
+    ) -> Result<Self::Program, ClError>;
+
+    /// Sets a specialization constant of a program from SPIR-V.
+    fn set_spec_constant(&self, program: &Self::Program, id: u32, value: &[u8]) -> Result<(), ClError>;
+
     /// Builds a program for devices, and waits for it.
     fn build(&self, program: &Self::Program, devices: &[usize], options: &CStr) -> Result<(), ClError>;
 
-    /// A kernel of a program.
-    fn create_kernel(&self, program: &Self::Program, name: &CStr) -> Result<Self::Kernel, ClError>;
+    /// Compiles a program for devices, with headers and the names by which they are included, and waits for it.
+    fn compile(
+        &self,
+        program: &Self::Program,
+        devices: &[usize],
+        options: &CStr,
+        headers: &[(&CStr, &Self::Program)],
+    ) -> Result<(), ClError>;
+
+    /// Links programs for devices, and waits for it.
+    fn link(
+        &self,
+        context: &Self::Context,
+        devices: &[usize],
+        options: &CStr,
+        inputs: &[&Self::Program],
+    ) -> Linked<Self::Program>;
+
+    /// A kernel of a program. `declared` is what its arguments are; without it, the backend knows.
+    fn create_kernel(
+        &self,
+        program: &Self::Program,
+        name: &CStr,
+        declared: Option<&[Arg]>,
+    ) -> Result<Self::Kernel, ClError>;
 
     /// A kernel's arguments.
     fn args<'k>(&self, kernel: &'k Self::Kernel) -> &'k [Arg];

@@ -2,10 +2,10 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Order, Query, Work};
+use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Linked, Order, Query, Work};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
+    self, Buffer, BuiltIns, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
@@ -55,6 +55,7 @@ pub struct OpenCl {
     platform: Platform,
     devices: Vec<Device>,
     limits: Vec<DeviceLimits>,
+    built_ins: BuiltIns,
 }
 
 struct Candidate {
@@ -96,7 +97,8 @@ impl OpenCl {
             .map(|device| device.limits())
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices, limits })
+        let built_ins = BuiltIns::new(devices.len());
+        Ok(OpenCl { platform, devices, limits, built_ins })
     }
 
     fn pick(&self, indices: &[usize]) -> Result<Vec<Device>, ClError> {
@@ -159,12 +161,57 @@ impl Backend for OpenCl {
         Program::with_source(context, source)
     }
 
+    fn create_program_with_il(&self, context: &Context, il: &[u8]) -> Result<Program, ClError> {
+        Program::with_il(self.platform, context, il)
+    }
+
+    fn create_built_in_program(
+        &self,
+        context: &Context,
+        devices: &[usize],
+        names: &CStr,
+    ) -> Result<Program, ClError> {
+        Program::with_built_in_kernels(context, &self.pick(devices)?, names)
+    }
+
+    fn set_spec_constant(&self, program: &Program, id: u32, value: &[u8]) -> Result<(), ClError> {
+        program.set_spec_constant(self.platform, id, value)
+    }
+
     fn build(&self, program: &Program, devices: &[usize], options: &CStr) -> Result<(), ClError> {
         program.build(&self.pick(devices)?, options)
     }
 
-    fn create_kernel(&self, program: &Program, name: &CStr) -> Result<Kernel, ClError> {
-        Kernel::new(program, name)
+    fn compile(
+        &self,
+        program: &Program,
+        devices: &[usize],
+        options: &CStr,
+        headers: &[(&CStr, &Program)],
+    ) -> Result<(), ClError> {
+        program.compile(&self.pick(devices)?, options, headers)
+    }
+
+    fn link(
+        &self,
+        context: &Context,
+        devices: &[usize],
+        options: &CStr,
+        inputs: &[&Program],
+    ) -> Linked<Program> {
+        match self.pick(devices) {
+            Ok(devices) => Program::link(self.platform, &self.devices, context, &devices, options, inputs),
+            Err(error) => Linked { program: None, outcome: Err(error) },
+        }
+    }
+
+    fn create_kernel(
+        &self,
+        program: &Program,
+        name: &CStr,
+        declared: Option<&[Arg]>,
+    ) -> Result<Kernel, ClError> {
+        Kernel::new(program, name, declared)
     }
 
     fn args<'k>(&self, kernel: &'k Kernel) -> &'k [Arg] {
@@ -205,6 +252,11 @@ impl Backend for OpenCl {
     }
 
     fn query(&self, query: Query<'_, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
+        if let Query::Device(index) = query
+            && BuiltIns::answers(param)
+        {
+            return self.built_ins.answer(self.platform, &self.devices, index, param);
+        }
         opencl::query(self.platform, &self.devices, query, param)
     }
 }

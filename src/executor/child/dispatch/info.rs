@@ -8,10 +8,11 @@ use paragpu_protocol::frame::Tail;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::limits::MAX_INFO_BYTES;
 
-use super::super::backend::{Backend, ClError, Outcome, Query};
+use super::super::backend::{Backend, ClError, Outcome, Query, SubGroupInput};
 use super::super::context::Context;
-use super::super::objects::{KernelObject, ProgramObject, handle};
+use super::super::objects::{KernelObject, ProgramObject};
 use super::require;
+use crate::sys::map::Window;
 
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
 const BUILD_OPTIONS: u32 = 0x1182;
@@ -39,7 +40,8 @@ impl<B: Backend> Context<B> {
             }
             Some(kind) => {
                 let kernel = self.objects.kernel(object)?;
-                self.kernel_info(&kernel, kind, index, param, tail.data)?
+                let room = dst.as_ref().map_or(0, Window::len);
+                self.kernel_info(&kernel, kind, index, param, SubGroupInput { value: tail.data, room })?
             }
         };
         let answer = answer.and_then(|answer| {
@@ -65,7 +67,7 @@ impl<B: Backend> Context<B> {
         index: u32,
         param: u32,
     ) -> Result<Vec<u8>, ClError> {
-        let host = handle(&program.host)?;
+        let host = program.host()?;
         if kind == InfoKind::Program {
             return self.backend.query(Query::Program(host), param);
         }
@@ -74,7 +76,7 @@ impl<B: Backend> Context<B> {
             return Err(ClError::INVALID_DEVICE);
         }
         if param == BUILD_OPTIONS {
-            let mut options = program.build().as_ref().map_or(Vec::new(), |build| build.options.clone());
+            let mut options = program.options(device).unwrap_or_default();
             options.push(0);
             return Ok(options);
         }
@@ -87,10 +89,11 @@ impl<B: Backend> Context<B> {
         kind: InfoKind,
         index: u32,
         param: u32,
-        input: &[u8],
+        input: SubGroupInput<'_>,
     ) -> Result<Result<Vec<u8>, ClError>, Fault> {
         // The input is an array of `size_t`, one for each of at most three dimensions.
-        require(input.len().is_multiple_of(size_of::<u64>()) && input.len() <= 24, Fault::BadValue)?;
+        let len = input.value.len();
+        require(len.is_multiple_of(size_of::<u64>()) && len <= 24, Fault::BadValue)?;
         let state = kernel.state();
         let host = match &state.host {
             Ok(host) => host,
