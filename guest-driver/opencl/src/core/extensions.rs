@@ -33,6 +33,7 @@ const DEVICE_EXTENSIONS: &[(&str, Because)] = &[
     ("cl_khr_fp64", Because::Language),
     ("cl_khr_global_int32_base_atomics", Because::Language),
     ("cl_khr_global_int32_extended_atomics", Because::Language),
+    ("cl_khr_il_program", Because::EntryPoint),
     ("cl_khr_int64_base_atomics", Because::Language),
     ("cl_khr_int64_extended_atomics", Because::Language),
     ("cl_khr_local_int32_base_atomics", Because::Language),

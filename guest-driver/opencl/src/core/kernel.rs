@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, Weak};
 
 use opencl_sys::{
     CL_KERNEL_ATTRIBUTES, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, CL_KERNEL_CONTEXT, CL_KERNEL_FUNCTION_NAME,
-    CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM, CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
+    CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM,
+    CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
 };
-use paragpu_protocol::command::{CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgValue};
+use paragpu_protocol::command::{
+    CloneKernel, CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgValue,
+};
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
@@ -23,7 +26,7 @@ use crate::core::error::{ClError, ClResult};
 use crate::core::event::Event;
 use crate::core::info::{self, Info};
 use crate::core::lock;
-use crate::core::program::{KernelShare, Program};
+use crate::core::program::{Executable, KernelShare, Program};
 use crate::core::query::Question;
 use crate::core::queue::{Payload, Queue, Request};
 use crate::core::rect::dim3;
@@ -37,6 +40,7 @@ pub(crate) struct Kernel {
     id: u32,
     name: String,
     kinds: Vec<Option<ArgKind>>,
+    executable: Executable,
     state: Mutex<State>,
     limits: Mutex<HashMap<u32, Limits>>,
     // Last: the kernel is released before the program it belongs to.
@@ -99,11 +103,12 @@ impl Kind for Kernel {
 impl Kernel {
     /// `clCreateKernel`: waits for the host, which alone knows the names and the arguments.
     pub(crate) fn new(program: &Object<Program>, name: &str) -> ClResult<Arc<Object<Kernel>>> {
-        program.when_built(|| {
-            let (id, args) = create(program.context().connection(), program.id(), name)?;
+        program.when_built(|executable| {
+            let (id, args) = create(program.context().connection(), executable.program, name)?;
             Ok(Object::new(Kernel {
                 id,
                 name: name.to_owned(),
+                executable,
                 kinds: args.iter().map(|arg| ArgKind::from_wire(arg.kind)).collect(),
                 state: Mutex::new(State {
                     sizes: args.iter().map(|arg| arg.size.get() as usize).collect(),
@@ -204,20 +209,53 @@ impl Kernel {
         })
     }
 
-    /// `clCloneKernel`: another kernel with the same arguments.
+    /// `clCloneKernel`: another kernel with the same arguments, which the host copies: the application may have released
+    /// what they name.
     pub(crate) fn duplicate(&self) -> ClResult<Arc<Object<Kernel>>> {
-        let clone = Kernel::new(self.program(), &self.name)?;
-        let values = lock(&self.state).values.clone();
-        for (index, value) in (0..).zip(values) {
-            match value {
-                Some(Value::Bytes(bytes)) => clone.set_value(index, &bytes)?,
-                Some(Value::Object(Some(buffer))) => clone.set_buffer(index, buffer.upgrade().as_ref())?,
-                Some(Value::Object(None)) => clone.set_buffer(index, None)?,
-                Some(Value::Local(size)) => clone.set_local(index, size)?,
-                None => {}
-            }
+        let id = self.connection().new_id();
+        // Locked, so that both are copied as they are now.
+        let state = lock(&self.state);
+        self.connection().send(&CloneKernel { create: context::create(id, self.id) }, &[], &[])?;
+        Ok(Object::new(Kernel {
+            id,
+            name: self.name.clone(),
+            executable: self.executable.clone(),
+            kinds: self.kinds.clone(),
+            state: Mutex::new(State {
+                sizes: state.sizes.clone(),
+                values: state.values.clone(),
+                missing: state.missing,
+            }),
+            limits: Mutex::new(lock(&self.limits).clone()),
+            share: self.program().share(),
+        }))
+    }
+
+    /// The devices that have it.
+    pub(crate) fn devices(&self) -> &[Arc<Object<Device>>] {
+        &self.executable.devices
+    }
+
+    /// True if the device has it.
+    pub(crate) fn has_device(&self, device: &Object<Device>) -> bool {
+        self.devices().iter().any(|own| own.handle() == device.handle())
+    }
+
+    /// True if it may only be launched with work-groups of one size: see [`Executable`].
+    pub(crate) fn needs_uniform_groups(&self) -> bool {
+        self.executable.needs_uniform_groups
+    }
+
+    /// `clGetKernelArgInfo`, for an argument that there is.
+    pub(crate) fn arg_info(&self, index: u32, param: u32) -> ClResult<Vec<u8>> {
+        let answer = self.ask(InfoKind::KernelArg, param, index, &[]);
+        // CL_INVALID_VALUE comes first: the host knows the parameters.
+        match answer {
+            // CL_KERNEL_ARG_INFO_NOT_AVAILABLE if the argument information is not available for kernel. The host's is
+            // always compiled with it, which the application need not have asked for.
+            Ok(_) if !self.executable.has_arg_info => Err(ClError::KERNEL_ARG_INFO_NOT_AVAILABLE),
+            answer => answer,
         }
-        Ok(clone)
     }
 
     /// What limits the work-group size; asked for once per kernel and device.
@@ -237,6 +275,22 @@ impl Kernel {
     /// Asks the host about the kernel.
     pub(crate) fn ask(&self, kind: InfoKind, param: u32, index: u32, input: &[u8]) -> ClResult<Vec<u8>> {
         Question { kind, object: self.id, param, index }.ask_with(self.connection(), input)
+    }
+
+    /// `clGetKernelSubGroupInfo`, for an application with `size` bytes of room.
+    pub(crate) fn sub_group_info(
+        &self,
+        param: u32,
+        device: u32,
+        input: &[u8],
+        size: usize,
+    ) -> ClResult<Vec<u8>> {
+        let question = Question { kind: InfoKind::KernelSubGroup, object: self.id, param, index: device };
+        if param != CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT {
+            return question.ask_with(self.connection(), input);
+        }
+        // The room says how many dimensions are asked for, of which there are at most three.
+        question.ask_with_room(self.connection(), input, size.min(3 * size_of::<usize>()))
     }
 
     /// Posts a launch whose range has been checked.

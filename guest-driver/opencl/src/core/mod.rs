@@ -1,6 +1,6 @@
 //! The object model, in safe Rust.
 
-mod binary;
+mod background;
 pub(crate) mod buffer;
 pub(crate) mod completion;
 pub(crate) mod connection;
@@ -16,10 +16,12 @@ pub(crate) mod info;
 pub(crate) mod kernel;
 pub(crate) mod mapping;
 pub(crate) mod notifier;
+mod options;
 pub(crate) mod platform;
 pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod queue;
+mod recipe;
 pub(crate) mod rect;
 pub(crate) mod slots;
 pub(crate) mod staging;
