@@ -49,10 +49,28 @@ pub(crate) struct Kernel {
 
 #[derive(Debug)]
 struct State {
-    /// Size of each value in bytes; 0 while it is not known.
-    sizes: Vec<usize>,
+    /// Sizes of each value in bytes.
+    sizes: Vec<Size>,
     values: Vec<Option<Value>>,
     missing: usize,
+}
+
+/// How long a value may be.
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    /// That many bytes: its type is one of OpenCL C's own.
+    Exact(usize),
+    /// The host decides, and took this many before; 0 for nothing yet.
+    Taken(usize),
+}
+
+impl Size {
+    fn of(arg: &ArgInfo) -> Size {
+        match arg.size.get() {
+            0 => Size::Taken(0),
+            size => Size::Exact(size as usize),
+        }
+    }
 }
 
 /// What an argument is set to: for telling whether all are, for leaving out what changes nothing, and for clones.
@@ -111,7 +129,7 @@ impl Kernel {
                 executable,
                 kinds: args.iter().map(|arg| ArgKind::from_wire(arg.kind)).collect(),
                 state: Mutex::new(State {
-                    sizes: args.iter().map(|arg| arg.size.get() as usize).collect(),
+                    sizes: args.iter().map(|arg| Size::of(arg)).collect(),
                     values: vec![None; args.len()],
                     missing: args.len(),
                 }),
@@ -167,8 +185,11 @@ impl Kernel {
             let size = &mut state.sizes[index as usize];
             // CL_INVALID_ARG_SIZE if arg_size does not match the size of the data type for an argument that is not a
             // memory object.
-            let is_known = *size != 0;
-            if (is_known && *size != bytes.len()) || bytes.len() > MAX_INLINE_BYTES as usize {
+            let (is_known, is_wrong) = match *size {
+                Size::Exact(exact) => (true, exact != bytes.len()),
+                Size::Taken(taken) => (taken == bytes.len(), false),
+            };
+            if is_wrong || bytes.len() > MAX_INLINE_BYTES as usize {
                 return Err(ClError::INVALID_ARG_SIZE);
             }
             let connection = self.connection();
@@ -181,7 +202,7 @@ impl Kernel {
             )?;
             if let Some(slot) = slot {
                 connection.wait(&slot).ok()?;
-                *size = bytes.len();
+                *size = Size::Taken(bytes.len());
             }
             Ok(())
         })

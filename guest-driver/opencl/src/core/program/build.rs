@@ -1,5 +1,6 @@
 //! `clBuildProgram` and `clCompileProgram`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +31,8 @@ struct Begun {
     devices: Vec<u32>,
     options: Option<Vec<u8>>,
     work: Work,
+    /// What the devices had before.
+    before: BTreeMap<u32, Built>,
 }
 
 /// What is left to be done of it.
@@ -112,9 +115,7 @@ impl Program {
             // clCreateProgramWithBinary.
             Origin::Linked => return Err(ClError::INVALID_OPERATION),
         };
-        let begun = Begun { devices, options, work };
-        state.begin(&begun);
-        Ok(begun)
+        Ok(state.begin(devices, options, work))
     }
 
     /// The beginning of `clCompileProgram`.
@@ -140,20 +141,18 @@ impl Program {
         let compiled = Compiled { code, headers, options: given.to_vec(), is_executable: false };
         let making = compiled.make(&self.context, &host, &devices)?;
         let work = Work::Posted(making, Some(Recipe::Compiled(compiled)));
-        let begun = Begun { devices, options, work };
-        state.begin(&begun);
-        Ok(begun)
+        Ok(state.begin(devices, options, work))
     }
 
     /// Does what is left of a build, and notes what became of it.
     fn end(&self, begun: Begun) -> ClResult<()> {
-        let Begun { devices, options, work } = begun;
-        let (made, is_built_in) = match work {
+        let Begun { devices, options, work, mut before } = begun;
+        let made = match work {
             Work::Posted(making, recipe) => {
                 let outcome = making.wait();
                 let recipe = recipe.map(Arc::new).filter(|_| outcome.is_ok());
                 let of = devices.iter().filter_map(|device| Some((*device, recipe.clone()?))).collect();
-                (outcome.map(|()| (None, of)).map_err(Failure::from), self.is_built_in())
+                outcome.map(|()| (None, of)).map_err(Failure::from)
             }
             Work::Recipes(recipes) => {
                 let made = Realizer::new(&self.context).executable(&recipes).map_err(|failure| {
@@ -166,7 +165,7 @@ impl Program {
                     };
                     Failure { error, ..failure }
                 });
-                (made.map(|(host, recipes)| (Some(host), recipes)), false)
+                made.map(|(host, recipes)| (Some(host), recipes))
             }
         };
         let mut state = self.state();
@@ -179,19 +178,29 @@ impl Program {
             state.host = Some(host);
         }
         for device in devices {
-            // A binary stays what it is, also where it cannot be built.
-            let old = state.built.remove(&device).and_then(|built| built.recipe);
-            let new = recipes.iter().find(|(of, _)| *of == device).map(|(_, recipe)| recipe.clone());
-            let recipe = match self.origin {
-                Origin::Binary => new.or(old),
-                _ => new,
+            let old = before.remove(&device);
+            let status = match outcome {
+                Ok(()) => CL_BUILD_SUCCESS,
+                Err(_) => CL_BUILD_ERROR,
             };
-            let status = if outcome.is_ok() { CL_BUILD_SUCCESS } else { CL_BUILD_ERROR };
-            debug_assert!(outcome.is_err() || is_built_in || recipe.is_some());
-            state.built.insert(device, Built { status, options: options.clone(), recipe, log: log.clone() });
+            let mut built = Built { status, options: options.clone(), recipe: None, log: log.clone() };
+            match (recipes.iter().find(|(of, _)| *of == device), old) {
+                (Some((_, recipe)), _) => built.recipe = Some(recipe.clone()),
+                // Where it could not begin, nothing has changed.
+                (None, Some(old)) if outcome.is_err_and(could_not_begin) => built = old,
+                // A binary stays what it is, also where it cannot be built.
+                (None, Some(old)) if matches!(self.origin, Origin::Binary) => built.recipe = old.recipe,
+                (None, _) => {}
+            }
+            state.built.insert(device, built);
         }
         outcome
     }
+}
+
+/// True for what is wrong with a request, not with the program.
+fn could_not_begin(error: ClError) -> bool {
+    !matches!(error, ClError::BUILD_PROGRAM_FAILURE | ClError::COMPILE_PROGRAM_FAILURE)
 }
 
 impl State {
@@ -207,15 +216,17 @@ impl State {
         self.built.clear();
     }
 
-    fn begin(&mut self, begun: &Begun) {
+    fn begin(&mut self, devices: Vec<u32>, options: Option<Vec<u8>>, work: Work) -> Begun {
         self.is_running = true;
-        for device in &begun.devices {
-            let recipe = self.built.get(device).and_then(|built| built.recipe.clone());
-            // Only a binary is still needed.
-            let recipe = recipe.filter(|_| matches!(begun.work, Work::Recipes(_)));
-            let (status, options) = (CL_BUILD_IN_PROGRESS, begun.options.clone());
-            self.built.insert(*device, Built { status, options, recipe, log: None });
+        let mut before = BTreeMap::new();
+        for device in &devices {
+            let running =
+                Built { status: CL_BUILD_IN_PROGRESS, options: options.clone(), recipe: None, log: None };
+            if let Some(old) = self.built.insert(*device, running) {
+                before.insert(*device, old);
+            }
         }
+        Begun { devices, options, work, before }
     }
 }
 
