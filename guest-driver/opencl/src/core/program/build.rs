@@ -1,6 +1,5 @@
 //! `clBuildProgram` and `clCompileProgram`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -31,8 +30,6 @@ struct Begun {
     devices: Vec<u32>,
     options: Option<Vec<u8>>,
     work: Work,
-    /// What the devices had before.
-    before: BTreeMap<u32, Built>,
 }
 
 /// What is left to be done of it.
@@ -146,7 +143,7 @@ impl Program {
 
     /// Does what is left of a build, and notes what became of it.
     fn end(&self, begun: Begun) -> ClResult<()> {
-        let Begun { devices, options, work, mut before } = begun;
+        let Begun { devices, options, work } = begun;
         let made = match work {
             Work::Posted(making, recipe) => {
                 let outcome = making.wait();
@@ -177,30 +174,18 @@ impl Program {
         if let Some(host) = host {
             state.host = Some(host);
         }
+        let status = if outcome.is_ok() { CL_BUILD_SUCCESS } else { CL_BUILD_ERROR };
         for device in devices {
-            let old = before.remove(&device);
-            let status = match outcome {
-                Ok(()) => CL_BUILD_SUCCESS,
-                Err(_) => CL_BUILD_ERROR,
+            // A binary stays what it is, also where it cannot be built.
+            let old = state.built.remove(&device).and_then(|built| built.recipe);
+            let recipe = match recipes.iter().find(|(of, _)| *of == device) {
+                Some((_, recipe)) => Some(recipe.clone()),
+                None => old.filter(|_| matches!(self.origin, Origin::Binary)),
             };
-            let mut built = Built { status, options: options.clone(), recipe: None, log: log.clone() };
-            match (recipes.iter().find(|(of, _)| *of == device), old) {
-                (Some((_, recipe)), _) => built.recipe = Some(recipe.clone()),
-                // Where it could not begin, nothing has changed.
-                (None, Some(old)) if outcome.is_err_and(could_not_begin) => built = old,
-                // A binary stays what it is, also where it cannot be built.
-                (None, Some(old)) if matches!(self.origin, Origin::Binary) => built.recipe = old.recipe,
-                (None, _) => {}
-            }
-            state.built.insert(device, built);
+            state.built.insert(device, Built { status, options: options.clone(), recipe, log: log.clone() });
         }
         outcome
     }
-}
-
-/// True for what is wrong with a request, not with the program.
-fn could_not_begin(error: ClError) -> bool {
-    !matches!(error, ClError::BUILD_PROGRAM_FAILURE | ClError::COMPILE_PROGRAM_FAILURE)
 }
 
 impl State {
@@ -218,15 +203,16 @@ impl State {
 
     fn begin(&mut self, devices: Vec<u32>, options: Option<Vec<u8>>, work: Work) -> Begun {
         self.is_running = true;
-        let mut before = BTreeMap::new();
         for device in &devices {
-            let running =
-                Built { status: CL_BUILD_IN_PROGRESS, options: options.clone(), recipe: None, log: None };
-            if let Some(old) = self.built.insert(*device, running) {
-                before.insert(*device, old);
-            }
+            let recipe = match work {
+                // It is still needed.
+                Work::Recipes(_) => self.built.get(device).and_then(|built| built.recipe.clone()),
+                Work::Posted(..) => None,
+            };
+            let (status, options) = (CL_BUILD_IN_PROGRESS, options.clone());
+            self.built.insert(*device, Built { status, options, recipe, log: None });
         }
-        Begun { devices, options, work, before }
+        Begun { devices, options, work }
     }
 }
 
