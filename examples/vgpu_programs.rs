@@ -22,9 +22,9 @@ use cl3::program::{
 };
 use clap::Parser;
 use opencl3::error_codes::{
-    CL_BUILD_PROGRAM_FAILURE, CL_INVALID_ARG_VALUE, CL_INVALID_BINARY, CL_INVALID_BUILD_OPTIONS,
-    CL_INVALID_OPERATION, CL_INVALID_SPEC_ID, CL_INVALID_VALUE, CL_KERNEL_ARG_INFO_NOT_AVAILABLE,
-    CL_LINK_PROGRAM_FAILURE, CL_SUCCESS,
+    CL_BUILD_PROGRAM_FAILURE, CL_DEVICE_NOT_AVAILABLE, CL_INVALID_ARG_VALUE, CL_INVALID_BINARY,
+    CL_INVALID_BUILD_OPTIONS, CL_INVALID_OPERATION, CL_INVALID_SPEC_ID, CL_INVALID_VALUE,
+    CL_KERNEL_ARG_INFO_NOT_AVAILABLE, CL_LINK_PROGRAM_FAILURE, CL_SUCCESS,
 };
 use opencl3::event::Event;
 use opencl3::kernel::{ExecuteKernel, Kernel};
@@ -42,6 +42,9 @@ struct Arguments {
     /// Run only the checks whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Instead: crash the compiler, and see that a new context works.
+    #[arg(long)]
+    crash: bool,
 }
 
 /// How a check went: `Some` reason for which it was not made.
@@ -63,6 +66,9 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if arguments.crash {
+        return crash_compiler(&arguments.platform);
+    }
     let gpu = Gpu::open(&arguments.platform)?;
     println!("device: {}", gpu.device.name()?);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
@@ -497,4 +503,23 @@ fn disguised_sampler(gpu: &Gpu) -> Outcome {
     let set = unsafe { set_kernel_arg(kernel.get(), 0, size_of::<u64>(), value) };
     ensure!(set == Err(CL_INVALID_ARG_VALUE), "bytes are taken for a sampler: {set:?}");
     compiled_and_linked(gpu)
+}
+
+/// A term so deep that a compiler which descends into it has no stack left.
+fn crash_compiler(platform: &str) -> Result<()> {
+    let gpu = Gpu::open(platform)?;
+    let deep = "- ".repeat(20_000);
+    let program = Made::source(&gpu, &format!("kernel void f(global int *x) {{ x[0] = {deep}1; }}"))?;
+    match program.build(&gpu, c"") {
+        Err(CL_DEVICE_NOT_AVAILABLE) => {}
+        survived => {
+            println!("skip  the compiler does not crash: {survived:?}");
+            return Ok(());
+        }
+    }
+    ensure!(gpu.buffer::<u8>(100).is_err(), "the context goes on");
+    drop((program, gpu));
+    compiled_and_linked(&Gpu::open(platform)?)?;
+    println!("ok    a new context works");
+    Ok(())
 }
