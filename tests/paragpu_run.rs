@@ -15,6 +15,13 @@ fn what_the_vgpu_computes_is_what_the_cpu_computes() {
 }
 
 #[test]
+fn command_buffers_do_what_the_cpu_computes() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("command_buffer")));
+    assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
 fn programs_of_every_kind_compute_what_the_cpu_computes() {
     let daemon = Daemon::start();
     let output = succeeds(&mut daemon.run(&example("vgpu_programs")));
@@ -66,6 +73,23 @@ fn without_a_daemon_a_private_one_serves_the_command() {
     let output =
         succeeds(paragpu().args(["run", "--"]).arg(example("vgpu_check")).env("XDG_RUNTIME_DIR", "/nowhere"));
     assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
+fn memory_is_shared_with_a_device_that_reaches_the_hosts() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("vgpu_memory")));
+    assert!(output.contains("ok    a kernel that runs sees what is written meanwhile"), "{output}");
+}
+
+#[test]
+fn memory_is_shared_coarsely_with_a_device_that_has_its_own() {
+    let mut command = paragpu();
+    command.args(["run", "--"]).arg(example("vgpu_memory"));
+    command.env("XDG_RUNTIME_DIR", "/nowhere").env("PARAGPU_SHARE_MEMORY", "no");
+    let output = succeeds(&mut command);
+    assert!(output.contains("(shared virtual memory: 0x1)"), "{output}");
+    assert!(output.contains("ok    a list built here is walked by a kernel"), "{output}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::fault::Fault;
 use crate::frame::{Frame, Tail, write_frame};
+use crate::image::{ImageFormat, ImageShape, MAX_ELEMENT_BYTES};
 use crate::limits::MAX_INLINE_BYTES;
 use crate::types::{Create, Dim3, Enqueue, SlotRef, Span};
 
@@ -161,7 +162,7 @@ commands! {
         object: U32,
         /// The OpenCL parameter name (`cl_..._info`).
         param: U32,
-        /// Device index, or argument index for kernel arguments.
+        /// [Reference](crate::device) to a device, or argument index for kernel arguments.
         index: U32,
         /// Where the answer goes. At most its `len` bytes are written; the slot's `len` is the full length.
         dst: Span,
@@ -169,8 +170,17 @@ commands! {
         reply: SlotRef,
     }
 
-    /// Creates a context on the devices whose indices (`u32` each) are the data.
-    CreateContext = 0x0010, wait: false, data: 4 * crate::limits::MAX_DEVICES as u32, {
+    /// Takes what the context's kernels have printed so far (`printf`), in order. The slot's `len` is how much was
+    /// written; where that is all that fits, there may be more. Of a launch that is complete, everything is there.
+    ReadPrint = 0x0002, wait: false, data: 0, {
+        /// Where the text goes.
+        dst: Span,
+        /// Completed when it is there.
+        reply: SlotRef,
+    }
+
+    /// Creates a context on the devices whose [references](crate::device) (`u32` each) are the data.
+    CreateContext = 0x0010, wait: false, data: 4 * crate::limits::MAX_CONTEXT_DEVICES as u32, {
         /// Id and reply; the parent is 0.
         create: Create,
     }
@@ -179,10 +189,11 @@ commands! {
     CreateQueue = 0x0011, wait: false, data: 0, {
         /// Id, context and reply.
         create: Create,
-        /// Device index.
+        /// [Reference](crate::device) to the device.
         device: U32,
-        /// Reserved, zero.
-        reserved: U32,
+        /// `CL_QUEUE_PRIORITY_KHR` in bits 0 to 7 and `CL_QUEUE_THROTTLE_KHR` in bits 8 to 15, each 0 if it is not said,
+        /// or 1 for high, 2 for medium, 4 for low.
+        hints: U32,
         /// `cl_command_queue_properties`.
         properties: U64,
     }
@@ -250,6 +261,40 @@ commands! {
         reserved: U32,
     }
 
+    /// Creates an image in context `create.parent`; fresh memory is zero.
+    CreateImage = 0x0019, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`: access by kernels and by the host only, no host pointer flags.
+        flags: U64,
+        /// Format of an element.
+        format: ImageFormat,
+        /// `cl_mem_object_type`: number of an [`ImageType`](crate::image::ImageType).
+        kind: U32,
+        /// Id of the buffer that the image lies in, or of the image that it shows; 0 for memory of its own.
+        memory: U32,
+        /// Size in elements.
+        shape: ImageShape,
+        /// Bytes from row to row, for a 2D image that lies in a buffer; otherwise 0.
+        row_pitch: U64,
+        /// First contents without gaps, or none. May be reused once the reply is there.
+        init: Span,
+    }
+
+    /// Creates a sampler in context `create.parent`.
+    CreateSampler = 0x001a, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// 1 for coordinates from 0 to 1, otherwise 0.
+        normalized: U32,
+        /// `cl_addressing_mode`.
+        addressing: U32,
+        /// `cl_filter_mode`.
+        filter: U32,
+        /// Reserved, zero.
+        reserved: U32,
+    }
+
     /// Creates a program from intermediate language (SPIR-V) in context `create.parent`; it is busy until the reply. The
     /// module is inline data, or `il` if the data is empty.
     CreateProgramWithIl = 0x001b, wait: false, data: MAX_INLINE_BYTES, {
@@ -259,24 +304,50 @@ commands! {
         il: Span,
     }
 
-    /// Creates a program of built-in kernels in context `create.parent`. The data are `device_count` device indices
-    /// (`u32` each, at least one), then the names, separated by semicolons.
+    /// Creates a program of built-in kernels in context `create.parent`. The data are `device_count`
+    /// [references](crate::device) to devices (`u32` each, at least one), then the names, separated by semicolons.
     CreateBuiltInProgram = 0x001c, wait: false, data: MAX_INLINE_BYTES, {
         /// Id, context and reply.
         create: Create,
-        /// Device indices at the start of the data.
+        /// Devices at the start of the data.
         device_count: U32,
         /// Reserved, zero.
         reserved: U32,
     }
 
+    /// Divides a device into sub-devices, or asks into how many: the slot's `len` is that number. The data are
+    /// `count` object ids below 2^31 (`u32` each), then the partition's values (`u32` each): the compute units of each
+    /// sub-device, their counts, or one affinity domain.
+    CreateSubDevices = 0x001d, wait: false, data: 8 * crate::limits::MAX_SUB_DEVICES as u32, {
+        /// [Reference](crate::device) to the device.
+        parent: U32,
+        /// `CL_DEVICE_PARTITION_EQUALLY`, `BY_COUNTS` or `BY_AFFINITY_DOMAIN`.
+        partition: U32,
+        /// Ids at the start of the data: as many as there will be sub-devices, or 0 to ask how many that is.
+        count: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed with the outcome.
+        reply: SlotRef,
+    }
+
+    /// Completes the slot when the event's command has started to run, or is over. Not for user events.
+    WatchEvent = 0x001e, wait: false, data: 0, {
+        /// Id of the event.
+        event: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed with success, whatever becomes of the command.
+        reply: SlotRef,
+    }
+
     /// Builds a program. Other commands go on meanwhile; the program is busy until the reply.
-    /// The data are `device_count` device indices (`u32` each; 0 of them for all devices of the context), then
-    /// the build options.
+    /// The data are `device_count` [device references](crate::device) (`u32` each; 0 of them for all devices of the
+    /// context), then the build options.
     BuildProgram = 0x0020, wait: false, data: MAX_INLINE_BYTES, {
         /// Id of the program.
         program: U32,
-        /// Device indices at the start of the data.
+        /// Device references at the start of the data.
         device_count: U32,
         /// Completed when the build has ended.
         reply: SlotRef,
@@ -285,13 +356,13 @@ commands! {
     /// Compiles a program from source or intermediate language for a linker. Other commands go on meanwhile; the
     /// program is busy until the reply.
     ///
-    /// What comes with it is the data, or `list` if the data is empty: `device_count` device indices (`u32` each; 0 of
-    /// them for all devices of the context), `header_count` headers (the `u32` id of a program, and the `u32` length
+    /// What comes with it is the data, or `list` if the data is empty: `device_count` [references](crate::device) to devices
+    /// (`u32` each; 0 of them for all devices of the context), `header_count` headers (the `u32` id of a program, and the `u32` length
     /// of the name by which it is included), the names one after the other, and the options.
     CompileProgram = 0x0021, wait: false, data: MAX_INLINE_BYTES, {
         /// Id of the program.
         program: U32,
-        /// Device indices.
+        /// Devices.
         device_count: U32,
         /// Headers: programs from source, which cannot be built or compiled themselves before or after.
         header_count: U32,
@@ -306,12 +377,12 @@ commands! {
     /// Links programs of context `create.parent` to a new one, which is busy until the reply. The programs cannot be
     /// built or compiled again.
     ///
-    /// What comes with it is the data, or `list` if the data is empty: `device_count` device indices (`u32` each; 0 of
-    /// them for all devices of the context), `input_count` ids of programs (`u32` each), and the options.
+    /// What comes with it is the data, or `list` if the data is empty: `device_count` [references](crate::device) to devices
+    /// (`u32` each; 0 of them for all devices of the context), `input_count` ids of programs (`u32` each), and the options.
     LinkProgram = 0x0022, wait: false, data: MAX_INLINE_BYTES, {
         /// Id, context and reply. The reply has the linker's outcome.
         create: Create,
-        /// Device indices.
+        /// Devices.
         device_count: U32,
         /// Programs that are linked; at least one.
         input_count: U32,
@@ -365,6 +436,30 @@ commands! {
     CloneKernel = 0x0033, wait: false, data: 0, {
         /// Id, kernel and reply.
         create: Create,
+    }
+
+    /// Sets a kernel argument that is a pointer to an address in a [shared](CreateSharedBuffer) or [coarse-grain](CreateCoarseBuffer)
+    /// buffer.
+    SetArgSvm = 0x0034, wait: false, data: 0, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Argument index.
+        index: U32,
+        /// Id of such a buffer; 0 for a null pointer.
+        object: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Byte in the buffer; at most its length.
+        offset: U64,
+    }
+
+    /// Says which such buffers a kernel reaches through pointers in memory. The data are their ids (`u32` each);
+    /// they replace what was said before.
+    SetExecInfo = 0x0035, wait: false, data: 4 * crate::limits::MAX_EXEC_POINTERS, {
+        /// Id of the kernel.
+        kernel: U32,
+        /// Reserved, zero.
+        reserved: U32,
     }
 
     /// Runs a kernel with the arguments that are set now.
@@ -525,6 +620,157 @@ commands! {
         /// Reserved, zero.
         reserved: U32,
         /// Completed when the queue is drained.
+        reply: SlotRef,
+    }
+
+    /// Asks for the image formats that a context supports: `clGetSupportedImageFormats`.
+    GetImageFormats = 0x0050, wait: false, data: 0, {
+        /// Id of the context.
+        context: U32,
+        /// `cl_mem_object_type`: number of an [`ImageType`](crate::image::ImageType).
+        kind: U32,
+        /// `cl_mem_flags`: one of those for access by kernels, or `CL_MEM_KERNEL_READ_AND_WRITE`.
+        flags: U64,
+        /// Where the formats go ([`ImageFormat`] each). At most its `len` bytes are written; the slot's `len` is the
+        /// full length.
+        dst: Span,
+        /// Completed when the answer is there.
+        reply: SlotRef,
+    }
+
+    /// Reads a box of an image into shared memory, where it lies without gaps.
+    ReadImage = 0x0051, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in elements.
+        origin: Dim3,
+        /// Extent in elements; 1 in dimensions that the image does not have.
+        extent: Dim3,
+        /// Where the elements go; its length is theirs.
+        dst: Span,
+    }
+
+    /// Writes a box of an image from the data, or from shared memory if the data is empty; without gaps.
+    WriteImage = 0x0052, wait: true, data: MAX_INLINE_BYTES, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in elements.
+        origin: Dim3,
+        /// Extent in elements; 1 in dimensions that the image does not have.
+        extent: Dim3,
+        /// Where the elements are, if not inline; must not change until the command is complete.
+        src: Span,
+    }
+
+    /// Copies a box between images of one format.
+    CopyImage = 0x0053, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the source.
+        src: U32,
+        /// Id of the destination.
+        dst: U32,
+        /// Origin in the source.
+        src_origin: Dim3,
+        /// Origin in the destination.
+        dst_origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+    }
+
+    /// Fills a box of an image with the colour that is the data: four floats or 32-bit integers.
+    FillImage = 0x0054, wait: true, data: MAX_ELEMENT_BYTES, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Origin in elements.
+        origin: Dim3,
+        /// Extent in elements; 1 in dimensions that the image does not have.
+        extent: Dim3,
+    }
+
+    /// Copies a box of an image into a buffer, where it lies without gaps.
+    CopyImageToBuffer = 0x0055, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Origin in the image.
+        origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+        /// First byte in the buffer.
+        offset: U64,
+    }
+
+    /// Copies bytes of a buffer, which lie without gaps, into a box of an image.
+    CopyBufferToImage = 0x0056, wait: true, data: 0, {
+        /// Queue, event and slot.
+        enqueue: Enqueue,
+        /// Id of the image.
+        image: U32,
+        /// Id of the buffer.
+        buffer: U32,
+        /// Origin in the image.
+        origin: Dim3,
+        /// Extent.
+        extent: Dim3,
+        /// First byte in the buffer.
+        offset: U64,
+    }
+
+    /// Creates a buffer in context `create.parent` whose bytes are those of a shared region: both sides see the same
+    /// memory, and nothing is copied. Only where all devices of the context share memory with the host.
+    CreateSharedBuffer = 0x0060, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`, as for [`CreateBuffer`].
+        flags: U64,
+        /// The bytes.
+        memory: Span,
+        /// Where [`svm::SharedInfo`](crate::svm::SharedInfo) goes; none if it is not wanted.
+        info: Span,
+    }
+
+    /// Creates a buffer in context `create.parent` that kernels find at an address which the driver of a device with memory of
+    /// its own has chosen: for coarse-grain shared virtual memory. Fresh memory is zero.
+    CreateCoarseBuffer = 0x0062, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`, as for [`CreateBuffer`].
+        flags: U64,
+        /// Size in bytes.
+        size: U64,
+        /// Id of such a buffer that this one is to lie in; 0 for memory of its own.
+        of: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// First byte in that buffer.
+        offset: U64,
+        /// Where [`svm::SharedInfo`](crate::svm::SharedInfo) goes; none if it is not wanted.
+        info: Span,
+    }
+
+    /// Gives up the id of a shared buffer, like [`Release`], and tells when nothing uses its bytes any more.
+    ReleaseShared = 0x0061, wait: false, data: 0, {
+        /// Id of the buffer.
+        id: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// Completed when kernels that have the buffer set, and commands that use it, are gone.
         reply: SlotRef,
     }
 }

@@ -14,9 +14,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub struct KernelInfo {
     /// `CL_KERNEL_NUM_ARGS`.
     pub num_args: U32,
-    /// Reserved, zero.
-    pub reserved: U32,
+    /// [`MAY_PRINT`], or 0.
+    pub flags: U32,
 }
+
+/// [`KernelInfo::flags`]: the kernel may print, so what it printed is to be fetched (`ReadPrint`).
+pub const MAY_PRINT: u32 = 1;
 
 /// One argument.
 #[derive(
@@ -26,14 +29,19 @@ pub struct KernelInfo {
 pub struct ArgInfo {
     /// Number of an [`ArgKind`].
     pub kind: u8,
+    /// Of an image, what the kernel does with it: [`ACCESS_READ`], [`ACCESS_WRITE`] or both. Otherwise 0.
+    pub access: u8,
     /// Reserved, zero.
-    pub reserved: u8,
-    /// Reserved, zero.
-    pub reserved2: U16,
+    pub reserved: U16,
     /// Size in bytes of a [`ArgKind::Value`] whose type is one of OpenCL C's own; 0 where the host cannot know
     /// (a structure): then the guest asks for the outcome of setting it.
     pub size: U32,
 }
+
+/// The kernel reads from the image.
+pub const ACCESS_READ: u8 = 1 << 0;
+/// The kernel writes to the image.
+pub const ACCESS_WRITE: u8 = 1 << 1;
 
 /// What may be set as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,14 +22,17 @@ extern crate std;
 pub mod capset;
 pub mod command;
 pub mod control;
+pub mod device;
 pub mod fault;
 pub mod frame;
+pub mod image;
 pub mod info;
 pub mod kernel;
 pub mod limits;
 pub mod ring;
 pub mod slot;
 pub mod spirv;
+pub mod svm;
 pub mod types;
 pub mod virtio_gpu;
 

@@ -40,6 +40,10 @@ pub const MAX_REGION_BYTES: u64 = u32::MAX as u64 & !0xfff;
 /// (`vm.max_map_count`); the rest is for the OpenCL driver.
 pub const MAX_MAPPINGS: usize = 32 * 1024;
 
+/// Most images of which each shows the one before: what they share is given back from one to the next, each time a
+/// little deeper into the host's stack.
+pub const MAX_IMAGE_DEPTH: usize = 16;
+
 /// Longest program source in bytes.
 pub const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -54,11 +58,23 @@ pub const MAX_BUILD_LIST_BYTES: u64 = 1024 * 1024;
 /// stack for each.
 pub const MAX_LINK_DEPTH: usize = 32;
 
-/// Most devices in one context.
+/// Most devices of the host that a guest is shown.
 pub const MAX_DEVICES: usize = 64;
+
+/// Most sub-devices that live in one context, and most that one partition may have: each costs the driver memory, and
+/// drivers may keep threads for each.
+pub const MAX_SUB_DEVICES: usize = 1024;
+
+/// Most devices in one OpenCL context: drivers build programs, and keep copies of buffers, for each.
+pub const MAX_CONTEXT_DEVICES: usize = 1024;
 
 /// Longest answer to one information query in bytes (build logs and sources are the long ones).
 pub const MAX_INFO_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most bytes that kernels of one context have printed and that the guest has not fetched: the host keeps them. What
+/// comes beyond is lost. As much as the largest `CL_DEVICE_PRINTF_BUFFER_SIZE` that is known (PoCL's), which is all that
+/// a device must keep.
+pub const MAX_PRINT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Most arguments of one kernel.
 pub const MAX_KERNEL_ARGS: u32 = 4096;
@@ -72,3 +88,6 @@ pub const MAX_CONTROL_BYTES: u32 = 256;
 /// Sleeping guest threads (fenced waits held back) per vGPU. The mainline driver stops, uninterruptibly, when
 /// all descriptors of its control queue are out, so the host never holds more than this.
 pub const MAX_HELD_WAITS: usize = 64;
+
+/// Most shared buffers that a kernel may reach through pointers in memory: the host holds each for every launch.
+pub const MAX_EXEC_POINTERS: u32 = 8 * 1024;

@@ -2,6 +2,11 @@
 
 use std::ffi::c_void;
 
+use serde::{Deserialize, Serialize};
+
+use paragpu_protocol::svm::MemoryModel;
+
+use super::image::{ImageLimits, ImageWork};
 use super::map::Window;
 
 /// An OpenCL error code: negative.
@@ -18,6 +23,10 @@ impl ClError {
     pub const OUT_OF_HOST_MEMORY: ClError = ClError(-6);
     /// `CL_MEM_COPY_OVERLAP`
     pub const COPY_OVERLAP: ClError = ClError(-8);
+    /// `CL_IMAGE_FORMAT_MISMATCH`
+    pub const IMAGE_FORMAT_MISMATCH: ClError = ClError(-9);
+    /// `CL_IMAGE_FORMAT_NOT_SUPPORTED`
+    pub const IMAGE_FORMAT_NOT_SUPPORTED: ClError = ClError(-10);
     /// `CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST`
     pub const WAIT_LIST_FAILED: ClError = ClError(-14);
     /// `CL_LINK_PROGRAM_FAILURE`
@@ -30,6 +39,8 @@ impl ClError {
     pub const INVALID_DEVICE: ClError = ClError(-33);
     /// `CL_INVALID_CONTEXT`
     pub const INVALID_CONTEXT: ClError = ClError(-34);
+    /// `CL_INVALID_IMAGE_SIZE`
+    pub const INVALID_IMAGE_SIZE: ClError = ClError(-40);
     /// `CL_INVALID_PROGRAM_EXECUTABLE`
     pub const INVALID_PROGRAM_EXECUTABLE: ClError = ClError(-45);
     /// `CL_INVALID_KERNEL_NAME`
@@ -54,6 +65,8 @@ impl ClError {
     pub const INVALID_BUFFER_SIZE: ClError = ClError(-61);
     /// `CL_INVALID_GLOBAL_WORK_SIZE`
     pub const INVALID_GLOBAL_WORK_SIZE: ClError = ClError(-63);
+    /// `CL_INVALID_DEVICE_PARTITION_COUNT`
+    pub const INVALID_PARTITION_COUNT: ClError = ClError(-68);
 
     /// The error with this code. A driver that fails with a code that is no error has no excuse.
     pub fn from_code(code: i32) -> ClError {
@@ -88,6 +101,19 @@ impl Outcome {
 /// Called exactly once for a command that was given to a device: when it is complete, or could not be enqueued.
 /// May be called on a driver's thread, so it must not call OpenCL nor wait.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
+
+/// Called at most once, when a command has started to run. May be called on a driver's thread, so it must not call OpenCL
+/// nor wait.
+pub type Started = Box<dyn FnOnce() + Send>;
+
+/// Waits for a command to start for as long as it lives.
+pub struct StartWatch(pub Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for StartWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StartWatch")
+    }
+}
 
 /// Host memory that a device reads from.
 #[derive(Debug)]
@@ -189,9 +215,9 @@ pub struct NdRange {
     pub local: Option<[usize; 3]>,
 }
 
-/// A command for a queue, over a backend's handles for buffers and kernels.
+/// A command for a queue, over a backend's handles for buffers, images and kernels.
 #[derive(Debug)]
-pub enum Work<'a, B, K> {
+pub enum Work<'a, B, I, K> {
     /// Runs a kernel.
     Launch {
         /// The kernel with its arguments.
@@ -272,6 +298,8 @@ pub enum Work<'a, B, K> {
         /// Size.
         extent: [usize; 3],
     },
+    /// Does something with images.
+    Image(ImageWork<'a, B, I>),
     /// Completes after its wait list, or after everything before it.
     Marker,
     /// A marker that holds back what comes after it.
@@ -290,25 +318,27 @@ pub struct Order<'a, E> {
     pub done: Option<Done>,
 }
 
-/// What is asked about.
+/// What is asked about, over a backend's handles for devices, programs and kernels.
 #[derive(Debug)]
-pub enum Query<'a, P, K> {
+pub enum Query<'a, D, P, K> {
     /// The platform.
     Platform,
-    /// A device, by index.
-    Device(usize),
+    /// A device.
+    Device(&'a D),
+    /// A device's time and the host's, a `u64` each.
+    DeviceTimers(&'a D),
     /// A program.
     Program(&'a P),
     /// A program's build for a device.
-    ProgramBuild(&'a P, usize),
+    ProgramBuild(&'a P, &'a D),
     /// A kernel.
     Kernel(&'a K),
     /// A kernel on a device.
-    KernelWorkGroup(&'a K, usize),
+    KernelWorkGroup(&'a K, &'a D),
     /// A kernel's argument.
     KernelArg(&'a K, u32),
     /// A kernel on a device, with an input value.
-    KernelSubGroup(&'a K, usize, SubGroupInput<'a>),
+    KernelSubGroup(&'a K, &'a D, SubGroupInput<'a>),
 }
 
 /// What a question about sub-groups comes with.
@@ -336,27 +366,35 @@ pub struct Arg {
     pub kind: paragpu_protocol::kernel::ArgKind,
     /// Size in bytes of a value of one of OpenCL C's own types, otherwise 0.
     pub size: u32,
+    /// Of an image, what the kernel does with it (`ACCESS_READ`, `ACCESS_WRITE` of the protocol), otherwise 0.
+    pub access: u8,
 }
 
 /// What an argument is set to.
 #[derive(Debug)]
-pub enum ArgValue<'a, B> {
+pub enum ArgValue<'a, B, I, S> {
     /// Bytes.
     Value(&'a [u8]),
     /// A buffer, or a null pointer.
     Buffer(Option<&'a B>),
+    /// An image.
+    Image(&'a I),
+    /// A sampler.
+    Sampler(&'a S),
+    /// A pointer to this address. What a kernel does with it is as much its own affair as any pointer that it computes.
+    Pointer(usize),
     /// Local memory of that many bytes.
     Local(usize),
 }
 
 // Derived, these would ask the same of the handle.
-impl<B> Clone for ArgValue<'_, B> {
+impl<B, I, S> Clone for ArgValue<'_, B, I, S> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B> Copy for ArgValue<'_, B> {}
+impl<B, I, S> Copy for ArgValue<'_, B, I, S> {}
 
 /// A device, as far as the host decides by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -371,6 +409,39 @@ pub struct DeviceLimits {
     pub max_work_group: usize,
     /// `CL_DEVICE_MAX_WORK_ITEM_SIZES`
     pub max_work_items: [usize; 3],
+    /// How large its images may be; none if it has no images.
+    pub images: Option<ImageLimits>,
+    /// How its memory relates to the host's.
+    pub memory: MemoryModel,
+}
+
+/// A backend's handle for a device, and what it can do.
+#[derive(Clone, Debug)]
+pub struct HostDevice<D> {
+    /// The handle.
+    pub handle: D,
+    /// What it can do.
+    pub limits: DeviceLimits,
+}
+
+/// How a device is divided into sub-devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Partition {
+    /// Each with that many compute units, as many as there are.
+    Equally(u32),
+    /// One for each count, with that many compute units.
+    ByCounts(Vec<u32>),
+    /// By what they share: one of `CL_DEVICE_AFFINITY_DOMAIN_…`.
+    ByAffinityDomain(u32),
+}
+
+/// How urgent a queue's commands are, each 0 if it is not said, or 1 for high, 2 for medium, 4 for low.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueHints {
+    /// `CL_QUEUE_PRIORITY_KHR`
+    pub priority: u8,
+    /// `CL_QUEUE_THROTTLE_KHR`
+    pub throttle: u8,
 }
 
 #[cfg(test)]

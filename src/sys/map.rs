@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -59,7 +59,7 @@ impl Mapping {
             }
             len = len.checked_add(part.len).ok_or(io::ErrorKind::InvalidInput)?;
         }
-        let mapping = Mapping::own(reserve(len, ProtFlags::empty())?, len);
+        let mapping = Mapping::own(reserve_apart(len)?, len);
         let mut at = 0;
         for part in parts {
             // SAFETY: the range lies in the address space that `reserve` gave to this value alone (the sum of
@@ -134,6 +134,37 @@ impl Mapping {
         // or by raw copies.
         Some(unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) })
     }
+}
+
+/// Where [`reserve_apart`] puts mappings: 32 TiB that programs, libraries, heaps, stacks and the kernel's own choices for
+/// `mmap` stay away from on 64-bit Linux, as do the shadows of sanitizers.
+const APART: std::ops::Range<usize> = 0x2000_0000_0000..0x4000_0000_0000;
+
+/// Next place to try. Ever higher, so that places are rarely tried that somebody has; the kernel knows which are free.
+static NEXT_APART: AtomicUsize = AtomicUsize::new(APART.start);
+
+/// Address space at a place that is likely free in other processes too: whoever shares the memory may map it at the same
+/// address, so that pointers mean the same on both sides. Anywhere else if there is no such place.
+fn reserve_apart(len: usize) -> io::Result<NonNull<u8>> {
+    const TRIES: usize = 64;
+    let pages = len.checked_next_multiple_of(PAGE_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
+    for _ in 0..TRIES {
+        // A page stays free behind each, so that running over the end of one does not reach the next.
+        let step = |at: usize| {
+            let at = if at + pages + PAGE_BYTES > APART.end { APART.start } else { at };
+            (pages < APART.end - APART.start).then_some(at + pages + PAGE_BYTES)
+        };
+        let Ok(before) = NEXT_APART.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) else { break };
+        let at = if before + pages + PAGE_BYTES > APART.end { APART.start } else { before };
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: with MAP_FIXED_NOREPLACE a new private mapping touches no memory that is in use; kernels that do not
+        // know the flag choose a place of their own.
+        let base = unsafe { mmap_anonymous(ptr::without_provenance_mut(at), len, ProtFlags::empty(), flags) };
+        if let Ok(base) = base {
+            return NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into());
+        }
+    }
+    reserve(len, ProtFlags::empty())
 }
 
 fn reserve(len: usize, protection: ProtFlags) -> io::Result<NonNull<u8>> {
@@ -272,6 +303,21 @@ mod tests {
         let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
         for (offset, len) in [(1, 4096), (0, 100), (0, 0)] {
             assert!(Mapping::of_files(&[FilePart { file: file.as_fd(), offset, len }]).is_err());
+        }
+    }
+
+    #[test]
+    fn mappings_of_files_lie_apart_and_never_on_each_other() {
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 4 * 4096).unwrap();
+        let part = FilePart { file: file.as_fd(), offset: 0, len: 4 * 4096 };
+        let mut all: Vec<usize> = Vec::new();
+        let mappings: Vec<Mapping> = (0..50).map(|_| Mapping::of_files(&[part]).unwrap()).collect();
+        for mapping in &mappings {
+            let base = mapping.base.as_ptr().addr();
+            assert!(APART.contains(&base), "{base:#x}");
+            assert!(all.iter().all(|other| other.abs_diff(base) > 4 * 4096));
+            all.push(base);
         }
     }
 

@@ -4,12 +4,15 @@ use paragpu::device::step::Step;
 use paragpu::executor::message::{ContextUsage, ToBroker};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
-    Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel,
-    CreateProgram, CreateQueue, CreateSubBuffer, CreateUserEvent, EnqueueKernel, FillBuffer, Finish, GetInfo,
-    Marker, Nop, ReadBuffer, ReadBufferRect, Release, SetArgLocal, SetArgObject, SetArgValue, SetUserEvent,
-    WriteBuffer, WriteBufferRect,
+    Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CopyBufferToImage, CopyImage, CopyImageToBuffer,
+    CreateBuffer, CreateCoarseBuffer, CreateContext, CreateImage, CreateKernel, CreateProgram, CreateQueue,
+    CreateSampler, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent, EnqueueKernel,
+    FillBuffer, FillImage, Finish, GetImageFormats, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect,
+    ReadImage, ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue,
+    SetExecInfo, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect, WriteImage,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
+use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::limits::{MAX_FRAME_BYTES, MIN_RING_BYTES};
 use paragpu_protocol::types::{Create, Dim3, Enqueue, SlotRef, Span};
@@ -26,6 +29,7 @@ mod programs;
 pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     vec![
         ("ring_commands", "handmade-every-command", every_command()),
+        ("ring_commands", "handmade-images", images()),
         ("control_queue", "handmade-every-request", every_request()),
         ("control_queue", "handmade-hostile-executor", hostile_executor()),
         ("executor_messages", "handmade-every-message", every_message()),
@@ -39,6 +43,9 @@ const PROGRAM: u32 = 4;
 const SUB_BUFFER: u32 = 5;
 const KERNEL: u32 = 6;
 const USER_EVENT: u32 = 7;
+const SHARED: u32 = 8;
+const COARSE: u32 = 40;
+const SUB_DEVICE: u32 = 30;
 const BUFFER_BYTES: u64 = 4096;
 
 #[derive(Default)]
@@ -75,7 +82,18 @@ fn every_command() -> Vec<u8> {
     let info =
         GetInfo { kind: (InfoKind::Device as u32).into(), dst: span, reply: slot(0), ..GetInfo::default() };
     frames.add(&info, &[], &[]);
-    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &[0, 0, 0, 0, 1, 0, 0, 0]);
+    frames.add(&ReadPrint { dst: span, reply: slot(1) }, &[], &[]);
+    let parts = CreateSubDevices {
+        parent: 1.into(),
+        partition: 0x1087.into(),
+        count: 2.into(),
+        reply: slot(22),
+        ..CreateSubDevices::default()
+    };
+    let data: Vec<u8> = [SUB_DEVICE, SUB_DEVICE + 1, 3, 5].into_iter().flat_map(u32::to_le_bytes).collect();
+    frames.add(&parts, &[], &data);
+    let devices: Vec<u8> = [0, 0x8000_0000 | SUB_DEVICE].into_iter().flat_map(u32::to_le_bytes).collect();
+    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &devices);
     let queue =
         CreateQueue { create: create(QUEUE, CONTEXT), properties: 3.into(), ..CreateQueue::default() };
     frames.add(&queue, &[], &[]);
@@ -90,7 +108,7 @@ fn every_command() -> Vec<u8> {
     };
     frames.add(&part, &[], &[]);
     let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
-    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) {}");
+    frames.add(&program, &[], b"kernel void f(global int* a, int b, local int* c) { printf(\"\"); }");
     let build = BuildProgram { program: PROGRAM.into(), device_count: 1.into(), reply: slot(8) };
     frames.add(&build, &[], b"\0\0\0\0-DA=1");
     frames.add(&CreateKernel { create: create(KERNEL, PROGRAM), info: span }, &[], b"f");
@@ -126,6 +144,7 @@ fn every_command() -> Vec<u8> {
         ..CopyBuffer::default()
     };
     frames.add(&copy, &[], &[]);
+    let copy_linear = copy;
     let fill = FillBuffer { enqueue: enqueue(15), buffer, size: 64.into(), ..FillBuffer::default() };
     frames.add(&fill, &[], &[1, 2, 3, 4]);
     let read = ReadBufferRect {
@@ -161,11 +180,167 @@ fn every_command() -> Vec<u8> {
         ..CopyBufferRect::default()
     };
     frames.add(&copy, &[], &[]);
+    frames.add(&WatchEvent { event: 18.into(), reserved: 0.into(), reply: slot(23) }, &[], &[]);
     frames.add(&SetUserEvent { event: USER_EVENT.into(), status: 0.into() }, &[], &[]);
     frames.add(&Marker { enqueue: enqueue(19) }, &[], &[]);
     frames.add(&Barrier { enqueue: enqueue(20) }, &[18, 19], &[]);
     frames.add(&Finish { queue: QUEUE.into(), reply: slot(21), ..Finish::default() }, &[], &[]);
-    for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE] {
+    let memory = Span::new(3, 0, BUFFER_BYTES);
+    let shared = CreateSharedBuffer { create: create(SHARED, CONTEXT), flags: 1.into(), memory, info: span };
+    frames.add(&shared, &[], &[]);
+    let pointer = SetArgSvm { kernel, object: SHARED.into(), offset: 64.into(), ..SetArgSvm::default() };
+    frames.add(&pointer, &[], &[]);
+    frames.add(&SetExecInfo { kernel, ..SetExecInfo::default() }, &[], &SHARED.to_le_bytes());
+    frames.add(&EnqueueKernel { enqueue: enqueue(22), ..launch }, &[], &[]);
+    frames.add(&CopyBuffer { enqueue: enqueue(23), dst: SHARED.into(), ..copy_linear }, &[], &[]);
+    let coarse = CreateCoarseBuffer {
+        create: create(COARSE, CONTEXT),
+        flags: 1.into(),
+        size: BUFFER_BYTES.into(),
+        info: span,
+        ..CreateCoarseBuffer::default()
+    };
+    frames.add(&coarse, &[], &[]);
+    let inside = CreateCoarseBuffer {
+        create: create(COARSE + 1, CONTEXT),
+        size: 64.into(),
+        of: COARSE.into(),
+        offset: 64.into(),
+        ..coarse
+    };
+    frames.add(&inside, &[], &[]);
+    let reachable = [COARSE.to_le_bytes(), SHARED.to_le_bytes()].concat();
+    frames.add(&SetExecInfo { kernel, ..SetExecInfo::default() }, &[], &reachable);
+    let release = ReleaseShared { id: SHARED.into(), reply: slot(24), ..ReleaseShared::default() };
+    frames.add(&release, &[], &[]);
+    for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE, SUB_DEVICE] {
+        frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);
+    }
+    frames.0
+}
+
+/// Images in memory of their own, in a buffer and in each other, and a kernel that filters one.
+fn images() -> Vec<u8> {
+    const OWN: u32 = 10;
+    const IN_BUFFER: u32 = 11;
+    const ARRAY: u32 = 12;
+    const SHOWN: u32 = 13;
+    const SAMPLER: u32 = 14;
+    let mut frames = Frames::default();
+    let span = Span::new(2, 4096, 64);
+    frames.add(&CreateContext { create: create(CONTEXT, 0) }, &[], &[0; 4]);
+    frames.add(&CreateQueue { create: create(QUEUE, CONTEXT), ..CreateQueue::default() }, &[], &[]);
+    let kind = (ImageType::Image2d as u32).into();
+    let formats =
+        GetImageFormats { context: CONTEXT.into(), kind, flags: 1.into(), dst: span, reply: slot(0) };
+    frames.add(&formats, &[], &[]);
+    let (size, init) = (BUFFER_BYTES.into(), Span::NONE);
+    frames.add(&CreateBuffer { create: create(BUFFER, CONTEXT), flags: 1.into(), size, init }, &[], &[]);
+    let image = CreateImage {
+        create: create(OWN, CONTEXT),
+        flags: 1.into(),
+        format: ImageFormat::new(0x10b5, 0x10d2),
+        kind,
+        shape: ImageShape { width: 4.into(), height: 4.into(), ..ImageShape::default() },
+        init: span,
+        ..CreateImage::default()
+    };
+    frames.add(&image, &[], &[]);
+    let in_buffer = CreateImage {
+        create: create(IN_BUFFER, CONTEXT),
+        memory: BUFFER.into(),
+        row_pitch: 64.into(),
+        init,
+        ..image
+    };
+    frames.add(&in_buffer, &[], &[]);
+    let array = CreateImage {
+        create: create(ARRAY, CONTEXT),
+        kind: (ImageType::Image1dArray as u32).into(),
+        shape: ImageShape { width: 8.into(), array_size: 3.into(), ..ImageShape::default() },
+        init,
+        ..image
+    };
+    frames.add(&array, &[], &[]);
+    frames.add(&CreateImage { create: create(SHOWN, CONTEXT), memory: OWN.into(), init, ..image }, &[], &[]);
+    let info = GetInfo {
+        kind: (InfoKind::Image as u32).into(),
+        object: OWN.into(),
+        param: 0x1102.into(),
+        dst: span,
+        reply: slot(1),
+        ..GetInfo::default()
+    };
+    frames.add(&info, &[], &[]);
+    let sampler = CreateSampler {
+        create: create(SAMPLER, CONTEXT),
+        addressing: 0x1131.into(),
+        filter: 0x1141.into(),
+        ..CreateSampler::default()
+    };
+    frames.add(&sampler, &[], &[]);
+    let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
+    frames.add(
+        &program,
+        &[],
+        b"kernel void f(read_only image2d_t a, write_only image2d_t b, sampler_t c) {}",
+    );
+    frames.add(&BuildProgram { program: PROGRAM.into(), ..BuildProgram::default() }, &[], b"");
+    frames.add(&CreateKernel { create: create(KERNEL, PROGRAM), info: span }, &[], b"f");
+    let kernel = KERNEL.into();
+    for (index, object) in [(0_u32, OWN), (1, IN_BUFFER), (2, SAMPLER)] {
+        let body =
+            SetArgObject { kernel, index: index.into(), object: object.into(), ..SetArgObject::default() };
+        frames.add(&body, &[], &[]);
+    }
+    let launch = EnqueueKernel {
+        enqueue: enqueue(20),
+        kernel,
+        dims: 2.into(),
+        global: dim([4, 4, 1]),
+        ..EnqueueKernel::default()
+    };
+    frames.add(&launch, &[], &[]);
+    let (origin, extent) = (dim([1, 1, 0]), dim([2, 2, 1]));
+    let dst = Span::new(2, 8192, 16);
+    let read =
+        ReadImage { enqueue: enqueue(21), image: OWN.into(), origin, extent, dst, ..ReadImage::default() };
+    frames.add(&read, &[20], &[]);
+    let write = WriteImage {
+        enqueue: enqueue(22),
+        image: ARRAY.into(),
+        origin,
+        extent,
+        src: dst,
+        ..WriteImage::default()
+    };
+    frames.add(&write, &[21], &[]);
+    frames.add(
+        &WriteImage { enqueue: enqueue(23), image: SHOWN.into(), src: Span::NONE, ..write },
+        &[],
+        &[7; 16],
+    );
+    let copy = CopyImage {
+        enqueue: enqueue(24),
+        src: OWN.into(),
+        dst: IN_BUFFER.into(),
+        src_origin: origin,
+        dst_origin: dim([0, 2, 0]),
+        extent,
+    };
+    frames.add(&copy, &[], &[]);
+    let fill =
+        FillImage { enqueue: enqueue(25), image: ARRAY.into(), origin, extent, ..FillImage::default() };
+    frames.add(&fill, &[], &[1; 16]);
+    let (image, buffer, offset) = (OWN.into(), BUFFER.into(), 100.into());
+    frames.add(
+        &CopyImageToBuffer { enqueue: enqueue(26), image, buffer, origin, extent, offset },
+        &[24],
+        &[],
+    );
+    frames.add(&CopyBufferToImage { enqueue: enqueue(27), image, buffer, origin, extent, offset }, &[], &[]);
+    frames.add(&Finish { queue: QUEUE.into(), reply: slot(28), ..Finish::default() }, &[], &[]);
+    for id in [BUFFER, OWN, SAMPLER, SHOWN] {
         frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);
     }
     frames.0

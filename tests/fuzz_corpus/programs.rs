@@ -9,17 +9,17 @@ use paragpu_protocol::types::Span;
 
 use super::{CONTEXT, Frames, KERNEL, create, slot};
 
-const IL: u32 = 30;
-const SOURCE: u32 = 31;
-const HEADER: u32 = 32;
-const LINKED: u32 = 33;
+const IL: u32 = 130;
+const SOURCE: u32 = 131;
+const HEADER: u32 = 132;
+const LINKED: u32 = 133;
 
 /// Compiles, links and clones: with a kernel from intermediate language, built-in ones, and a clone of `KERNEL`.
 pub(super) fn add(frames: &mut Frames) {
     frames.add(&CreateProgramWithIl { create: create(IL, CONTEXT), il: Span::NONE }, &[], &module());
-    let constant = SetSpecConstant { program: IL.into(), spec_id: 7.into(), reply: slot(40) };
+    let constant = SetSpecConstant { program: IL.into(), spec_id: 7.into(), reply: slot(140) };
     frames.add(&constant, &[], &[1, 2, 3, 4]);
-    let compile = CompileProgram { program: IL.into(), reply: slot(41), ..CompileProgram::default() };
+    let compile = CompileProgram { program: IL.into(), reply: slot(141), ..CompileProgram::default() };
     frames.add(&compile, &[], b"-cl-opt-disable");
     for (id, text) in [(SOURCE, &b"#include \"h\"\n"[..]), (HEADER, b"header")] {
         frames.add(&CreateProgram { create: create(id, CONTEXT), source: Span::NONE }, &[], text);
@@ -28,22 +28,22 @@ pub(super) fn add(frames: &mut Frames) {
         program: SOURCE.into(),
         device_count: 1.into(),
         header_count: 1.into(),
-        reply: slot(42),
+        reply: slot(142),
         ..CompileProgram::default()
     };
     frames.add(&compile, &[], &[&[0; 4], &HEADER.to_le_bytes()[..], &[1, 0, 0, 0], b"h-DA=1"].concat());
     let link =
         LinkProgram { create: create(LINKED, CONTEXT), input_count: 2.into(), ..LinkProgram::default() };
     frames.add(&link, &[], &[IL.to_le_bytes(), SOURCE.to_le_bytes()].concat());
-    let kernel = CreateKernel { create: create(34, LINKED), info: Span::new(2, 4096, 64) };
+    let kernel = CreateKernel { create: create(134, LINKED), info: Span::new(2, 4096, 64) };
     frames.add(&kernel, &[], b"abc");
     let built_in = CreateBuiltInProgram {
-        create: create(35, CONTEXT),
+        create: create(135, CONTEXT),
         device_count: 1.into(),
         ..CreateBuiltInProgram::default()
     };
     frames.add(&built_in, &[], b"\0\0\0\0k");
-    frames.add(&CloneKernel { create: create(36, KERNEL) }, &[], &[]);
+    frames.add(&CloneKernel { create: create(136, KERNEL) }, &[], &[]);
 }
 
 /// A module with one kernel `abc` of one argument for each way of passing one, and a specialization constant 7.

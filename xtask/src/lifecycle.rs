@@ -1,7 +1,8 @@
 //! `cargo xtask lifecycle`: one paragpud through all that can happen to its guests.
 //!
 //! In a first VM processes compute, are killed while they compute, the driver is unbound and bound, and the guest
-//! reboots; then a second VM connects to the same paragpud. In between and at the end nothing may be left behind.
+//! reboots; then a second VM connects to the same paragpud and runs unmodified programs. In between and at the end nothing
+//! may be left behind.
 
 use crate::guest_job::Job;
 use crate::packages::Purpose;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const SCRIPT: &str = include_str!("resources/lifecycle.sh");
+const SECOND_SCRIPT: &str = include_str!("resources/second_vm.sh");
 
 /// How long it may take until what a process, a driver or a VM held is given back.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
@@ -35,7 +37,7 @@ pub(crate) struct Lifecycle {
 impl Lifecycle {
     /// Runs the scenario.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        self.vm.install_packages(&[Purpose::Vm])?;
+        self.vm.install_packages(&[Purpose::Vm, Purpose::Programs])?;
         check(&self.vm)?;
         say::step("lifecycle", "ok");
         Ok(ExitCode::SUCCESS)
@@ -72,7 +74,12 @@ fn scenario(options: &VmOptions, program: &Path, log: &Path) -> Result<()> {
     let first = idle(paragpud, Holdings::is_of_no_guest).context("after the first VM")?;
     say::step("lifecycle", format!("the first VM is off; paragpud holds {first}"));
 
-    expect_success(&options.boot(&Job::new(vec![program.into()], &[])?, Output::passed_through())?)?;
+    let scripts = workspace::root().join("tests/programs");
+    let words =
+        ["sh".as_ref(), "-c".as_ref(), SECOND_SCRIPT.as_ref(), "second".as_ref(), program.as_os_str()];
+    let mut command = words.map(std::ffi::OsStr::to_owned).to_vec();
+    command.push(scripts.into_os_string());
+    expect_success(&options.boot(&Job::new(command, &[])?, Output::passed_through())?)?;
     let second = idle(paragpud, |now| now.is_within(&first)).context("after the second VM")?;
     say::step("lifecycle", format!("the second VM is off; paragpud holds {second}"));
 

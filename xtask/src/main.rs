@@ -6,6 +6,7 @@
 mod apt;
 mod boot_files;
 mod broker;
+mod cts;
 mod demo;
 mod fuzz;
 mod guest_job;
@@ -20,8 +21,10 @@ mod packages;
 mod ports;
 mod proc_count;
 mod process;
+mod programs;
 mod qemu;
 mod say;
+mod sides;
 mod test;
 mod vm;
 mod vm_run;
@@ -45,10 +48,15 @@ enum Command {
     Vm(vm::Vm),
     Lifecycle(lifecycle::Lifecycle),
     Fuzz(fuzz::Fuzz),
+    Cts(cts::Cts),
+    Programs(programs::Programs),
 }
 
 /// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
 const VM_FAILED: u8 = 125;
+
+/// The exit status of `cts` when not a sub-test but the run failed.
+const CTS_FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     let (result, failure) = match Arguments::parse().command {
@@ -57,6 +65,8 @@ fn main() -> ExitCode {
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
+        Command::Programs(programs) => (programs.run(), ExitCode::FAILURE),
+        Command::Cts(cts) => (cts.run(), ExitCode::from(CTS_FAILED)),
     };
     result.unwrap_or_else(|error| {
         say::error(&error);

@@ -14,9 +14,11 @@ pub(crate) enum Purpose {
     Test,
     /// Fuzzing.
     Fuzz,
+    /// The programs that every run of the checks compares.
+    Programs,
 }
 
-use Purpose::{Demo, Fuzz, Test, Vm};
+use Purpose::{Demo, Fuzz, Programs, Test, Vm};
 
 /// A package that is installed on the host, and what for.
 struct Package {
@@ -29,11 +31,15 @@ struct Package {
 /// The guest's kernel and its busybox are not here: they are downloaded and unpacked, never installed.
 const PACKAGES: &[Package] = &[
     // The OpenCL loader, and an OpenCL driver for hosts without a GPU.
-    Package { name: "ocl-icd-libopencl1", needed_for: &[Vm, Demo, Test] },
-    Package { name: "pocl-opencl-icd", needed_for: &[Vm, Demo, Test] },
+    Package { name: "ocl-icd-libopencl1", needed_for: &[Vm, Demo, Test, Programs] },
+    Package { name: "pocl-opencl-icd", needed_for: &[Vm, Demo, Test, Programs] },
     // Unmodified OpenCL programs.
-    Package { name: "clinfo", needed_for: &[Demo] },
-    Package { name: "clpeak", needed_for: &[Demo] },
+    Package { name: "clinfo", needed_for: &[Demo, Programs] },
+    Package { name: "clpeak", needed_for: &[Demo, Programs] },
+    // Libraries that such programs are made with. The packages themselves depend on the rest.
+    Package { name: "python3-pyopencl", needed_for: &[Programs] },
+    Package { name: "libclblast-dev", needed_for: &[Programs] },
+    Package { name: "ocl-icd-opencl-dev", needed_for: &[Programs] },
     // libFuzzer is C++.
     Package { name: "g++", needed_for: &[Fuzz] },
     // Debian's kernels are compressed, and newer ones' modules too.

@@ -2,13 +2,13 @@
 
 use crate::packages::{self, Purpose};
 use crate::vm::VmOptions;
-use crate::{lifecycle, say, workspace};
+use crate::{lifecycle, programs, say, workspace};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Run all checks: format, clippy, cargo test, and OpenCL programs through the life of VMs.
+/// Run all checks: format, clippy, cargo test, OpenCL programs natively and on a vGPU, and through the life of VMs.
 ///
 /// Missing Debian packages are installed first. The first failing step ends it; the last line counts the steps.
 #[derive(Args)]
@@ -34,6 +34,7 @@ impl Test {
             Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         );
         steps.run("cargo test", Box::new(|| cargo(&["test", "--workspace"])));
+        steps.run("programs", Box::new(programs::check));
         if self.no_vm {
             steps.skip("end to end in a VM", "--no-vm");
         } else {
@@ -44,9 +45,9 @@ impl Test {
 
     fn install_packages(&self) -> Result<()> {
         if self.no_vm {
-            packages::ensure(&[Purpose::Test], true)
+            packages::ensure(&[Purpose::Test, Purpose::Programs], true)
         } else {
-            self.vm.install_packages(&[Purpose::Test, Purpose::Vm])
+            self.vm.install_packages(&[Purpose::Test, Purpose::Programs, Purpose::Vm])
         }
     }
 }

@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::backend::Outcome;
 use super::objects::{EventState, Gates};
+use super::print::Launch;
 use crate::sys::map::{Mapping, Window};
 
 /// A ring in a region that was found to be long enough for it.
@@ -264,14 +265,14 @@ impl Reply {
     /// For a command that completes later, and until then keeps `inline` bytes of the ring's.
     pub(crate) fn later(self, event: Option<Arc<EventState>>, gates: Gates, inline: usize) -> Completion {
         let flight = self.notifier.take_off(Hold::Gates(gates), 1 + inline / 1024);
-        Completion { reply: self, event, _flight: flight }
+        Completion { reply: self, event, launch: None, _flight: flight }
     }
 
     /// For a build.
     pub(crate) fn after_build(self) -> Completion {
         // Bounded by the programs, one build each.
         let flight = self.notifier.take_off(Hold::Build, 0);
-        Completion { reply: self, event: None, _flight: flight }
+        Completion { reply: self, event: None, launch: None, _flight: flight }
     }
 }
 
@@ -281,6 +282,8 @@ impl Reply {
 pub(crate) struct Completion {
     reply: Reply,
     event: Option<Arc<EventState>>,
+    /// Of a kernel that may print.
+    launch: Option<Launch>,
     // Last, so that the region is given up before the flight has landed.
     _flight: Flight,
 }
@@ -290,8 +293,14 @@ impl Completion {
         self.reply.is_wanted()
     }
 
+    /// For a launch that may print.
+    pub(crate) fn printing(self, launch: Option<Launch>) -> Completion {
+        Completion { launch, ..self }
+    }
+
     pub(crate) fn complete(self, outcome: Outcome) {
-        let Completion { reply, event, _flight } = self;
+        let Completion { reply, event, launch, _flight } = self;
+        drop(launch);
         // The event before the slot: who sees the slot may look at the event.
         if let Some(event) = event {
             event.complete(outcome);

@@ -8,12 +8,13 @@ use std::time::Duration;
 use paragpu_protocol::command::Command;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Frame;
-use paragpu_protocol::limits::MAX_SOURCES_BYTES;
+use paragpu_protocol::limits::{MAX_SOURCES_BYTES, MAX_SUB_DEVICES};
 
 use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
+use super::print::{Launch, PrintClient, Printer};
 use super::record::ObjectRecord;
 use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
@@ -33,9 +34,18 @@ pub struct Context<B: Backend> {
     pub(crate) usage: ContextUsage,
     /// Bytes that sources may still take.
     pub(crate) sources: Budget,
+    /// Sub-devices that may still be made.
+    pub(crate) sub_devices: Budget,
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
+    /// Every shared memory of the context holds one.
+    pub(crate) shared: Arc<()>,
+    pub(crate) print: PrintClient,
+    /// The launch that comes next may print: it has its turn.
+    pub(crate) turn: Option<Launch>,
+    /// True once there is a kernel that may print.
+    pub(crate) may_print: bool,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
 }
@@ -43,7 +53,8 @@ pub struct Context<B: Backend> {
 impl<B: Backend> Context<B> {
     /// A context without objects.
     pub fn new(backend: Arc<B>, regions: Arc<Regions>, builds: Builds) -> Context<B> {
-        Context::with_notifier(backend, regions, builds, Arc::new(Notifier::default()), None)
+        let notifier = Arc::new(Notifier::default());
+        Context::with_notifier(backend, regions, builds, notifier, Printer::default().client(), None)
     }
 
     pub(crate) fn with_notifier(
@@ -51,18 +62,24 @@ impl<B: Backend> Context<B> {
         regions: Arc<Regions>,
         builds: Builds,
         notifier: Arc<Notifier>,
+        print: PrintClient,
         recorder: Option<Recorder>,
     ) -> Context<B> {
         Context {
+            objects: Table::new(backend.devices()),
             backend,
-            objects: Table::new(),
             regions,
             notifier,
             builds,
             usage: ContextUsage::default(),
             sources: Budget::new(MAX_SOURCES_BYTES),
+            sub_devices: Budget::new(MAX_SUB_DEVICES),
             open: Vec::new(),
             unflushed: Vec::new(),
+            shared: Arc::default(),
+            print,
+            turn: None,
+            may_print: false,
             fault: None,
             recorder,
         }
@@ -78,6 +95,8 @@ impl<B: Backend> Context<B> {
         }
         self.usage.commands += 1;
         let done = Frame::parse(frame).and_then(|frame| self.dispatch(&Command::parse(&frame)?));
+        // A launch that has failed takes no turn.
+        self.turn = None;
         if let Err(fault) = done {
             self.fail(fault);
         }
@@ -94,6 +113,8 @@ impl<B: Backend> Context<B> {
         match *command {
             Command::Nop(..) => Ok(()),
             Command::GetInfo(body, tail) => self.get_info(body, tail),
+            Command::ReadPrint(body, _) => self.read_print(body),
+            Command::CreateSubDevices(body, tail) => self.create_sub_devices(body, tail),
             Command::CreateContext(body, tail) => self.create_context(body, tail),
             Command::CreateQueue(body, _) => self.create_queue(body),
             Command::CreateBuffer(body, _) => self.create_buffer(body),
@@ -102,7 +123,10 @@ impl<B: Backend> Context<B> {
             Command::CreateKernel(body, tail) => self.create_kernel(body, tail),
             Command::CreateUserEvent(body, _) => self.create_user_event(body),
             Command::SetUserEvent(body, _) => self.set_user_event(body),
+            Command::WatchEvent(body, _) => self.watch_event(body),
             Command::Release(body, _) => self.release(body),
+            Command::CreateImage(body, _) => self.create_image(body),
+            Command::CreateSampler(body, _) => self.create_sampler(body),
             Command::CreateProgramWithIl(body, tail) => self.create_program_with_il(body, tail),
             Command::CreateBuiltInProgram(body, tail) => self.create_built_in_program(body, tail),
             Command::BuildProgram(body, tail) => self.build_program(body, tail),
@@ -113,6 +137,8 @@ impl<B: Backend> Context<B> {
             Command::SetArgObject(body, _) => self.set_arg_object(body),
             Command::SetArgLocal(body, _) => self.set_arg_local(body),
             Command::CloneKernel(body, _) => self.clone_kernel(body),
+            Command::SetArgSvm(body, _) => self.set_arg_svm(body),
+            Command::SetExecInfo(body, tail) => self.set_exec_info(body, tail),
             Command::EnqueueKernel(body, tail) => self.enqueue_kernel(body, tail),
             Command::ReadBuffer(body, tail) => self.read_buffer(body, tail),
             Command::WriteBuffer(body, tail) => self.write_buffer(body, tail),
@@ -124,6 +150,16 @@ impl<B: Backend> Context<B> {
             Command::Marker(body, tail) => self.marker(body, tail),
             Command::Barrier(body, tail) => self.barrier(body, tail),
             Command::Finish(body, _) => self.finish(body),
+            Command::GetImageFormats(body, _) => self.get_image_formats(body),
+            Command::ReadImage(body, tail) => self.read_image(body, tail),
+            Command::WriteImage(body, tail) => self.write_image(body, tail),
+            Command::CopyImage(body, tail) => self.copy_image(body, tail),
+            Command::FillImage(body, tail) => self.fill_image(body, tail),
+            Command::CopyImageToBuffer(body, tail) => self.copy_image_to_buffer(body, tail),
+            Command::CopyBufferToImage(body, tail) => self.copy_buffer_to_image(body, tail),
+            Command::CreateSharedBuffer(body, _) => self.create_shared_buffer(body),
+            Command::CreateCoarseBuffer(body, _) => self.create_coarse_buffer(body),
+            Command::ReleaseShared(body, _) => self.release_shared(body),
         }
     }
 

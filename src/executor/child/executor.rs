@@ -16,6 +16,7 @@ use super::backend::Backend;
 use super::builds::Builds;
 use super::completion::Notifier;
 use super::context::Context;
+use super::print::Printer;
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
@@ -60,6 +61,7 @@ pub struct Executor<B: Backend> {
     memory: GuestMemory,
     budget: Budget,
     builds: Builds,
+    printer: Printer,
     contexts: HashMap<u32, ContextHandle>,
     quiesced: bool,
 }
@@ -84,8 +86,13 @@ impl ContextHandle {
 }
 
 impl<B: Backend> Executor<B> {
-    /// An executor without contexts.
+    /// An executor without contexts, whose kernels print to nobody.
     pub fn new(backend: Arc<B>, sink: Arc<dyn EventSink>) -> Executor<B> {
+        Executor::with_printer(backend, sink, Printer::default())
+    }
+
+    /// An executor without contexts.
+    pub fn with_printer(backend: Arc<B>, sink: Arc<dyn EventSink>, printer: Printer) -> Executor<B> {
         Executor {
             backend,
             sink,
@@ -93,6 +100,7 @@ impl<B: Backend> Executor<B> {
             memory: GuestMemory::default(),
             budget: Budget::new(MAX_MAPPINGS),
             builds: Builds::threads(MAX_BUILDS),
+            printer,
             contexts: HashMap::new(),
             quiesced: false,
         }
@@ -177,6 +185,7 @@ impl<B: Backend> Executor<B> {
             regions.clone(),
             self.builds.clone(),
             notifier,
+            self.printer.client(),
             Recorder::from_environment("ring", MAX_RING_RECORD),
         );
         let (control, messages) = channel();

@@ -13,7 +13,10 @@ mod context;
 mod dispatch;
 mod executor;
 pub mod fuzz;
+#[cfg(test)]
+mod image_tests;
 mod objects;
+pub mod print;
 mod programs;
 pub mod record;
 pub mod region;
@@ -32,6 +35,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use self::backend::Backend;
 use self::backend::null::Null;
 use self::backend::opencl::OpenCl;
+use self::print::Printer;
 use super::channel::Channel;
 use super::message::{ToBroker, ToExecutor};
 
@@ -63,11 +67,20 @@ pub fn main(socket: UnixStream) -> ExitCode {
         log::warn!("/proc/self/oom_score_adj: {error}");
     }
     confine::confine();
-    run(socket)
+    // Before anything loads a driver.
+    let printer = Printer::of_stdout().unwrap_or_else(|error| {
+        log::warn!("what kernels print is lost: {error}");
+        Printer::default()
+    });
+    run_with(socket, printer)
 }
 
-/// [`main`], in a thread of any process: tests run it so.
+/// [`main`], in a thread of any process: tests run it so. Kernels print to wherever that process does.
 pub fn run(socket: UnixStream) -> ExitCode {
+    run_with(socket, Printer::default())
+}
+
+fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
     let channel = Arc::new(Channel::new(socket));
     let sink = Arc::new(ChannelSink(channel.clone()));
     let (hello, fds) = match channel.recv::<ToExecutor>() {
@@ -79,10 +92,10 @@ pub fn run(socket: UnixStream) -> ExitCode {
         }
     };
     if std::env::var_os(BACKEND_VARIABLE).is_some_and(|name| name == "null") {
-        return serve(Null::new(1), &channel, sink, hello, fds);
+        return serve(Null::new(1), printer, &channel, sink, hello, fds);
     }
     match OpenCl::open() {
-        Ok(backend) => serve(backend, &channel, sink, hello, fds),
+        Ok(backend) => serve(backend, printer, &channel, sink, hello, fds),
         Err(error) => {
             // The broker logs it.
             log::debug!("{error}");
@@ -94,14 +107,15 @@ pub fn run(socket: UnixStream) -> ExitCode {
 
 fn serve<B: Backend>(
     backend: B,
+    printer: Printer,
     channel: &Channel,
     sink: Arc<ChannelSink>,
     hello: ToExecutor,
     fds: Vec<OwnedFd>,
 ) -> ExitCode {
-    let devices = backend.devices().iter().map(|device| device.name.clone()).collect();
+    let devices = backend.devices().iter().map(|device| device.limits.name.clone()).collect();
     sink.send(ToBroker::Ready { devices });
-    let mut executor = Executor::new(Arc::new(backend), sink);
+    let mut executor = Executor::with_printer(Arc::new(backend), sink, printer);
     let mut next = Ok(Some((hello, fds)));
     loop {
         match next {

@@ -1,16 +1,23 @@
 //! A context's objects: records with host handles beside them, by the guest's ids.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
-use super::backend::{Arg, Backend, ClError, Outcome};
-use super::record::{
-    BufferRecord, ContextRecord, EventRecord, KernelRecord, ObjectRecord, QueueRecord, Record, Serial,
+use super::backend::{
+    Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout, Outcome, StartWatch,
 };
+use super::completion::{Completion, Reply};
+use super::record::{
+    ArgRecord, BufferRecord, ContextRecord, DeviceRecord, EventRecord, ImageRecord, KernelRecord,
+    ObjectRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
+};
+use super::region::Taken;
 
 pub(crate) use super::programs::ProgramObject;
 
@@ -48,10 +55,55 @@ pub(crate) struct Common {
     _live: Live,
 }
 
+/// A device: the host's, or a part of one.
+#[derive(Debug)]
+pub(crate) struct DeviceObject<B: Backend> {
+    pub(crate) place: Place<B>,
+    pub(crate) host: Host<HostDevice<B::Device>>,
+}
+
+/// Where a device comes from.
+#[derive(Debug)]
+pub(crate) enum Place<B: Backend> {
+    /// The host has it, at this index.
+    Root(usize),
+    /// The guest has made it.
+    Part(Part<B>),
+}
+
+/// A sub-device.
+#[derive(Debug)]
+pub(crate) struct Part<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) parent: Arc<DeviceObject<B>>,
+    pub(crate) record: SubDeviceRecord,
+    pub(crate) _room: Option<Taken>,
+}
+
+impl<B: Backend> DeviceObject<B> {
+    /// How records name it.
+    pub(crate) fn name(&self) -> DeviceRecord {
+        match &self.place {
+            Place::Root(index) => DeviceRecord::Root(*index),
+            Place::Part(part) => DeviceRecord::Sub(part.common.serial),
+        }
+    }
+}
+
+/// How records name devices.
+pub(crate) fn names<B: Backend>(devices: &[Arc<DeviceObject<B>>]) -> Vec<DeviceRecord> {
+    devices.iter().map(|device| device.name()).collect()
+}
+
+/// The handles of devices, or the error of one that could not be made.
+pub(crate) fn handles<B: Backend>(devices: &[Arc<DeviceObject<B>>]) -> Result<Vec<&B::Device>, ClError> {
+    devices.iter().map(|device| handle(&device.host).map(|device| &device.handle)).collect()
+}
+
 #[derive(Debug)]
 pub(crate) struct ContextObject<B: Backend> {
     pub(crate) common: Common,
-    pub(crate) record: ContextRecord,
+    pub(crate) devices: Vec<Arc<DeviceObject<B>>>,
     pub(crate) host: Host<B::Context>,
 }
 
@@ -59,6 +111,7 @@ pub(crate) struct ContextObject<B: Backend> {
 pub(crate) struct QueueObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
+    pub(crate) device: Arc<DeviceObject<B>>,
     pub(crate) record: QueueRecord,
     pub(crate) host: Host<B::Queue>,
     /// True while commands wait for a flush.
@@ -85,7 +138,65 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) parent: Option<Arc<BufferObject<B>>>,
     pub(crate) record: BufferRecord,
+    /// The bytes of a buffer with an address.
+    pub(crate) shared: Option<Arc<SharedMemory>>,
+    /// The same, if the device's driver has allocated them.
+    pub(crate) coarse: Option<B::Coarse>,
     pub(crate) host: Host<B::Buffer>,
+}
+
+/// Memory that kernels reach by its address, and whom to tell when the last thing that uses it is gone. Dropping it calls
+/// no OpenCL, so that commands may hold it to their end.
+#[derive(Debug)]
+pub(crate) struct SharedMemory {
+    _memory: Box<dyn Any + Send + Sync>,
+    gone: Mutex<Option<Reply>>,
+    /// Counts it among those of its context.
+    _token: Arc<()>,
+}
+
+impl SharedMemory {
+    pub(crate) fn new(memory: impl Any + Send + Sync, token: &Arc<()>) -> SharedMemory {
+        SharedMemory { _memory: Box::new(memory), gone: Mutex::default(), _token: Arc::clone(token) }
+    }
+
+    pub(crate) fn tell_when_gone(&self, reply: Reply) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        if let Some(reply) = self.gone.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            reply.status(Ok(()));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ImageObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    /// The memory that it has no own of.
+    pub(crate) parent: Option<ImageParent<B>>,
+    pub(crate) record: ImageRecord,
+    pub(crate) layout: ImageLayout,
+    pub(crate) host: Host<B::Image>,
+}
+
+/// What another image's memory is.
+#[derive(Clone, Debug)]
+pub(crate) enum ImageParent<B: Backend> {
+    Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct SamplerObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    pub(crate) record: SamplerRecord,
+    pub(crate) host: Host<B::Sampler>,
 }
 
 #[derive(Debug)]
@@ -93,15 +204,37 @@ pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
     pub(crate) args: Vec<Arg>,
+    pub(crate) may_print: bool,
     pub(crate) state: Mutex<KernelState<B>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct KernelState<B: Backend> {
     pub(crate) record: KernelRecord,
-    /// The buffers in the record's arguments: a guest may release one that is still set.
-    pub(crate) buffers: HashMap<u32, Arc<BufferObject<B>>>,
+    /// The objects in the record's arguments: a guest may release one that is still set.
+    pub(crate) objects: HashMap<u32, ArgObject<B>>,
+    /// Shared buffers that it reaches otherwise.
+    pub(crate) reaches: Vec<Arc<BufferObject<B>>>,
     pub(crate) host: Host<B::Kernel>,
+}
+
+/// An object that a kernel's argument is set to.
+#[derive(Debug)]
+pub(crate) enum ArgObject<B: Backend> {
+    Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+    Sampler(Arc<SamplerObject<B>>),
+}
+
+// Derived, this would ask the same of the backend.
+impl<B: Backend> Clone for ArgObject<B> {
+    fn clone(&self) -> Self {
+        match self {
+            ArgObject::Buffer(buffer) => ArgObject::Buffer(buffer.clone()),
+            ArgObject::Image(image) => ArgObject::Image(image.clone()),
+            ArgObject::Sampler(sampler) => ArgObject::Sampler(sampler.clone()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -121,6 +254,15 @@ pub(crate) struct EventState {
     profile: OnceLock<[u64; 4]>,
     /// Open user events that the command waits for, as of when it was enqueued.
     pub(crate) gates: Gates,
+    start: Mutex<Start>,
+}
+
+/// Whether a command has started, and who wants to know.
+#[derive(Debug, Default)]
+struct Start {
+    has_started: bool,
+    watch: Option<StartWatch>,
+    waiting: Vec<Completion>,
 }
 
 /// Open user events that hold back a command.
@@ -133,6 +275,7 @@ impl EventState {
             status: AtomicI32::new(QUEUED),
             profile: OnceLock::new(),
             gates: Vec::new(),
+            start: Mutex::default(),
         }
     }
 
@@ -158,6 +301,53 @@ impl EventState {
             let _ = self.profile.set(profile);
         }
         self.status.store(outcome.status, Ordering::Release);
+        self.start();
+    }
+
+    /// Tells those who wait for it that the command has started.
+    pub(crate) fn start(&self) {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        start.has_started = true;
+        let (watch, waiting) = (start.watch.take(), std::mem::take(&mut start.waiting));
+        // Outside of the lock: both call elsewhere.
+        drop(start);
+        drop(watch);
+        waiting.into_iter().for_each(|waiting| waiting.complete(Outcome::SUCCESS));
+    }
+
+    /// Adds one who waits for the command to start. True if nobody waited before.
+    pub(crate) fn await_start(&self, waiting: Completion) -> bool {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        if start.has_started {
+            drop(start);
+            waiting.complete(Outcome::SUCCESS);
+            return false;
+        }
+        let is_first = start.waiting.is_empty() && start.watch.is_none();
+        start.waiting.push(waiting);
+        is_first
+    }
+
+    /// Keeps what was set up for that.
+    pub(crate) fn keep_watch(&self, watch: StartWatch) {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = if start.has_started { Some(watch) } else { start.watch.replace(watch) };
+        drop(start);
+        drop(unused);
+    }
+}
+
+impl<B: Backend> ContextObject<B> {
+    pub(crate) fn has_device(&self, device: &Arc<DeviceObject<B>>) -> bool {
+        self.devices.iter().any(|own| Arc::ptr_eq(own, device))
+    }
+}
+
+impl<B: Backend> ContextObject<B> {
+    /// The largest memory object that any of its devices takes, in bytes.
+    pub(crate) fn max_alloc(&self) -> u64 {
+        let devices = self.devices.iter().filter_map(|device| device.host.as_ref().ok());
+        devices.map(|device| device.limits.max_alloc).max().unwrap_or(0)
     }
 }
 
@@ -179,7 +369,20 @@ impl<B: Backend> QueueObject<B> {
     }
 }
 
+impl<B: Backend> KernelState<B> {
+    /// The shared memory that a launch may touch.
+    pub(crate) fn shared(&self) -> Vec<Arc<SharedMemory>> {
+        let set = self.objects.values().filter_map(ArgObject::shared);
+        set.chain(self.reaches.iter().filter_map(|buffer| buffer.shared())).collect()
+    }
+}
+
 impl<B: Backend> BufferObject<B> {
+    /// Its bytes if the guest sees them too: commands that touch them touch the guest's memory.
+    pub(crate) fn shared(&self) -> Option<Arc<SharedMemory>> {
+        self.shared.clone().or_else(|| self.parent.as_ref()?.shared.clone())
+    }
+
     /// The buffer that this is a part of (or is itself), and where in it.
     pub(crate) fn root(&self) -> (Serial, u64) {
         match (&self.parent, self.record.parent) {
@@ -189,12 +392,85 @@ impl<B: Backend> BufferObject<B> {
     }
 }
 
+impl<B: Backend> ArgObject<B> {
+    pub(crate) fn context(&self) -> &ContextObject<B> {
+        match self {
+            ArgObject::Buffer(buffer) => &buffer.context,
+            ArgObject::Image(image) => &image.context,
+            ArgObject::Sampler(sampler) => &sampler.context,
+        }
+    }
+
+    /// What the device's driver is given.
+    pub(crate) fn value(&self) -> Result<ArgValueOf<'_, B>, ClError> {
+        match self {
+            ArgObject::Buffer(buffer) => handle(&buffer.host).map(Some).map(ArgValue::Buffer),
+            ArgObject::Image(image) => handle(&image.host).map(ArgValue::Image),
+            ArgObject::Sampler(sampler) => handle(&sampler.host).map(ArgValue::Sampler),
+        }
+    }
+
+    pub(crate) fn record(&self) -> ArgRecord {
+        match self {
+            ArgObject::Buffer(buffer) => ArgRecord::Buffer(Some(buffer.common.serial)),
+            ArgObject::Image(image) => ArgRecord::Image(image.common.serial),
+            ArgObject::Sampler(sampler) => ArgRecord::Sampler(sampler.common.serial),
+        }
+    }
+
+    fn shared(&self) -> Option<Arc<SharedMemory>> {
+        match self {
+            ArgObject::Buffer(buffer) => buffer.shared(),
+            ArgObject::Image(image) => image.shared(),
+            ArgObject::Sampler(_) => None,
+        }
+    }
+
+    fn object(&self) -> Object<B> {
+        match self {
+            ArgObject::Buffer(buffer) => Object::Buffer(buffer.clone()),
+            ArgObject::Image(image) => Object::Image(image.clone()),
+            ArgObject::Sampler(sampler) => Object::Sampler(sampler.clone()),
+        }
+    }
+}
+
+impl<B: Backend> ImageParent<B> {
+    pub(crate) fn serial(&self) -> Serial {
+        match self {
+            ImageParent::Buffer(buffer) => buffer.common.serial,
+            ImageParent::Image(image) => image.common.serial,
+        }
+    }
+}
+
+impl<B: Backend> ImageObject<B> {
+    /// Its elements if the guest sees them too.
+    pub(crate) fn shared(&self) -> Option<Arc<SharedMemory>> {
+        match self.parent.as_ref()? {
+            ImageParent::Buffer(buffer) => buffer.shared(),
+            ImageParent::Image(image) => image.shared(),
+        }
+    }
+
+    /// How many images show an image that shows an image …, this one included.
+    pub(crate) fn depth(&self) -> usize {
+        match &self.parent {
+            Some(ImageParent::Image(image)) => 1 + image.depth(),
+            _ => 1,
+        }
+    }
+}
+
 /// An object of any kind.
 #[derive(Debug)]
 pub(crate) enum Object<B: Backend> {
+    SubDevice(Arc<DeviceObject<B>>),
     Context(Arc<ContextObject<B>>),
     Queue(Arc<QueueObject<B>>),
     Buffer(Arc<BufferObject<B>>),
+    Image(Arc<ImageObject<B>>),
+    Sampler(Arc<SamplerObject<B>>),
     Program(Arc<ProgramObject<B>>),
     Kernel(Arc<KernelObject<B>>),
     Event(Arc<EventObject<B>>),
@@ -203,6 +479,7 @@ pub(crate) enum Object<B: Backend> {
 /// The objects of a context, by id.
 #[derive(Debug)]
 pub(crate) struct Table<B: Backend> {
+    roots: Vec<Arc<DeviceObject<B>>>,
     objects: HashMap<u32, Object<B>>,
     live: Arc<AtomicUsize>,
     limit: usize,
@@ -221,8 +498,17 @@ macro_rules! getters {
 }
 
 impl<B: Backend> Table<B> {
-    pub(crate) fn new() -> Table<B> {
-        Table { objects: HashMap::new(), live: Arc::default(), limit: MAX_OBJECTS, next: 1 }
+    pub(crate) fn new(roots: &[HostDevice<B::Device>]) -> Table<B> {
+        let root = |(index, device): (usize, &HostDevice<B::Device>)| {
+            Arc::new(DeviceObject { place: Place::Root(index), host: Ok(device.clone()) })
+        };
+        Table {
+            roots: roots.iter().enumerate().map(root).collect(),
+            objects: HashMap::new(),
+            live: Arc::default(),
+            limit: MAX_OBJECTS,
+            next: 1,
+        }
     }
 
     #[cfg(test)]
@@ -256,10 +542,21 @@ impl<B: Backend> Table<B> {
         self.objects.remove(&id).ok_or(Fault::UnknownObject)
     }
 
+    /// The device that a command names.
+    pub(crate) fn device(&self, reference: u32) -> Result<Arc<DeviceObject<B>>, Fault> {
+        match DeviceRef::from_wire(reference).ok_or(Fault::BadValue)? {
+            DeviceRef::Root(index) => self.roots.get(index as usize).cloned().ok_or(Fault::BadValue),
+            DeviceRef::Sub(id) => self.sub_device(id),
+        }
+    }
+
     getters! {
+        sub_device, SubDevice, DeviceObject;
         context, Context, ContextObject;
         queue, Queue, QueueObject;
         buffer, Buffer, BufferObject;
+        image, Image, ImageObject;
+        sampler, Sampler, SamplerObject;
         program, Program, ProgramObject;
         kernel, Kernel, KernelObject;
         event, Event, EventObject;
@@ -279,9 +576,11 @@ impl<B: Backend> Table<B> {
             Object::Event(_) => 0,
             Object::Kernel(_) => 1,
             Object::Program(_) => 2,
-            Object::Buffer(_) => 3,
-            Object::Queue(_) => 4,
-            Object::Context(_) => 5,
+            Object::Image(_) | Object::Sampler(_) => 3,
+            Object::Buffer(_) => 4,
+            Object::Queue(_) => 5,
+            Object::Context(_) => 6,
+            Object::SubDevice(_) => 7,
         };
         let mut objects: Vec<_> = self.objects.drain().map(|(_, object)| object).collect();
         objects.sort_by_key(rank);
@@ -310,13 +609,23 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
         entry.id = entry.id.or(id);
     };
     match object {
+        Object::SubDevice(it) => {
+            let Place::Part(part) = &it.place else { return };
+            add(&part.common, it.host.as_ref().err().copied(), Record::SubDevice(part.record.clone()));
+            collect(&Object::SubDevice(part.parent.clone()), None, found);
+        }
         Object::Context(it) => {
-            add(&it.common, it.host.as_ref().err().copied(), Record::Context(it.record.clone()));
+            let record = ContextRecord { devices: names(&it.devices) };
+            add(&it.common, it.host.as_ref().err().copied(), Record::Context(record));
+            for device in &it.devices {
+                collect(&Object::SubDevice(device.clone()), None, found);
+            }
         }
         Object::Queue(it) => {
             let deferred = it.state().deferred.map(ClError::code);
             let record = QueueRecord { deferred, ..it.record.clone() };
             add(&it.common, it.host.as_ref().err().copied(), Record::Queue(record));
+            // Its device is one of the context's.
             collect(&Object::Context(it.context.clone()), None, found);
         }
         Object::Buffer(it) => {
@@ -325,6 +634,19 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             if let Some(parent) = &it.parent {
                 collect(&Object::Buffer(parent.clone()), None, found);
             }
+        }
+        Object::Image(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::Image(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
+            match &it.parent {
+                Some(ImageParent::Buffer(buffer)) => collect(&Object::Buffer(buffer.clone()), None, found),
+                Some(ImageParent::Image(image)) => collect(&Object::Image(image.clone()), None, found),
+                None => {}
+            }
+        }
+        Object::Sampler(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::Sampler(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
         }
         Object::Program(it) => {
             let known = found.contains_key(&it.common.serial);
@@ -345,7 +667,10 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             let state = it.state();
             add(&it.common, state.host.as_ref().err().copied(), Record::Kernel(state.record.clone()));
             collect(&Object::Program(it.program.clone()), None, found);
-            for buffer in state.buffers.values() {
+            for object in state.objects.values() {
+                collect(&object.object(), None, found);
+            }
+            for buffer in &state.reaches {
                 collect(&Object::Buffer(buffer.clone()), None, found);
             }
         }

@@ -1,15 +1,16 @@
 //! Programs: what they come from, what was made of them, and what was made of others with them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use paragpu_protocol::fault::Fault;
 
 use super::backend::{Backend, ClError};
-use super::objects::{Common, ContextObject, Host, handle};
+use super::objects::{Common, ContextObject, DeviceObject, Host, Place, handle, names};
 use super::record::{BuildRecord, OriginRecord, ProgramRecord};
 use super::region::Taken;
+use super::{print, spirv};
 
 /// A program. Others may be linked of it, or include it: then it stays as it is for good, so that what they were made of
 /// can be made again. Only older programs are linked to a newer one, so these ties have no cycles.
@@ -24,6 +25,8 @@ pub(crate) struct ProgramObject<B: Backend> {
     pub(crate) depth: usize,
     /// Kernels that were made of it and live.
     pub(crate) kernels: AtomicUsize,
+    /// True if its kernels may print.
+    pub(crate) prints: AtomicBool,
     state: Mutex<State<B>>,
     /// Unset while it is being made.
     host: OnceLock<Host<B::Program>>,
@@ -34,7 +37,7 @@ pub(crate) struct ProgramObject<B: Backend> {
 pub(crate) enum Origin<B: Backend> {
     Source(Vec<u8>),
     Il(Vec<u8>),
-    BuiltIn { devices: Vec<usize>, names: Vec<u8> },
+    BuiltIn { devices: Vec<Arc<DeviceObject<B>>>, names: Vec<u8> },
     Linked(Vec<Arc<ProgramObject<B>>>),
 }
 
@@ -67,6 +70,12 @@ impl<B: Backend> ProgramObject<B> {
             Origin::Linked(inputs) => 1 + inputs.iter().map(|input| input.depth).max().unwrap_or(0),
             _ => 0,
         };
+        let prints = match &origin {
+            Origin::Source(source) => print::may_print(source),
+            Origin::Il(il) => spirv::may_print(il),
+            Origin::BuiltIn { .. } => false,
+            Origin::Linked(inputs) => inputs.iter().any(|input| input.prints.load(Ordering::Relaxed)),
+        };
         let state = State { builds: Vec::new(), constants: BTreeMap::new(), is_busy: true, is_frozen: false };
         ProgramObject {
             common,
@@ -75,6 +84,7 @@ impl<B: Backend> ProgramObject<B> {
             _room: room,
             depth,
             kernels: AtomicUsize::new(0),
+            prints: AtomicBool::new(prints),
             state: Mutex::new(state),
             host: OnceLock::new(),
         }
@@ -116,6 +126,10 @@ impl<B: Backend> ProgramObject<B> {
         }
         state.builds.retain(|old| !old.record.devices.is_empty());
         build.record.constants = state.constants.clone();
+        let texts = build.headers.iter().any(|header| header.prints.load(Ordering::Relaxed));
+        if texts || print::may_print(&build.record.options) {
+            self.prints.store(true, Ordering::Relaxed);
+        }
         state.builds.push(build);
         Ok(())
     }
@@ -165,11 +179,17 @@ impl<B: Backend> ProgramObject<B> {
         Ok(())
     }
 
-    /// The options of a device's last build.
-    pub(crate) fn options(&self, device: usize) -> Option<Vec<u8>> {
-        let state = self.state();
-        let build = state.builds.iter().find(|build| build.record.devices.contains(&device))?;
-        Some(build.record.options.clone())
+    /// The options of a device's last build: its own, or else that of the device which it is a part of.
+    pub(crate) fn options(&self, device: &DeviceObject<B>) -> Option<Vec<u8>> {
+        let own = {
+            let (state, name) = (self.state(), device.name());
+            let build = state.builds.iter().find(|build| build.record.devices.contains(&name));
+            build.map(|build| build.record.options.clone())
+        };
+        match (own, &device.place) {
+            (None, Place::Part(part)) => self.options(&part.parent),
+            (own, _) => own,
+        }
     }
 
     /// The programs that it is made of: linked programs and headers.
@@ -190,8 +210,8 @@ impl<B: Backend> ProgramObject<B> {
             origin: match &self.origin {
                 Origin::Source(source) => OriginRecord::Source(source.clone()),
                 Origin::Il(il) => OriginRecord::Il(il.clone()),
-                Origin::BuiltIn { devices, names } => {
-                    OriginRecord::BuiltIn { devices: devices.clone(), names: names.clone() }
+                Origin::BuiltIn { devices, names: kernels } => {
+                    OriginRecord::BuiltIn { devices: names(devices), names: kernels.clone() }
                 }
                 Origin::Linked(inputs) => {
                     OriginRecord::Linked { inputs: inputs.iter().map(|input| input.common.serial).collect() }

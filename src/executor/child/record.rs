@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::backend::{Partition, QueueHints};
+
 /// What an object is called for its whole life. Ids are the guest's and may be used again after a release;
 /// serials are never used twice in a context.
 pub type Serial = u64;
@@ -25,12 +27,18 @@ pub struct ObjectRecord {
 /// What an object is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
+    /// A sub-device.
+    SubDevice(SubDeviceRecord),
     /// A context.
     Context(ContextRecord),
     /// A command queue.
     Queue(QueueRecord),
     /// A buffer or sub-buffer.
     Buffer(BufferRecord),
+    /// An image.
+    Image(ImageRecord),
+    /// A sampler.
+    Sampler(SamplerRecord),
     /// A program.
     Program(ProgramRecord),
     /// A kernel.
@@ -39,11 +47,31 @@ pub enum Record {
     Event(EventRecord),
 }
 
+/// Which device is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeviceRecord {
+    /// One of the host's, by its index.
+    Root(usize),
+    /// A sub-device.
+    Sub(Serial),
+}
+
+/// A sub-device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubDeviceRecord {
+    /// The device that it is a part of.
+    pub parent: DeviceRecord,
+    /// How that was divided.
+    pub partition: Partition,
+    /// Which of the parts it is.
+    pub index: usize,
+}
+
 /// A context.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextRecord {
-    /// Device indices.
-    pub devices: Vec<usize>,
+    /// Its devices.
+    pub devices: Vec<DeviceRecord>,
 }
 
 /// A command queue.
@@ -51,10 +79,12 @@ pub struct ContextRecord {
 pub struct QueueRecord {
     /// Its context.
     pub context: Serial,
-    /// Device index.
-    pub device: usize,
+    /// Its device.
+    pub device: DeviceRecord,
     /// `cl_command_queue_properties`.
     pub properties: u64,
+    /// What it says of its urgency.
+    pub hints: QueueHints,
     /// First error that no event or slot has reported, until the next Finish.
     pub deferred: Option<i32>,
 }
@@ -70,6 +100,50 @@ pub struct BufferRecord {
     pub size: u64,
     /// For a sub-buffer: its parent, and its first byte there.
     pub parent: Option<(Serial, u64)>,
+    /// For a buffer with an address: that, and where its bytes are.
+    pub shared: Option<SharedRecord>,
+}
+
+/// A buffer that kernels, and perhaps the guest, find at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedRecord {
+    /// Address of the first byte.
+    pub address: u64,
+    /// virtio-gpu resource id of the region that its bytes are of, and the first byte there. None for memory that the
+    /// device's driver has allocated.
+    pub region: Option<(u32, u64)>,
+}
+
+/// An image. Its contents are not part of its record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Its context.
+    pub context: Serial,
+    /// `cl_mem_flags`.
+    pub flags: u64,
+    /// `cl_channel_order` and `cl_channel_type`.
+    pub format: (u32, u32),
+    /// `cl_mem_object_type`.
+    pub kind: u32,
+    /// Width, height, depth and array size in elements.
+    pub shape: [u64; 4],
+    /// Bytes from row to row, if it was asked for one.
+    pub row_pitch: u64,
+    /// The buffer that it lies in, or the image that it shows.
+    pub parent: Option<Serial>,
+}
+
+/// A sampler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplerRecord {
+    /// Its context.
+    pub context: Serial,
+    /// True for coordinates from 0 to 1.
+    pub normalized: bool,
+    /// `cl_addressing_mode`.
+    pub addressing: u32,
+    /// `cl_filter_mode`.
+    pub filter: u32,
 }
 
 /// A program.
@@ -94,8 +168,8 @@ pub enum OriginRecord {
     Il(Vec<u8>),
     /// Built-in kernels.
     BuiltIn {
-        /// Device indices.
-        devices: Vec<usize>,
+        /// Its devices.
+        devices: Vec<DeviceRecord>,
         /// The kernels' names, separated by semicolons.
         names: Vec<u8>,
     },
@@ -122,8 +196,8 @@ pub enum BuildKind {
 pub struct BuildRecord {
     /// What was made.
     pub kind: BuildKind,
-    /// Device indices.
-    pub devices: Vec<usize>,
+    /// The devices.
+    pub devices: Vec<DeviceRecord>,
     /// Options as the guest gave them.
     pub options: Vec<u8>,
     /// The names by which headers were included, and their serials.
@@ -143,6 +217,8 @@ pub struct KernelRecord {
     pub name: Vec<u8>,
     /// What its arguments are set to.
     pub args: Vec<ArgRecord>,
+    /// Shared buffers that it reaches through pointers in memory.
+    pub reaches: Vec<Serial>,
 }
 
 /// What a kernel's argument is set to.
@@ -155,6 +231,12 @@ pub enum ArgRecord {
     Value(Vec<u8>),
     /// A buffer, or a null pointer.
     Buffer(Option<Serial>),
+    /// An image.
+    Image(Serial),
+    /// A sampler.
+    Sampler(Serial),
+    /// A pointer to a byte of a shared buffer.
+    Pointer(Serial, u64),
     /// That many bytes of local memory.
     Local(u64),
 }

@@ -74,6 +74,8 @@ pub(super) struct Ring {
     view: RingView,
     region: u32,
     consumer: Consumer,
+    /// Length of the frame that was taken, and whose turn has not come.
+    held: Option<usize>,
     spin: Duration,
 }
 
@@ -193,7 +195,8 @@ impl<B: Backend> RingThread<B> {
             // Failed before it had a ring to say so.
             context.notifier.fail(fault);
         }
-        self.ring = Some(Ring { view, region, consumer: Consumer::new(data_bytes), spin: MAX_SPIN });
+        self.ring =
+            Some(Ring { view, region, consumer: Consumer::new(data_bytes), held: None, spin: MAX_SPIN });
         Ok(())
     }
 
@@ -206,9 +209,20 @@ impl<B: Backend> RingThread<B> {
         if context.is_crowded()? {
             return Ok(false);
         }
-        let mut taken = 0;
+        let (mut taken, mut waits) = (0, false);
         while taken < BATCH {
-            let Some(len) = ring.consumer.pop(&ring.view, frame)? else { break };
+            let len = match ring.held.take() {
+                Some(len) => len,
+                None => match ring.consumer.pop(&ring.view, frame)? {
+                    Some(len) => len,
+                    None => break,
+                },
+            };
+            if !context.has_turn(&frame[..len]) {
+                ring.held = Some(len);
+                waits = true;
+                break;
+            }
             taken += 1;
             context.execute(&frame[..len])?;
         }
@@ -223,7 +237,7 @@ impl<B: Backend> RingThread<B> {
             // There is room in the ring again.
             context.notifier.publish();
         }
-        Ok(idle)
+        Ok(idle && !waits)
     }
 
     /// Looks for work for a while. True if there is some.

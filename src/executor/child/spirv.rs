@@ -7,12 +7,13 @@
 
 use std::collections::HashMap;
 
-use paragpu_protocol::kernel::ArgKind;
+use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind};
 use paragpu_protocol::limits::MAX_KERNEL_ARGS;
 use paragpu_protocol::spirv::{Instruction, Module, OP_DECORATE, OP_TYPE_FLOAT, OP_TYPE_INT};
 
 use super::backend::Arg;
 
+const OP_EXT_INST: u16 = 12;
 const OP_ENTRY_POINT: u16 = 15;
 const OP_TYPE_VECTOR: u16 = 23;
 const OP_TYPE_MATRIX: u16 = 24;
@@ -34,6 +35,9 @@ const CLASS_FUNCTION: u32 = 7;
 
 const DECORATION_FUNC_PARAM_ATTR: u32 = 38;
 const ATTRIBUTE_BY_VALUE: u32 = 2;
+
+/// `printf` of `OpenCL.std`.
+const PRINTF: u32 = 184;
 
 /// Why a kernel's arguments are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +72,13 @@ pub(crate) fn kernel_args(module: &[u8], name: &[u8]) -> Result<Vec<Arg>, Unknow
         Ok(definition.arg(&elements, by_value.contains(parameter)))
     };
     types.iter().zip(&parameters).map(arg).collect()
+}
+
+/// True if the module's kernels may print.
+pub(crate) fn may_print(module: &[u8]) -> bool {
+    // Result type, result, set, instruction: that of another set with this number does no harm.
+    let is_printf = |it: Instruction<'_>| it.opcode == OP_EXT_INST && it.operand(3) == Some(PRINTF);
+    Module::parse(module).is_some_and(|module| module.instructions().any(is_printf))
 }
 
 /// `OpEntryPoint`: model, function, name, interface.
@@ -149,7 +160,8 @@ enum Type {
     Pointer {
         class: u32,
     },
-    Image,
+    /// What a kernel does with it: `ACCESS_READ`, `ACCESS_WRITE`.
+    Image(u8),
     Sampler,
     Other,
 }
@@ -162,7 +174,13 @@ impl Type {
             OP_TYPE_VECTOR => Type::Vector { of: operand(1), count: operand(2) },
             OP_TYPE_MATRIX | OP_TYPE_ARRAY | OP_TYPE_STRUCT => Type::Aggregate,
             OP_TYPE_POINTER => Type::Pointer { class: operand(1) },
-            OP_TYPE_IMAGE => Type::Image,
+            // Result, sampled type, dimension, depth, arrayed, multisampled, sampled, format, and perhaps the access.
+            OP_TYPE_IMAGE => Type::Image(match it.operand(8) {
+                Some(0) => ACCESS_READ,
+                Some(1) => ACCESS_WRITE,
+                Some(2) => ACCESS_READ | ACCESS_WRITE,
+                _ => 0,
+            }),
             OP_TYPE_SAMPLER => Type::Sampler,
             _ => Type::Other,
         }
@@ -176,15 +194,13 @@ impl Type {
     }
 
     fn arg(self, elements: &HashMap<u32, Type>, by_value: bool) -> Arg {
-        let arg = |kind| Arg { kind, size: 0 };
+        let arg = |kind| Arg { kind, size: 0, access: 0 };
+        let value = |size| Arg { kind: ArgKind::Value, size, access: 0 };
         match self {
-            Type::Scalar(size) => Arg { kind: ArgKind::Value, size },
+            Type::Scalar(size) => value(size),
             Type::Vector { of, count } => match elements.get(&of) {
                 // Three components take the room of four.
-                Some(Type::Scalar(size)) => Arg {
-                    kind: ArgKind::Value,
-                    size: size.saturating_mul(if count == 3 { 4 } else { count }),
-                },
+                Some(Type::Scalar(size)) => value(size.saturating_mul(if count == 3 { 4 } else { count })),
                 _ => arg(ArgKind::Other),
             },
             Type::Aggregate => arg(ArgKind::Value),
@@ -193,7 +209,7 @@ impl Type {
             // How structures are passed.
             Type::Pointer { class: CLASS_FUNCTION } if by_value => arg(ArgKind::Value),
             Type::Pointer { .. } | Type::Other => arg(ArgKind::Other),
-            Type::Image => arg(ArgKind::Image),
+            Type::Image(access) => Arg { access, ..arg(ArgKind::Image) },
             Type::Sampler => arg(ArgKind::Sampler),
         }
     }

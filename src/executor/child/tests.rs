@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use paragpu_protocol::command::{
-    Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateKernel, CreateProgram,
-    CreateQueue, CreateSubBuffer, CreateUserEvent, EnqueueKernel, FillBuffer, Finish, GetInfo, Marker,
-    ReadBuffer, ReadBufferRect, Release, SetArgLocal, SetArgObject, SetArgValue, SetUserEvent, WriteBuffer,
-    WriteBufferRect,
+    Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateImage, CreateKernel,
+    CreateProgram, CreateQueue, CreateSampler, CreateSubBuffer, CreateSubDevices, CreateUserEvent,
+    EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, ReadBuffer, ReadBufferRect, Release, SetArgLocal,
+    SetArgObject, SetArgValue, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect,
 };
 use paragpu_protocol::fault::Fault;
+use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
 use paragpu_protocol::slot::{DONE, Slot};
@@ -26,31 +27,54 @@ use crate::sys::map::Mapping;
 
 mod programs;
 
-const REGION: u32 = 5;
-const CONTEXT: u32 = 1;
-const QUEUE: u32 = 2;
-const BUFFER: u32 = 3;
+pub(super) const REGION: u32 = 5;
+pub(super) const CONTEXT: u32 = 1;
+pub(super) const QUEUE: u32 = 2;
+pub(super) const BUFFER: u32 = 3;
 const PROGRAM: u32 = 4;
 const KERNEL: u32 = 6;
 const EVENT: u32 = 7;
-const SIZE: u64 = 256;
+pub(super) const IMAGE: u32 = 8;
+const SAMPLER: u32 = 9;
+pub(super) const SIZE: u64 = 256;
 
-struct Rig {
-    context: Context<Null>,
-    memory: Arc<Mapping>,
+pub(super) struct Rig {
+    pub(super) context: Context<Null>,
+    pub(super) memory: Arc<Mapping>,
     next_slot: AtomicU32,
 }
 
-fn span(len: u64) -> Span {
+pub(super) fn span(len: u64) -> Span {
     Span::new(REGION, 32768, len)
 }
 
-fn create(id: u32, parent: u32) -> Create {
+pub(super) fn create(id: u32, parent: u32) -> Create {
     Create { id: id.into(), parent: parent.into(), reply: SlotRef::NONE }
 }
 
-fn dim(numbers: [u64; 3]) -> Dim3 {
+pub(super) fn dim(numbers: [u64; 3]) -> Dim3 {
     numbers.map(Into::into)
+}
+
+/// A 2D image of four by three elements of four bytes, with memory of its own.
+pub(super) fn image(id: u32) -> CreateImage {
+    CreateImage {
+        create: create(id, CONTEXT),
+        flags: 1.into(),
+        format: ImageFormat::new(0x10b5, 0x10d2),
+        kind: (ImageType::Image2d as u32).into(),
+        shape: ImageShape { width: 4.into(), height: 3.into(), ..ImageShape::default() },
+        ..CreateImage::default()
+    }
+}
+
+pub(super) fn sampler(id: u32) -> CreateSampler {
+    CreateSampler {
+        create: create(id, CONTEXT),
+        addressing: 0x1131.into(),
+        filter: 0x1140.into(),
+        ..CreateSampler::default()
+    }
 }
 
 impl Rig {
@@ -66,7 +90,7 @@ impl Rig {
     }
 
     /// One object of each kind.
-    fn new() -> Rig {
+    pub(super) fn new() -> Rig {
         let mut rig = Rig::empty(Builds::inline());
         rig.prepare();
         rig.run(&BuildProgram { program: PROGRAM.into(), ..BuildProgram::default() }, &[], b"").unwrap();
@@ -83,6 +107,8 @@ impl Rig {
         let program = CreateProgram { create: create(PROGRAM, CONTEXT), source: Span::NONE };
         self.run(&program, &[], b"source").unwrap();
         self.run(&CreateUserEvent { create: create(EVENT, CONTEXT) }, &[], &[]).unwrap();
+        self.run(&image(IMAGE), &[], &[]).unwrap();
+        self.run(&sampler(SAMPLER), &[], &[]).unwrap();
     }
 
     fn buffer(&mut self, id: u32, size: u64) {
@@ -95,42 +121,44 @@ impl Rig {
         self.run(&body, &[], &[]).unwrap();
     }
 
-    fn run<C: Body>(&mut self, body: &C, wait: &[u32], data: &[u8]) -> Result<(), Fault> {
+    pub(super) fn run<C: Body>(&mut self, body: &C, wait: &[u32], data: &[u8]) -> Result<(), Fault> {
         let mut frame = vec![0; MAX_FRAME_BYTES as usize];
         let len = body.encode(&mut frame, wait, data).unwrap();
         self.context.execute(&frame[..len])
     }
 
-    fn slot(&self) -> SlotRef {
+    pub(super) fn slot(&self) -> SlotRef {
         SlotRef::new(REGION, self.next_slot.fetch_add(64, Ordering::Relaxed))
     }
 
-    fn enqueue(&self) -> Enqueue {
+    pub(super) fn enqueue(&self) -> Enqueue {
         Enqueue { queue: QUEUE.into(), event: U32::ZERO, slot: self.slot() }
     }
 
-    fn peek(&self, slot: SlotRef) -> Option<Slot> {
+    pub(super) fn peek(&self, slot: SlotRef) -> Option<Slot> {
         let mut bytes = [0; 64];
         assert!(self.memory.read(slot.offset.get() as usize, &mut bytes));
         let slot = Slot::read_from_bytes(&bytes).unwrap();
         (slot.state.get() == DONE).then_some(slot)
     }
 
-    fn status(&self, slot: SlotRef) -> i32 {
+    pub(super) fn status(&self, slot: SlotRef) -> i32 {
         self.peek(slot).expect("a slot that is done").status.get()
     }
 
-    fn set_all_args(&mut self) {
+    pub(super) fn set_all_args(&mut self) {
         let value =
             |index: u32| SetArgValue { kernel: KERNEL.into(), index: index.into(), reply: SlotRef::NONE };
         self.run(&value(0), &[], &[0; 4]).unwrap();
         self.run(&value(1), &[], &[0; 24]).unwrap();
         self.run(&object(2, BUFFER), &[], &[]).unwrap();
         self.run(&local(3), &[], &[]).unwrap();
+        self.run(&object(4, IMAGE), &[], &[]).unwrap();
+        self.run(&object(5, SAMPLER), &[], &[]).unwrap();
     }
 }
 
-fn object(index: u32, object: u32) -> SetArgObject {
+pub(super) fn object(index: u32, object: u32) -> SetArgObject {
     SetArgObject { kernel: KERNEL.into(), index: index.into(), object: object.into(), reserved: U32::ZERO }
 }
 
@@ -149,7 +177,7 @@ fn launch(enqueue: Enqueue) -> EnqueueKernel {
 }
 
 /// Runs one command on a fresh rig.
-fn fault<C: Body>(body: &C, wait: &[u32], data: &[u8]) -> Option<Fault> {
+pub(super) fn fault<C: Body>(body: &C, wait: &[u32], data: &[u8]) -> Option<Fault> {
     let mut rig = Rig::new();
     let fault = rig.run(body, wait, data).err();
     assert_eq!(rig.context.fault(), fault);
@@ -159,7 +187,7 @@ fn fault<C: Body>(body: &C, wait: &[u32], data: &[u8]) -> Option<Fault> {
     fault
 }
 
-fn silent() -> Enqueue {
+pub(super) fn silent() -> Enqueue {
     Enqueue { queue: QUEUE.into(), ..Enqueue::default() }
 }
 
@@ -221,15 +249,21 @@ fn an_argument_is_set_only_to_what_it_is() {
     assert_eq!(fault(&value(0), &[], &[0; 4]), None);
     assert_eq!(fault(&value(1), &[], &[0; 100]), None);
     // Bytes for a buffer would be a pointer of the guest's choice.
-    for index in [2, 3, 4, 5, u32::MAX] {
+    for index in [2, 3, 4, 5, 6, u32::MAX] {
         assert_eq!(fault(&value(index), &[], &[0x41; 8]), Some(Fault::BadValue), "{index}");
     }
     for len in [0, 3, 8] {
         assert_eq!(fault(&value(0), &[], &vec![0; len]), Some(Fault::BadValue), "{len}");
     }
     assert_eq!(fault(&object(2, 0), &[], &[]), None);
-    for index in [0, 1, 3, 4, 99] {
+    for index in [0, 1, 3, 99] {
         assert_eq!(fault(&object(index, BUFFER), &[], &[]), Some(Fault::BadValue), "{index}");
+    }
+    assert_eq!(fault(&object(4, IMAGE), &[], &[]), None);
+    assert_eq!(fault(&object(5, SAMPLER), &[], &[]), None);
+    // Each only with an object of its kind, and only a buffer may be none.
+    for (index, id) in [(2, IMAGE), (4, BUFFER), (4, SAMPLER), (4, 0), (5, IMAGE), (5, 0)] {
+        assert_eq!(fault(&object(index, id), &[], &[]), Some(Fault::UnknownObject), "{index}: {id}");
     }
     for index in [0, 2, 4, 99] {
         assert_eq!(fault(&local(index), &[], &[]), Some(Fault::BadValue), "{index}");
@@ -246,6 +280,7 @@ fn a_kernel_with_unset_arguments_does_not_reach_the_device() {
     let args = rig.context.objects.kernel(KERNEL).unwrap().state().record.args.clone();
     assert!(matches!(args[2], ArgRecord::Buffer(Some(_))));
     assert_eq!(args[3], ArgRecord::Local(64));
+    assert!(matches!((&args[4], &args[5]), (ArgRecord::Image(_), ArgRecord::Sampler(_))));
 }
 
 #[test]
@@ -351,7 +386,10 @@ fn values_that_no_driver_of_ours_sends_are_faults() {
     let queue = CreateQueue { create: create(99, CONTEXT), ..CreateQueue::default() };
     assert_eq!(fault(&CreateQueue { properties: 4.into(), ..queue }, &[], &[]), bad);
     assert_eq!(fault(&CreateQueue { device: 1.into(), ..queue }, &[], &[]), bad);
-    assert_eq!(fault(&CreateQueue { reserved: 1.into(), ..queue }, &[], &[]), Some(Fault::Reserved));
+    for hints in [0x0003, 0x0301, 0x0008, 0x0001_0000] {
+        assert_eq!(fault(&CreateQueue { hints: U32::new(hints), ..queue }, &[], &[]), bad, "{hints:#x}");
+    }
+    assert_eq!(fault(&CreateQueue { hints: 0x0401.into(), ..queue }, &[], &[]), None);
     for devices in [&[][..], &[9, 0, 0, 0], &[0, 0, 0, 0, 0, 0, 0, 0], &[0, 0, 0]] {
         assert_eq!(fault(&CreateContext { create: create(99, 0) }, &[], devices), bad, "{devices:?}");
     }
@@ -375,6 +413,96 @@ fn values_that_no_driver_of_ours_sends_are_faults() {
     assert_eq!(fault(&BuildProgram { device_count: u32::MAX.into(), ..build }, &[], b""), bad);
     let set = SetUserEvent { event: EVENT.into(), status: 1.into() };
     assert_eq!(fault(&set, &[], &[]), bad);
+}
+
+fn divide(rig: &Rig, parent: u32, count: u32) -> CreateSubDevices {
+    CreateSubDevices {
+        parent: parent.into(),
+        partition: 0x1086.into(),
+        count: count.into(),
+        reserved: U32::ZERO,
+        reply: rig.slot(),
+    }
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+#[test]
+fn sub_devices_work_as_devices_and_live_as_long_as_they_are_used() {
+    let mut rig = Rig::new();
+    let question = divide(&rig, 0, 0);
+    rig.run(&question, &[], &words(&[2])).unwrap();
+    assert_eq!(rig.peek(question.reply).unwrap().len.get(), 4);
+    let before = rig.context.live_objects();
+    let parts = divide(&rig, 0, 4);
+    rig.run(&parts, &[], &words(&[20, 21, 22, 23, 2])).unwrap();
+    assert_eq!(rig.status(parts.reply), 0);
+    let halves = divide(&rig, 0x8000_0000 | 21, 2);
+    rig.run(&halves, &[], &words(&[24, 25, 1])).unwrap();
+    assert_eq!(rig.status(halves.reply), 0);
+    let device = 0x8000_0000 | 25;
+    rig.run(&CreateContext { create: create(30, 0) }, &[], &words(&[device, 1])).unwrap();
+    let queue = CreateQueue { create: create(31, 30), device: device.into(), ..CreateQueue::default() };
+    rig.run(&queue, &[], &[]).unwrap();
+    for id in 20..26_u32 {
+        rig.run(&Release { id: id.into(), reserved: U32::ZERO }, &[], &[]).unwrap();
+    }
+    // The context needs one half, and that the part which it is a half of.
+    assert_eq!(rig.context.live_objects(), before + 4);
+    let hidden = rig.context.records().into_iter().filter(|record| record.id.is_none()).count();
+    assert_eq!(hidden, 2);
+    rig.run(&Marker { enqueue: Enqueue { queue: 31.into(), ..silent() } }, &[], &[]).unwrap();
+    rig.context.flush();
+    for id in [31_u32, 30] {
+        rig.run(&Release { id: id.into(), reserved: U32::ZERO }, &[], &[]).unwrap();
+    }
+    assert_eq!(rig.context.live_objects(), before);
+}
+
+#[test]
+fn sub_devices_that_cannot_be_are_errors_or_faults() {
+    let mut rig = Rig::new();
+    // More than the device has, and another number of parts than there would be.
+    for (count, data) in [(1, &[20, 9][..]), (2, &[21, 22, 2])] {
+        let body = divide(&rig, 0, count);
+        rig.run(&body, &[], &words(data)).unwrap();
+        assert_eq!(rig.status(body.reply), -30);
+    }
+    let poisoned = rig.context.records().into_iter().filter(|record| record.poisoned.is_some()).count();
+    assert_eq!(poisoned, 3);
+    let context = CreateContext { create: Create { reply: rig.slot(), ..create(30, 0) } };
+    rig.run(&context, &[], &words(&[0x8000_0000 | 20])).unwrap();
+    assert_eq!(rig.status(context.create.reply), -30);
+    rig.context.sub_devices = Budget::new(3);
+    let body = divide(&rig, 0, 4);
+    rig.run(&body, &[], &words(&[40, 41, 42, 43, 2])).unwrap();
+    assert_eq!(rig.status(body.reply), -5, "more than one context may have");
+
+    let good = divide(&Rig::new(), 0, 1);
+    let bad = Some(Fault::BadValue);
+    assert_eq!(fault(&good, &[], &words(&[20, 8])), None);
+    assert_eq!(fault(&good, &[], &words(&[0x8000_0014, 8])), bad);
+    assert_eq!(fault(&good, &[], &words(&[20, 0])), bad);
+    assert_eq!(fault(&good, &[], &words(&[20, 4, 4])), bad);
+    assert_eq!(fault(&good, &[], &words(&[20])), bad);
+    assert_eq!(fault(&good, &[], &words(&[])), bad);
+    assert_eq!(fault(&good, &[], &words(&[0, 8])), Some(Fault::IdInUse));
+    assert_eq!(fault(&good, &[], &words(&[QUEUE, 8])), Some(Fault::IdInUse));
+    assert_eq!(
+        fault(&CreateSubDevices { count: 2.into(), ..good }, &[], &words(&[20, 20, 4])),
+        Some(Fault::IdInUse)
+    );
+    assert_eq!(fault(&CreateSubDevices { count: u32::MAX.into(), ..good }, &[], &[]), Some(Fault::Limit));
+    assert_eq!(fault(&CreateSubDevices { partition: 0x1089.into(), ..good }, &[], &words(&[20, 8])), bad);
+    assert_eq!(fault(&CreateSubDevices { parent: 2.into(), ..good }, &[], &words(&[20, 8])), bad);
+    assert_eq!(
+        fault(&CreateSubDevices { reserved: 1.into(), ..good }, &[], &words(&[20, 8])),
+        Some(Fault::Reserved)
+    );
+    let of_queue = CreateSubDevices { parent: (0x8000_0000 | QUEUE).into(), ..good };
+    assert_eq!(fault(&of_queue, &[], &words(&[20, 8])), Some(Fault::UnknownObject));
 }
 
 #[test]
@@ -482,6 +610,29 @@ fn a_creation_that_failed_poisons_what_uses_it() {
 }
 
 #[test]
+fn who_waits_for_a_start_hears_of_it_once_and_also_of_an_end() {
+    let mut rig = Rig::new();
+    let watch =
+        |rig: &Rig, event: u32| WatchEvent { event: event.into(), reserved: U32::ZERO, reply: rig.slot() };
+    let marker = Marker { enqueue: Enqueue { event: 30.into(), ..silent() } };
+    rig.run(&marker, &[], &[]).unwrap();
+    let body = watch(&rig, 30);
+    rig.run(&body, &[], &[]).unwrap();
+    assert_eq!(rig.status(body.reply), 0);
+    // A launch that failed has ended without a start.
+    rig.run(&launch(Enqueue { event: 31.into(), ..silent() }), &[], &[]).unwrap();
+    let body = watch(&rig, 31);
+    rig.run(&body, &[], &[]).unwrap();
+    assert_eq!(rig.status(body.reply), 0);
+    let nobody = WatchEvent { reply: SlotRef::NONE, ..body };
+    assert_eq!(rig.run(&nobody, &[], &[]), Ok(()));
+    assert_eq!(fault(&watch(&rig, EVENT), &[], &[]), Some(Fault::BadValue), "a user event does not run");
+    assert_eq!(fault(&watch(&rig, KERNEL), &[], &[]), Some(Fault::UnknownObject));
+    let reserved = WatchEvent { reserved: 1.into(), ..watch(&rig, 30) };
+    assert_eq!(fault(&reserved, &[], &[]), Some(Fault::Reserved));
+}
+
+#[test]
 fn finish_reports_what_nothing_else_did_once() {
     let mut rig = Rig::new();
     rig.run(&launch(silent()), &[], &[]).unwrap();
@@ -496,8 +647,6 @@ fn finish_reports_what_nothing_else_did_once() {
 fn launches_are_checked_against_the_device() {
     let mut rig = Rig::new();
     rig.set_all_args();
-    // The null kernel's image cannot be set; say that it has none.
-    rig.context.objects.kernel(KERNEL).unwrap().state().record.args[4] = ArgRecord::Value(Vec::new());
     let mut status = |change: &dyn Fn(&mut EnqueueKernel)| {
         let mut body = launch(rig.enqueue());
         change(&mut body);
@@ -521,6 +670,36 @@ fn launches_are_checked_against_the_device() {
         }),
         -63
     );
+}
+
+#[test]
+fn a_local_size_is_suggested_for_what_could_be_launched() {
+    let mut rig = Rig::new();
+    let ask = |rig: &mut Rig, dims: u32, global: [u64; 3]| {
+        let body = GetInfo {
+            kind: (InfoKind::SuggestedLocalSize as u32).into(),
+            object: KERNEL.into(),
+            param: dims.into(),
+            index: QUEUE.into(),
+            dst: span(24),
+            reply: rig.slot(),
+        };
+        let data = [[0; 3], global].concat();
+        let data: Vec<u8> = data.into_iter().flat_map(u64::to_le_bytes).collect();
+        rig.run(&body, &[], &data).map(|()| rig.status(body.reply))
+    };
+    assert_eq!(ask(&mut rig, 2, [64, 4, 1]), Ok(-52), "arguments are not set");
+    rig.set_all_args();
+    rig.context.objects.kernel(KERNEL).unwrap().state().record.args[4] = ArgRecord::Value(Vec::new());
+    assert_eq!(ask(&mut rig, 2, [64, 4, 1]), Ok(0));
+    let mut answer = [0; 24];
+    assert!(rig.memory.read(32768, &mut answer));
+    assert_eq!(
+        answer.as_chunks().0.iter().map(|size| u64::from_le_bytes(*size)).collect::<Vec<_>>(),
+        [8, 4, 1]
+    );
+    assert_eq!(ask(&mut rig, 4, [64, 4, 1]), Ok(-30));
+    assert_eq!(ask(&mut rig, 1, [64, 4, 1]), Err(Fault::BadValue));
 }
 
 #[test]
@@ -597,7 +776,7 @@ fn records_survive_being_written_down() {
     let records = rig.context.records();
     let bytes = postcard::to_allocvec(&records).unwrap();
     assert_eq!(postcard::from_bytes::<Vec<super::record::ObjectRecord>>(&bytes).unwrap(), records);
-    assert_eq!(records.len(), 6);
+    assert_eq!(records.len(), 8);
 }
 
 #[test]

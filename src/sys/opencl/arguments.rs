@@ -39,14 +39,14 @@ pub(super) fn kernel_args(kernel: &RawKernel, declared: Option<&[Arg]>) -> Resul
     args.collect()
 }
 
-const OTHER: Arg = Arg { kind: ArgKind::Other, size: 0 };
+const OTHER: Arg = Arg { kind: ArgKind::Other, size: 0, access: 0 };
 
 fn agreed(said: Arg, declared: Arg) -> Arg {
     match (said.kind == declared.kind, said.size, declared.size) {
         (false, ..) => OTHER,
         // A structure may be called like a number.
-        (true, a, b) if a != b => Arg { size: 0, ..said },
-        _ => said,
+        (true, a, b) if a != b => Arg { size: 0, ..declared },
+        _ => declared,
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_two_say_of_an_argument_must_agree() {
-        let arg = |kind, size| Arg { kind, size };
+        let arg = |kind, size| Arg { kind, size, access: 0 };
         let value = |size| arg(ArgKind::Value, size);
         assert_eq!(agreed(value(4), value(4)), value(4));
         assert_eq!(agreed(value(4), value(0)), value(0));

@@ -13,14 +13,17 @@ use cl3::event::{
 use cl3::types::cl_event;
 
 use super::handle::{Buffer, Event, Kernel, Queue};
-use super::{checked, cl};
+use super::image::{self, Image};
+use super::{checked, cl, coarse};
 use crate::sys::compute::{ClError, Done, HostBytes, Order, Outcome, Work};
+use crate::sys::image::ImageWork;
+use crate::sys::map::Window;
 
 /// Enqueues a command. `order.done` is called exactly once whatever happens, on this thread if the command
 /// cannot be enqueued.
 pub fn enqueue(
     queue: &Queue,
-    work: Work<'_, Buffer, Kernel>,
+    work: Work<'_, Buffer, Image, Kernel>,
     order: Order<'_, Event>,
 ) -> Result<Option<Event>, ClError> {
     let Order { wait, event: wanted, profile, done } = order;
@@ -59,9 +62,19 @@ struct Watch {
 }
 
 /// Host memory in use by a command; held, never read.
-enum Kept {
+pub(super) enum Kept {
     Bytes { _bytes: HostBytes },
-    Window { _window: crate::sys::map::Window },
+    Window { _window: Window },
+}
+
+impl Kept {
+    pub(super) fn bytes(bytes: HostBytes) -> Kept {
+        Kept::Bytes { _bytes: bytes }
+    }
+
+    pub(super) fn window(window: Window) -> Kept {
+        Kept::Window { _window: window }
+    }
 }
 
 impl Watch {
@@ -139,6 +152,7 @@ pub fn tend() -> bool {
     let finished = std::mem::take(&mut watched().finished);
     // Outside of the lock: releasing calls the driver.
     drop(finished);
+    coarse::bury();
     if !FAILING.load(Ordering::Acquire) {
         return false;
     }
@@ -183,7 +197,7 @@ fn times(event: &Event) -> Option<[u64; 4]> {
 
 struct Job<'a> {
     queue: &'a Queue,
-    work: Work<'a, Buffer, Kernel>,
+    work: Work<'a, Buffer, Image, Kernel>,
     kept: Option<Kept>,
 }
 
@@ -191,7 +205,11 @@ impl Job<'_> {
     fn touches_host(&self) -> bool {
         matches!(
             self.work,
-            Work::Read { .. } | Work::Write { .. } | Work::ReadRect { .. } | Work::WriteRect { .. }
+            Work::Read { .. }
+                | Work::Write { .. }
+                | Work::ReadRect { .. }
+                | Work::WriteRect { .. }
+                | Work::Image(ImageWork::Read { .. } | ImageWork::Write { .. })
         )
     }
 
@@ -224,13 +242,13 @@ impl Job<'_> {
             }
             Work::Read { buffer, offset, to } => {
                 let (at, len) = (to.as_ptr(), to.len());
-                self.kept = Some(Kept::Window { _window: to });
+                self.kept = Some(Kept::window(to));
                 // SAFETY: as above; the window's bytes stay mapped until the callback drops it.
                 unsafe { cl!(clEnqueueReadBuffer(queue, buffer.raw(), 0, offset, len, at, count, list, out)) }
             }
             Work::Write { buffer, offset, from } => {
                 let (at, len) = (from.as_ptr(), from.len());
-                self.kept = Some(Kept::Bytes { _bytes: from });
+                self.kept = Some(Kept::bytes(from));
                 // SAFETY: as above; the bytes stay until the callback drops them.
                 unsafe {
                     cl!(clEnqueueWriteBuffer(queue, buffer.raw(), 0, offset, len, at, count, list, out))
@@ -262,7 +280,7 @@ impl Job<'_> {
             Work::ReadRect { buffer, rect, extent, to } => {
                 let packed = host_rect(extent, to.len())?;
                 let at = to.as_ptr();
-                self.kept = Some(Kept::Window { _window: to });
+                self.kept = Some(Kept::window(to));
                 // SAFETY: as above; the window has room for the packed extent, and stays mapped until the
                 // callback drops it.
                 unsafe {
@@ -287,7 +305,7 @@ impl Job<'_> {
             Work::WriteRect { buffer, rect, extent, from } => {
                 let packed = host_rect(extent, from.len())?;
                 let at = from.as_ptr();
-                self.kept = Some(Kept::Bytes { _bytes: from });
+                self.kept = Some(Kept::bytes(from));
                 // SAFETY: as above; the bytes are the packed extent, and stay until the callback drops them.
                 unsafe {
                     cl!(clEnqueueWriteBufferRect(
@@ -328,6 +346,10 @@ impl Job<'_> {
                         out
                     ))
                 }
+            }
+            Work::Image(work) => {
+                // SAFETY: as above.
+                unsafe { image::enqueue(self.queue, work, (count, list), out, &mut self.kept) }
             }
             Work::Marker => {
                 // SAFETY: as above; no host memory.

@@ -7,18 +7,27 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use cl3::command_queue::CL_QUEUE_PROPERTIES;
 use cl3::context::CL_CONTEXT_PLATFORM;
 use cl3::event::CL_EVENT_COMMAND_EXECUTION_STATUS;
-use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR};
+use cl3::kernel::CL_KERNEL_EXEC_INFO_SVM_PTRS;
+use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR, CL_MEM_USE_HOST_PTR};
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
 use super::arguments::kernel_args;
+use super::coarse::CoarseMemory;
 use super::enqueue::failing;
+use super::image::Image;
 use super::query::{Device, Platform};
 use super::{checked, cl};
-use crate::sys::compute::{Arg, ArgValue, ClError};
+use crate::sys::compute::{Arg, ArgValue, ClError, QueueHints};
 use crate::sys::map::{Mapping, Window};
+
+/// `CL_QUEUE_PRIORITY_KHR`
+const QUEUE_PRIORITY: u64 = 0x1096;
+/// `CL_QUEUE_THROTTLE_KHR`
+const QUEUE_THROTTLE: u64 = 0x1097;
 
 /// A kind of OpenCL object.
 pub trait Kind {
@@ -98,15 +107,18 @@ kinds! {
     ContextKind, Context, clReleaseContext, "A context.";
     QueueKind, Queue, clReleaseCommandQueue, "A command queue.";
     BufferKind, Buffer, clReleaseMemObject, "A buffer.";
+    ImageKind, RawImage, clReleaseMemObject, "An image, as the driver knows it.";
+    SamplerKind, Sampler, clReleaseSampler, "A sampler.";
     ProgramKind, Program, clReleaseProgram, "A program.";
     KernelKind, RawKernel, clReleaseKernel, "A kernel, as the driver knows it.";
     EventKind, Event, clReleaseEvent, "An event.";
+    SubDeviceKind, SubDevice, clReleaseDevice, "A part of a device, as the driver knows it.";
 }
 
 impl Context {
     /// A context on devices of a platform.
-    pub fn new(platform: &Platform, devices: &[Device]) -> Result<Context, ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    pub fn new(platform: &Platform, devices: &[&Device]) -> Result<Context, ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let properties = [CL_CONTEXT_PLATFORM, platform.raw() as isize, 0];
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
         let mut status = 0;
@@ -120,10 +132,36 @@ impl Context {
 
 impl Queue {
     /// A queue with these `cl_command_queue_properties`.
-    pub fn new(context: &Context, device: Device, properties: u64) -> Result<Queue, ClError> {
+    pub fn new(context: &Context, device: &Device, properties: u64) -> Result<Queue, ClError> {
         let mut status = 0;
         // SAFETY: live handles; clCreateCommandQueue is what every version has.
         let raw = unsafe { cl!(clCreateCommandQueue(context.raw(), device.raw(), properties, &mut status)) };
+        Queue::created(raw, status)
+    }
+
+    /// A queue with hints, which not every device takes.
+    pub fn with_hints(
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        // Loaders call through the driver's table without looking, and older tables end before this entry.
+        if device.version() < (2, 0) {
+            return Err(ClError::INVALID_OPERATION);
+        }
+        let mut list = vec![u64::from(CL_QUEUE_PROPERTIES), properties];
+        for (name, value) in [(QUEUE_PRIORITY, hints.priority), (QUEUE_THROTTLE, hints.throttle)] {
+            if value != 0 {
+                list.extend([name, value.into()]);
+            }
+        }
+        list.push(0);
+        let mut status = 0;
+        // SAFETY: live handles, and a list that ends with 0 and lives during the call.
+        let raw = unsafe {
+            cl!(clCreateCommandQueueWithProperties(context.raw(), device.raw(), list.as_ptr(), &mut status))
+        };
         Queue::created(raw, status)
     }
 
@@ -164,6 +202,55 @@ impl Buffer {
         Buffer::created(raw, status)
     }
 
+    /// A buffer whose bytes are those of a window, which is kept, with `keep`, until the driver has destroyed the buffer.
+    pub fn over(context: &Context, flags: u64, memory: Window, keep: Keep) -> Result<Buffer, ClError> {
+        let (len, at) = (memory.len(), memory.as_ptr());
+        // SAFETY: the window has that many bytes, and goes along.
+        unsafe { Buffer::at(context, flags, (at, len), Box::new((memory, keep))) }
+    }
+
+    /// A buffer in memory that the driver has allocated; that is kept, with `keep`, likewise.
+    pub fn in_coarse(
+        context: &Context,
+        flags: u64,
+        (memory, offset, len): (&CoarseMemory, usize, usize),
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        let at = memory.part(offset, len).ok_or(ClError::INVALID_BUFFER_SIZE)?;
+        // SAFETY: the allocation has that many bytes, and goes along.
+        unsafe { Buffer::at(context, flags, (at, len), Box::new((memory.clone(), keep))) }
+    }
+
+    /// A buffer in host memory.
+    ///
+    /// # Safety
+    /// `len` bytes are allocated at `at` while `kept` is.
+    unsafe fn at(
+        context: &Context,
+        flags: u64,
+        (at, len): (*mut c_void, usize),
+        kept: Keep,
+    ) -> Result<Buffer, ClError> {
+        let mut status = 0;
+        // SAFETY: the bytes are there. They stay until the destructor callback: "the memory pointed to
+        // by host_ptr … can be reused or freed" then (OpenCL 3.0, clSetMemObjectDestructorCallback).
+        let raw =
+            unsafe { cl!(clCreateBuffer(context.raw(), flags | CL_MEM_USE_HOST_PTR, len, at, &mut status)) };
+        let buffer = Buffer::created(raw, status)?;
+        let kept: *mut Keep = Box::into_raw(Box::new(kept));
+        // SAFETY: a live memory object; the callback takes over the box, once.
+        let registered = checked(unsafe {
+            cl!(clSetMemObjectDestructorCallback(buffer.raw(), Some(let_go), kept.cast()))
+        });
+        if let Err(error) = registered {
+            drop(buffer);
+            // SAFETY: nobody else has the box: the callback was not registered.
+            drop(unsafe { Box::from_raw(kept) });
+            return Err(error);
+        }
+        Ok(buffer)
+    }
+
     /// A part of a buffer.
     pub fn sub(parent: &Buffer, flags: u64, origin: usize, size: usize) -> Result<Buffer, ClError> {
         let region = cl_buffer_region { origin, size };
@@ -182,6 +269,15 @@ impl Buffer {
     }
 }
 
+/// Something that is dropped together with a buffer.
+pub type Keep = Box<dyn std::any::Any + Send>;
+
+/// Called by the driver when a buffer over shared memory is gone.
+unsafe extern "C" fn let_go(_memory: *mut c_void, kept: *mut c_void) {
+    // SAFETY: the pointer that `Buffer::over` made of a box, given back once: a destructor callback is called once.
+    drop(unsafe { Box::from_raw(kept.cast::<Keep>()) });
+}
+
 impl Program {
     /// A program from source.
     pub fn with_source(context: &Context, source: &[u8]) -> Result<Program, ClError> {
@@ -194,25 +290,45 @@ impl Program {
         Program::created(raw, status)
     }
 
-    /// Builds for these devices, and waits for it.
-    pub fn build(&self, devices: &[Device], options: &CStr) -> Result<(), ClError> {
-        let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+    /// Builds for these devices, or all of the context's if there are none, and waits for it.
+    pub fn build(&self, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
         let count = u32::try_from(ids.len()).map_err(|_many| ClError::INVALID_VALUE)?;
+        let list = if ids.is_empty() { ptr::null() } else { ids.as_ptr() };
         // SAFETY: `count` ids and a terminated string live during the call; without a callback it waits.
         checked(unsafe {
-            cl!(clBuildProgram(self.raw(), count, ids.as_ptr(), options.as_ptr(), None, ptr::null_mut()))
+            cl!(clBuildProgram(self.raw(), count, list, options.as_ptr(), None, ptr::null_mut()))
         })
     }
 }
 
-/// A kernel, with what its arguments may be and the buffers that they are set to.
+/// A kernel, with what its arguments may be and the objects that they are set to.
 #[derive(Debug)]
 pub struct Kernel {
     raw: RawKernel,
     args: Vec<Arg>,
-    // A driver need not retain the buffers that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
+    // A driver need not retain the objects that arguments are set to (OpenCL 3.0, clSetKernelArg), and a guest
     // may release one before it launches.
-    buffers: Vec<Option<Buffer>>,
+    kept: Vec<Option<KeptArg>>,
+}
+
+/// An object that an argument is set to; held, never read.
+#[derive(Clone, Debug)]
+enum KeptArg {
+    Buffer { _buffer: Buffer },
+    Image { _image: Image },
+    Sampler { _sampler: Sampler },
+}
+
+impl KeptArg {
+    fn of(value: ArgValue<'_, Buffer, Image, Sampler>) -> Option<KeptArg> {
+        match value {
+            ArgValue::Buffer(buffer) => buffer.cloned().map(|_buffer| KeptArg::Buffer { _buffer }),
+            ArgValue::Image(image) => Some(KeptArg::Image { _image: image.clone() }),
+            ArgValue::Sampler(sampler) => Some(KeptArg::Sampler { _sampler: sampler.clone() }),
+            ArgValue::Value(_) | ArgValue::Pointer(_) | ArgValue::Local(_) => None,
+        }
+    }
 }
 
 impl Kernel {
@@ -224,7 +340,7 @@ impl Kernel {
         let raw = unsafe { cl!(clCreateKernel(program.raw(), name.as_ptr(), &mut status)) };
         let raw = RawKernel::created(raw, status)?;
         let args = kernel_args(&raw, declared)?;
-        Ok(Kernel { buffers: vec![None; args.len()], raw, args })
+        Ok(Kernel { kept: vec![None; args.len()], raw, args })
     }
 
     pub(super) fn raw(&self) -> *mut c_void {
@@ -236,11 +352,29 @@ impl Kernel {
         &self.args
     }
 
+    /// Tells the driver which memory the kernel reaches through pointers in memory.
+    pub fn set_reachable(&mut self, addresses: &[usize]) -> Result<(), ClError> {
+        let (len, list) = (size_of_val(addresses), addresses.as_ptr().cast());
+        let list = if addresses.is_empty() { ptr::null() } else { list };
+        // SAFETY: a live kernel and an array of as many addresses as the length says; `&mut self` keeps other threads out.
+        checked(unsafe { cl!(clSetKernelExecInfo(self.raw(), CL_KERNEL_EXEC_INFO_SVM_PTRS, len, list)) })
+    }
+
     /// Sets an argument; to something that its kind does not allow is an error.
-    pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+    pub fn set(&mut self, index: u32, value: ArgValue<'_, Buffer, Image, Sampler>) -> Result<(), ClError> {
         let at = index as usize;
         let arg = *self.args.get(at).ok_or(ClError::INVALID_ARG_VALUE)?;
-        let memory;
+        if let (ArgKind::Buffer, ArgValue::Pointer(address)) = (arg.kind, value) {
+            let pointer = ptr::without_provenance::<c_void>(address);
+            // SAFETY: a live kernel and an argument that is a pointer to memory; the driver hands the address to the kernel
+            // and does not follow it. `&mut self` keeps other threads out.
+            checked(unsafe { cl!(clSetKernelArgSVMPointer(self.raw(), index, pointer)) })?;
+            if let Some(kept) = self.kept.get_mut(at) {
+                *kept = None;
+            }
+            return Ok(());
+        }
+        let object;
         let (len, pointer): (usize, *const c_void) = match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(bytes)) => {
                 if arg.size != 0 && arg.size as usize != bytes.len() {
@@ -249,18 +383,27 @@ impl Kernel {
                 (bytes.len(), bytes.as_ptr().cast())
             }
             (ArgKind::Buffer, ArgValue::Buffer(buffer)) => {
-                memory = buffer.map_or(ptr::null_mut(), Buffer::raw);
-                (size_of_val(&memory), ptr::from_ref(&memory).cast())
+                object = buffer.map_or(ptr::null_mut(), Buffer::raw);
+                (size_of_val(&object), ptr::from_ref(&object).cast())
+            }
+            (ArgKind::Image, ArgValue::Image(image)) => {
+                object = image.raw();
+                (size_of_val(&object), ptr::from_ref(&object).cast())
+            }
+            (ArgKind::Sampler, ArgValue::Sampler(sampler)) => {
+                object = sampler.raw();
+                (size_of_val(&object), ptr::from_ref(&object).cast())
             }
             (ArgKind::Local, ArgValue::Local(size)) => (size, ptr::null()),
             _ => return Err(ClError::INVALID_ARG_VALUE),
         };
         // SAFETY: `len` bytes lie at `pointer`, and they are what the compiler said this argument is: plain
-        // bytes for a value, a live cl_mem or null for a buffer, nothing for local memory. So no handle or
-        // pointer is ever made of bytes that a guest chose. `&mut self` keeps other threads out.
+        // bytes for a value, a live cl_mem or null for a buffer, a live cl_mem or cl_sampler for an image or a
+        // sampler, nothing for local memory. So no handle or pointer is ever made of bytes that a guest chose.
+        // `&mut self` keeps other threads out.
         checked(unsafe { cl!(clSetKernelArg(self.raw(), index, len, pointer)) })?;
-        if let (ArgValue::Buffer(buffer), Some(kept)) = (value, self.buffers.get_mut(at)) {
-            *kept = buffer.cloned();
+        if let Some(kept) = self.kept.get_mut(at) {
+            *kept = KeptArg::of(value);
         }
         Ok(())
     }

@@ -4,19 +4,28 @@
 
 mod arguments;
 mod built_in;
+mod coarse;
 mod enqueue;
+mod extensions;
 pub mod handle;
+mod image;
+mod partition;
 mod program;
 mod query;
+mod starts;
 
 use cl3::error_codes::CL_SUCCESS;
 
 use super::compute::ClError;
 
 pub use built_in::BuiltIns;
+pub use coarse::CoarseMemory;
 pub use enqueue::{enqueue, tend};
-pub use handle::{Buffer, Context, Event, Kernel, Program, Queue};
+pub use extensions::suggest_local_size;
+pub use handle::{Buffer, Context, Event, Keep, Kernel, Program, Queue, Sampler};
+pub use image::{Image, image_formats};
 pub use query::{Device, Platform, platforms, query};
+pub use starts::watch_start;
 
 /// `$function(arguments…)` of the loaded library; an error where there is no such library or function.
 macro_rules! cl {

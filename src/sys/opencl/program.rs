@@ -5,7 +5,8 @@ use std::ptr;
 
 use cl3::kernel::CL_KERNEL_ARG_ADDRESS_QUALIFIER;
 use cl3::program::{
-    CL_PROGRAM_BINARIES, CL_PROGRAM_BINARY_SIZES, CL_PROGRAM_KERNEL_NAMES, CL_PROGRAM_NUM_DEVICES,
+    CL_PROGRAM_BINARIES, CL_PROGRAM_BINARY_SIZES, CL_PROGRAM_DEVICES, CL_PROGRAM_KERNEL_NAMES,
+    CL_PROGRAM_NUM_DEVICES,
 };
 use cl3::types::{cl_device_id, cl_program};
 
@@ -17,9 +18,14 @@ use crate::sys::compute::{ClError, Linked, Query};
 /// What a program is compiled with so that its kernels' arguments are known.
 const ARG_INFO: &CStr = c"-cl-kernel-arg-info";
 
-fn ids(devices: &[Device]) -> Result<(u32, Vec<cl_device_id>), ClError> {
-    let ids: Vec<cl_device_id> = devices.iter().map(Device::raw).collect();
+fn ids(devices: &[&Device]) -> Result<(u32, Vec<cl_device_id>), ClError> {
+    let ids: Vec<cl_device_id> = devices.iter().map(|device| device.raw()).collect();
     Ok((count(ids.len())?, ids))
+}
+
+/// A list for a driver: null if there is nothing in it.
+fn list<T>(items: &[T]) -> *const T {
+    if items.is_empty() { ptr::null() } else { items.as_ptr() }
 }
 
 fn count(len: usize) -> Result<u32, ClError> {
@@ -43,7 +49,7 @@ impl Program {
     /// A program of the devices' built-in kernels of these names, which semicolons separate.
     pub fn with_built_in_kernels(
         context: &Context,
-        devices: &[Device],
+        devices: &[&Device],
         names: &CStr,
     ) -> Result<Program, ClError> {
         let (count, ids) = ids(devices)?;
@@ -72,10 +78,10 @@ impl Program {
         })
     }
 
-    /// Compiles for these devices, and waits for it. Headers have the names by which they are included.
+    /// Compiles for these devices, or all of the context's if there are none, and waits for it. Headers have the names by which they are included.
     pub fn compile(
         &self,
-        devices: &[Device],
+        devices: &[&Device],
         options: &CStr,
         headers: &[(&CStr, &Program)],
     ) -> Result<(), ClError> {
@@ -83,55 +89,52 @@ impl Program {
         let header_count = count(headers.len())?;
         let programs: Vec<cl_program> = headers.iter().map(|(_, program)| program.raw()).collect();
         let names: Vec<*const c_char> = headers.iter().map(|(name, _)| name.as_ptr()).collect();
-        let (programs, names) = match header_count {
-            0 => (ptr::null(), ptr::null()),
-            _ => (programs.as_ptr(), names.as_ptr()),
-        };
         // SAFETY: as many ids, live programs and terminated strings as are said live during the call; without a callback
         // it waits.
         checked(unsafe {
             cl!(clCompileProgram(
                 self.raw(),
                 device_count,
-                ids.as_ptr(),
+                list(&ids),
                 options.as_ptr(),
                 header_count,
-                programs,
-                names,
+                list(&programs),
+                list(&names),
                 None,
                 ptr::null_mut()
             ))
         })
     }
 
-    /// Links programs for these devices, and waits for it. `platform` and `all` are the context's.
+    /// Links programs for these devices, or all of the context's if there are none, and waits for it. `platform` is the
+    /// context's.
     pub fn link(
         platform: Platform,
-        all: &[Device],
         context: &Context,
-        devices: &[Device],
+        devices: &[&Device],
         options: &CStr,
         inputs: &[&Program],
     ) -> Linked<Program> {
-        let linked = Program::try_link(context, devices, options, inputs);
-        let (program, outcome) = linked.unwrap_or_else(|error| (None, Err(error)));
-        match (program, outcome) {
-            (Some(program), Ok(())) => {
-                let program = program.with_known_arguments(platform, all, context, devices);
+        let linked = Program::try_link(context, devices, options, inputs)
+            .unwrap_or_else(|error| Linked { program: None, outcome: Err(error) });
+        match linked {
+            Linked { program: Some(program), outcome: Ok(()) } => {
+                let program = program.with_known_arguments(platform, context);
                 Linked { program: Some(program), outcome: Ok(()) }
             }
-            (None, Ok(())) => Linked { program: None, outcome: Err(ClError::LINK_PROGRAM_FAILURE) },
-            (program, outcome) => Linked { program, outcome },
+            Linked { program: None, outcome: Ok(()) } => {
+                Linked { program: None, outcome: Err(ClError::LINK_PROGRAM_FAILURE) }
+            }
+            failed => failed,
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "a program may come with an error")]
     fn try_link(
         context: &Context,
-        devices: &[Device],
+        devices: &[&Device],
         options: &CStr,
         inputs: &[&Program],
-    ) -> Result<(Option<Program>, Result<(), ClError>), ClError> {
+    ) -> Result<Linked<Program>, ClError> {
         let (device_count, ids) = ids(devices)?;
         let input_count = count(inputs.len())?;
         let programs: Vec<cl_program> = inputs.iter().map(|program| program.raw()).collect();
@@ -144,10 +147,10 @@ impl Program {
             cl!(clLinkProgram(
                 context.raw(),
                 device_count,
-                ids.as_ptr(),
+                list(&ids),
                 options,
                 input_count,
-                programs.as_ptr(),
+                list(&programs),
                 None,
                 ptr::null_mut(),
                 &mut status
@@ -156,20 +159,14 @@ impl Program {
         // A failure may come with a program all the same, which has the log.
         let program = if raw.is_null() { None } else { Some(Program::created(Ok(raw), 0)?) };
         let outcome = if status == 0 { Ok(()) } else { Err(ClError::from_code(status)) };
-        Ok((program, outcome))
+        Ok(Linked { program, outcome })
     }
 
     /// The same program, if the arguments of its kernels are known or cannot be; otherwise one that was loaded from its
     /// binary, so that the option that makes them known can be given.
-    fn with_known_arguments(
-        self,
-        platform: Platform,
-        all: &[Device],
-        context: &Context,
-        devices: &[Device],
-    ) -> Program {
-        match self.has_unknown_arguments(platform, all) {
-            true => self.reloaded(context, devices).unwrap_or_else(|error| {
+    fn with_known_arguments(self, platform: Platform, context: &Context) -> Program {
+        match self.has_unknown_arguments(platform) {
+            true => self.reloaded(context).unwrap_or_else(|error| {
                 log::debug!("a linked program could not be loaded from its binary: {error}");
                 self
             }),
@@ -177,9 +174,9 @@ impl Program {
         }
     }
 
-    fn has_unknown_arguments(&self, platform: Platform, all: &[Device]) -> bool {
+    fn has_unknown_arguments(&self, platform: Platform) -> bool {
         // A library has no kernels.
-        let Ok(names) = query::query(platform, all, Query::Program(self), CL_PROGRAM_KERNEL_NAMES) else {
+        let Ok(names) = query::query(platform, Query::Program(self), CL_PROGRAM_KERNEL_NAMES) else {
             return false;
         };
         let names = names.split(|byte| matches!(byte, b';' | 0)).filter(|name| !name.is_empty());
@@ -199,22 +196,21 @@ impl Program {
         RawKernel::created(raw, status).ok()
     }
 
-    fn reloaded(&self, context: &Context, devices: &[Device]) -> Result<Program, ClError> {
-        let binaries = self.binaries()?;
-        // One for each device, in the order in which the program was linked for them.
-        if binaries.len() != devices.len() || binaries.iter().any(Vec::is_empty) {
+    fn reloaded(&self, context: &Context) -> Result<Program, ClError> {
+        let (devices, binaries) = self.binaries()?;
+        if binaries.iter().any(Vec::is_empty) {
             return Err(ClError::INVALID_VALUE);
         }
-        let (count, ids) = ids(devices)?;
         let lengths: Vec<usize> = binaries.iter().map(Vec::len).collect();
         let pointers: Vec<*const u8> = binaries.iter().map(|binary| binary.as_ptr()).collect();
-        let mut status = 0;
-        // SAFETY: a live context; `count` ids, lengths, and pointers to as many bytes, live during the call.
+        let (count, mut status) = (count(devices.len())?, 0);
+        // SAFETY: a live context; as many devices of the context, lengths, and pointers to that many bytes, live during the
+        // call.
         let raw = unsafe {
             cl!(clCreateProgramWithBinary(
                 context.raw(),
                 count,
-                ids.as_ptr(),
+                devices.as_ptr(),
                 lengths.as_ptr(),
                 pointers.as_ptr(),
                 ptr::null_mut(),
@@ -222,23 +218,26 @@ impl Program {
             ))
         };
         let program = Program::created(raw, status)?;
-        program.build(devices, ARG_INFO)?;
+        program.build(&[], ARG_INFO)?;
         Ok(program)
     }
 
-    fn binaries(&self) -> Result<Vec<Vec<u8>>, ClError> {
+    /// The program's devices, and the binary of each.
+    fn binaries(&self) -> Result<(Vec<cl_device_id>, Vec<Vec<u8>>), ClError> {
         let ask = |param, len: usize, to: *mut c_void| {
-            // SAFETY: a live program; `to` has room for `len` bytes of what `param` asks for.
+            // SAFETY: a live program; `to` has room for `len` bytes.
             checked(unsafe { cl!(clGetProgramInfo(self.raw(), param, len, to, ptr::null_mut())) })
         };
         let mut count = 0_u32;
         ask(CL_PROGRAM_NUM_DEVICES, size_of::<u32>(), ptr::from_mut(&mut count).cast())?;
+        let mut devices: Vec<cl_device_id> = vec![ptr::null_mut(); count as usize];
+        ask(CL_PROGRAM_DEVICES, size_of_val(&*devices), devices.as_mut_ptr().cast())?;
         let mut sizes = vec![0_usize; count as usize];
         ask(CL_PROGRAM_BINARY_SIZES, size_of_val(&*sizes), sizes.as_mut_ptr().cast())?;
         let mut binaries: Vec<Vec<u8>> = sizes.iter().map(|size| vec![0; *size]).collect();
         let mut pointers: Vec<*mut u8> = binaries.iter_mut().map(|binary| binary.as_mut_ptr()).collect();
-        // Each pointer has room for what the driver has just said is written there.
+        // What the driver follows: each pointer has room for what the driver has just said is written there.
         ask(CL_PROGRAM_BINARIES, size_of_val(&*pointers), pointers.as_mut_ptr().cast())?;
-        Ok(binaries)
+        Ok((devices, binaries))
     }
 }

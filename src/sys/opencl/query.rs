@@ -5,8 +5,13 @@ use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use cl3::device::{
-    CL_DEVICE_LOCAL_MEM_SIZE, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
-    CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_NAME, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
+    CL_DEVICE_IMAGE_MAX_ARRAY_SIZE, CL_DEVICE_IMAGE_MAX_BUFFER_SIZE, CL_DEVICE_IMAGE_SUPPORT,
+    CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE3D_MAX_DEPTH,
+    CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH, CL_DEVICE_LOCAL_MEM_SIZE,
+    CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE, CL_DEVICE_MAX_WORK_ITEM_SIZES,
+    CL_DEVICE_NAME, CL_DEVICE_SVM_CAPABILITIES, CL_DEVICE_SVM_COARSE_GRAIN_BUFFER,
+    CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_SYSTEM, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ALL,
+    CL_DEVICE_TYPE_CPU, CL_DEVICE_VERSION,
 };
 use cl3::kernel::{
     CL_KERNEL_ARG_ACCESS_QUALIFIER, CL_KERNEL_ARG_ACCESS_READ_ONLY, CL_KERNEL_ARG_ACCESS_READ_WRITE,
@@ -15,26 +20,36 @@ use cl3::kernel::{
     CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, CL_KERNEL_NUM_ARGS,
 };
 use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
-use paragpu_protocol::kernel::{ArgKind, type_size};
+use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind, type_size};
 use paragpu_protocol::limits::{MAX_INFO_BYTES, MAX_KERNEL_ARGS};
+use paragpu_protocol::svm::MemoryModel;
 
-use super::handle::{Kernel, Program, RawKernel};
+use super::handle::{Kernel, Program, RawKernel, SubDevice};
 use super::{checked, cl};
-use crate::sys::compute::{Arg, ClError, DeviceLimits, Query, SubGroupInput};
+use crate::sys::compute::{Arg, ClError, DeviceLimits, HostDevice, Query, SubGroupInput};
+use crate::sys::image::ImageLimits;
 
 /// A platform. Platforms live as long as the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Platform(*mut c_void);
 
-/// A root device. Root devices live as long as the process.
-#[derive(Clone, Copy, Debug)]
-pub struct Device(*mut c_void);
+/// A device.
+#[derive(Clone, Debug)]
+pub struct Device(Id);
+
+#[derive(Clone, Debug)]
+enum Id {
+    /// Root devices live as long as the process.
+    Root(*mut c_void),
+    /// Others as long as there is a handle.
+    Sub(SubDevice),
+}
 
 // SAFETY: an id that is valid in every thread for the whole life of the process.
 unsafe impl Send for Platform {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Platform {}
-// SAFETY: an id that is valid in every thread for the whole life of the process.
+// SAFETY: an id that is valid in every thread for the whole life of the process, or a handle that may be sent.
 unsafe impl Send for Device {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Device {}
@@ -65,7 +80,9 @@ fn list(
 }
 
 /// The two calls by which OpenCL answers: how long, then what. The room is zeroed first.
-fn answer(call: impl Fn(usize, *mut c_void, *mut usize) -> Result<i32, ClError>) -> Result<Vec<u8>, ClError> {
+pub(super) fn answer(
+    call: impl Fn(usize, *mut c_void, *mut usize) -> Result<i32, ClError>,
+) -> Result<Vec<u8>, ClError> {
     let mut len = 0;
     checked(call(0, ptr::null_mut(), &mut len))?;
     if len > MAX_INFO_BYTES {
@@ -81,7 +98,14 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).trim_end_matches('\0').trim().to_owned()
 }
 
-fn number(bytes: &[u8]) -> u64 {
+/// Major and minor of "OpenCL<space><major>.<minor><space>…".
+fn version(bytes: Vec<u8>) -> (u32, u32) {
+    let text = text(bytes);
+    let mut numbers = text.split([' ', '.']).skip(1).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(1), numbers.next().unwrap_or(0))
+}
+
+pub(super) fn number(bytes: &[u8]) -> u64 {
     let mut wide = [0; 8];
     let len = bytes.len().min(8);
     wide[..len].copy_from_slice(&bytes[..len]);
@@ -108,10 +132,7 @@ impl Platform {
 
     /// Its OpenCL version, major and minor.
     pub fn version(self) -> (u32, u32) {
-        // "OpenCL<space><major>.<minor><space>…"
-        let version = self.info(CL_PLATFORM_VERSION).map(text).unwrap_or_default();
-        let mut numbers = version.split([' ', '.']).skip(1).map(|part| part.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(1), numbers.next().unwrap_or(0))
+        self.info(CL_PLATFORM_VERSION).map_or((1, 0), version)
     }
 
     /// Its devices.
@@ -121,30 +142,61 @@ impl Platform {
             // SAFETY: as in `platforms`, on a platform that the loader gave out.
             unsafe { cl!(clGetDeviceIDs(self.0, CL_DEVICE_TYPE_ALL, room, ids, count)) }
         })?;
-        Ok(ids.into_iter().map(Device).collect())
+        Ok(ids.into_iter().map(|id| Device(Id::Root(id))).collect())
     }
 }
 
 impl Device {
     pub(super) fn raw(&self) -> *mut c_void {
-        self.0
+        match &self.0 {
+            Id::Root(id) => *id,
+            Id::Sub(handle) => handle.raw(),
+        }
+    }
+
+    pub(super) fn sub(handle: SubDevice) -> Device {
+        Device(Id::Sub(handle))
     }
 
     /// `clGetDeviceInfo`.
-    pub fn info(self, param: u32) -> Result<Vec<u8>, ClError> {
+    pub fn info(&self, param: u32) -> Result<Vec<u8>, ClError> {
         answer(|len, to, full| {
-            // SAFETY: a device that its platform gave out; `to` has room for `len` bytes.
-            unsafe { cl!(clGetDeviceInfo(self.0, param, len, to, full)) }
+            // SAFETY: a device that its platform gave out or that is held; `to` has room for `len` bytes.
+            unsafe { cl!(clGetDeviceInfo(self.raw(), param, len, to, full)) }
         })
     }
 
+    /// Its OpenCL version, major and minor.
+    pub(super) fn version(&self) -> (u32, u32) {
+        self.info(CL_DEVICE_VERSION).map_or((1, 0), version)
+    }
+
     /// `CL_DEVICE_TYPE`.
-    pub fn kind(self) -> u64 {
+    pub fn kind(&self) -> u64 {
         self.info(CL_DEVICE_TYPE).map_or(0, |bytes| number(&bytes))
     }
 
-    /// What the host decides by.
-    pub fn limits(self) -> Result<DeviceLimits, ClError> {
+    /// Kernels reach any memory of this process at its own address by the driver's word, or because the device is the
+    /// processor that runs this process (then kernels are code in it).
+    fn memory_model(&self) -> MemoryModel {
+        // Drivers before OpenCL 2.0 do not know the question, nor the entry points that follow from the answer.
+        let svm = self.info(CL_DEVICE_SVM_CAPABILITIES).map_or(0, |bytes| number(&bytes));
+        let is_cpu = self.kind() & CL_DEVICE_TYPE_CPU != 0;
+        let is_shared = svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM != 0
+            || (is_cpu && svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER != 0);
+        match svm & CL_DEVICE_SVM_COARSE_GRAIN_BUFFER {
+            _ if is_shared => MemoryModel::Shared,
+            0 => MemoryModel::Apart,
+            _ => MemoryModel::Coarse,
+        }
+    }
+
+    /// The device with what the host decides by.
+    pub fn with_limits(self) -> Result<HostDevice<Device>, ClError> {
+        Ok(HostDevice { limits: self.limits()?, handle: self })
+    }
+
+    fn limits(&self) -> Result<DeviceLimits, ClError> {
         let sizes = self.info(CL_DEVICE_MAX_WORK_ITEM_SIZES)?;
         let mut max_work_items = [1; 3];
         for (size, bytes) in max_work_items.iter_mut().zip(sizes.chunks_exact(size_of::<usize>())) {
@@ -156,53 +208,74 @@ impl Device {
             local_memory: number(&self.info(CL_DEVICE_LOCAL_MEM_SIZE)?),
             max_work_group: number(&self.info(CL_DEVICE_MAX_WORK_GROUP_SIZE)?) as usize,
             max_work_items,
+            images: self.image_limits()?,
+            memory: self.memory_model(),
         })
+    }
+
+    fn image_limits(&self) -> Result<Option<ImageLimits>, ClError> {
+        let ask = |param| self.info(param).map(|bytes| number(&bytes));
+        if ask(CL_DEVICE_IMAGE_SUPPORT)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(ImageLimits {
+            max_2d: [ask(CL_DEVICE_IMAGE2D_MAX_WIDTH)?, ask(CL_DEVICE_IMAGE2D_MAX_HEIGHT)?],
+            max_3d: [
+                ask(CL_DEVICE_IMAGE3D_MAX_WIDTH)?,
+                ask(CL_DEVICE_IMAGE3D_MAX_HEIGHT)?,
+                ask(CL_DEVICE_IMAGE3D_MAX_DEPTH)?,
+            ],
+            max_array: ask(CL_DEVICE_IMAGE_MAX_ARRAY_SIZE)?,
+            max_buffer: ask(CL_DEVICE_IMAGE_MAX_BUFFER_SIZE)?,
+        }))
     }
 }
 
 /// Asks about anything but a platform's own handles; `param` has been allowed by the caller.
 pub fn query(
     platform: Platform,
-    devices: &[Device],
-    query: Query<'_, Program, Kernel>,
+    query: Query<'_, Device, Program, Kernel>,
     param: u32,
 ) -> Result<Vec<u8>, ClError> {
-    let device = |index: usize| devices.get(index).map(Device::raw).ok_or(ClError::INVALID_DEVICE);
     match query {
         Query::Platform => platform.info(param),
-        Query::Device(index) => devices.get(index).ok_or(ClError::INVALID_DEVICE)?.info(param),
-        Query::Program(program) => answer(|len, to, full| {
-            // SAFETY: a live program; `to` has room for `len` bytes.
-            unsafe { cl!(clGetProgramInfo(program.raw(), param, len, to, full)) }
-        }),
-        Query::ProgramBuild(program, index) => {
-            let device = device(index)?;
-            answer(|len, to, full| {
-                // SAFETY: a live program and device; `to` has room for `len` bytes.
-                unsafe { cl!(clGetProgramBuildInfo(program.raw(), device, param, len, to, full)) }
-            })
-        }
-        Query::Kernel(kernel) => answer(|len, to, full| {
-            // SAFETY: a live kernel; `to` has room for `len` bytes.
-            unsafe { cl!(clGetKernelInfo(kernel.raw(), param, len, to, full)) }
-        }),
-        Query::KernelWorkGroup(kernel, index) => {
-            let device = device(index)?;
-            answer(|len, to, full| {
-                // SAFETY: a live kernel and device; `to` has room for `len` bytes.
-                unsafe { cl!(clGetKernelWorkGroupInfo(kernel.raw(), device, param, len, to, full)) }
-            })
-        }
-        Query::KernelArg(kernel, index) => answer(|len, to, full| {
-            // SAFETY: a live kernel; `to` has room for `len` bytes.
-            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
-        }),
-        Query::KernelSubGroup(kernel, index, input) => {
+        Query::Device(device) => device.info(param),
+        Query::DeviceTimers(device) => {
             // Loaders call through the driver's table without looking, and older tables end before this entry.
             if platform.version() < (2, 1) {
                 return Err(ClError::INVALID_OPERATION);
             }
-            let device = device(index)?;
+            let (mut of_device, mut of_host) = (0_u64, 0_u64);
+            // SAFETY: a live device; both times are writable.
+            checked(unsafe { cl!(clGetDeviceAndHostTimer(device.raw(), &mut of_device, &mut of_host)) })?;
+            Ok([of_device.to_le_bytes(), of_host.to_le_bytes()].concat())
+        }
+        Query::Program(program) => answer(|len, to, full| {
+            // SAFETY: a live program; `to` has room for `len` bytes.
+            unsafe { cl!(clGetProgramInfo(program.raw(), param, len, to, full)) }
+        }),
+        Query::ProgramBuild(program, device) => answer(|len, to, full| {
+            // SAFETY: a live program and device; `to` has room for `len` bytes.
+            unsafe { cl!(clGetProgramBuildInfo(program.raw(), device.raw(), param, len, to, full)) }
+        }),
+        Query::Kernel(kernel) => answer(|len, to, full| {
+            // SAFETY: a live kernel; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelInfo(kernel.raw(), param, len, to, full)) }
+        }),
+        Query::KernelWorkGroup(kernel, device) => answer(|len, to, full| {
+            // SAFETY: a live kernel and device; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelWorkGroupInfo(kernel.raw(), device.raw(), param, len, to, full)) }
+        }),
+        Query::KernelArg(kernel, index) => answer(|len, to, full| {
+            // SAFETY: a live kernel; `to` has room for `len` bytes.
+            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
+        }),
+        Query::KernelSubGroup(kernel, device, input) => {
+            // Loaders call through the driver's table without looking, and older tables end before this entry.
+            if platform.version() < (2, 1) {
+                return Err(ClError::INVALID_OPERATION);
+            }
+            let device = device.raw();
             let SubGroupInput { value, room } = input;
             let (input_len, input) =
                 (value.len(), if value.is_empty() { ptr::null() } else { value.as_ptr().cast() });
@@ -249,15 +322,19 @@ pub(super) fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError>
     let ask = |param| arg_info(kernel, index, param);
     let space = number(&ask(CL_KERNEL_ARG_ADDRESS_QUALIFIER)?) as u32;
     let name = text(ask(CL_KERNEL_ARG_TYPE_NAME)?);
-    let arg = classify(space, &name);
+    let mut arg = classify(space, &name);
+    let access = match number(&ask(CL_KERNEL_ARG_ACCESS_QUALIFIER)?) as u32 {
+        CL_KERNEL_ARG_ACCESS_READ_ONLY => ACCESS_READ,
+        CL_KERNEL_ARG_ACCESS_WRITE_ONLY => ACCESS_WRITE,
+        CL_KERNEL_ARG_ACCESS_READ_WRITE => ACCESS_READ | ACCESS_WRITE,
+        _ => 0,
+    };
     // An image whose type has another name.
-    let access = number(&ask(CL_KERNEL_ARG_ACCESS_QUALIFIER)?) as u32;
-    let has_access = matches!(
-        access,
-        CL_KERNEL_ARG_ACCESS_READ_ONLY | CL_KERNEL_ARG_ACCESS_WRITE_ONLY | CL_KERNEL_ARG_ACCESS_READ_WRITE
-    );
-    if has_access && matches!(arg.kind, ArgKind::Buffer | ArgKind::Value) && !name.contains('*') {
-        return Ok(Arg { kind: ArgKind::Image, size: 0 });
+    if access != 0 && matches!(arg.kind, ArgKind::Buffer | ArgKind::Value) && !name.contains('*') {
+        arg = Arg { kind: ArgKind::Image, size: 0, access };
+    }
+    if arg.kind == ArgKind::Image {
+        arg.access = access;
     }
     Ok(arg)
 }
@@ -283,7 +360,7 @@ fn classify(space: u32, name: &str) -> Arg {
         _ => opaque.unwrap_or(ArgKind::Value),
     };
     let size = if kind == ArgKind::Value { type_size(base).unwrap_or(0) } else { 0 };
-    Arg { kind, size }
+    Arg { kind, size, access: 0 }
 }
 
 #[cfg(test)]
@@ -306,7 +383,7 @@ mod tests {
             (PRIVATE, "queue_t", ArgKind::Other, 0),
             (PRIVATE, "int*", ArgKind::Other, 0),
         ] {
-            assert_eq!(classify(space, name), Arg { kind, size }, "{name}");
+            assert_eq!(classify(space, name), Arg { kind, size, access: 0 }, "{name}");
         }
     }
 }

@@ -5,18 +5,17 @@ use opencl_sys::{
     CL_MEM_USE_HOST_PTR, cl_buffer_region,
 };
 
-use crate::boundary::callback::{Callback, HandleFn, UserData};
-use crate::boundary::object::{Handle, Object, RawHandle};
+use crate::boundary::object::{Handle, RawHandle};
 use crate::boundary::pointer::{AppMemory, In};
-use crate::core::buffer::{self, Buffer, HOST_ACCESS, KERNEL_ACCESS};
+use crate::core::buffer::{self, Buffer};
 use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
-use crate::core::info::Info;
+use crate::core::memory::{HOST_ACCESS, KERNEL_ACCESS};
 
-const HOST_POINTER: u64 = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
+pub(super) const HOST_POINTER: u64 = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
 
 /// CL_INVALID_VALUE if values specified in flags are not valid: unknown ones, or two that exclude each other.
-fn check_flags(flags: u64) -> ClResult<()> {
+pub(super) fn check_flags(flags: u64) -> ClResult<()> {
     let invalid = flags & !(KERNEL_ACCESS | HOST_ACCESS | HOST_POINTER) != 0
         || (flags & KERNEL_ACCESS).count_ones() > 1
         || (flags & HOST_ACCESS).count_ones() > 1
@@ -25,7 +24,7 @@ fn check_flags(flags: u64) -> ClResult<()> {
 }
 
 /// The flags of a sub-buffer: CL_INVALID_VALUE if they widen what its buffer allows.
-fn check_sub_flags(flags: u64, of_buffer: u64) -> ClResult<()> {
+pub(super) fn check_sub_flags(flags: u64, of_buffer: u64) -> ClResult<()> {
     check_flags(flags)?;
     // CL_INVALID_VALUE if flags specifies CL_MEM_USE_HOST_PTR, CL_MEM_ALLOC_HOST_PTR or CL_MEM_COPY_HOST_PTR.
     let mut invalid = flags & HOST_POINTER != 0;
@@ -58,14 +57,23 @@ fn create_checked(
     // host_ptr is not NULL but CL_MEM_COPY_HOST_PTR or CL_MEM_USE_HOST_PTR are not set in flags.
     let needs_memory = flags & (CL_MEM_USE_HOST_PTR | CL_MEM_COPY_HOST_PTR) != 0;
     refuse_if(host_ptr.is_null() == needs_memory, ClError::INVALID_HOST_PTR)?;
+    // CL_MEM_USE_HOST_PTR with a pointer that clSVMAlloc returned: the buffer is that memory.
+    let place = if flags & CL_MEM_USE_HOST_PTR == 0 { None } else { context.allocations().find(host_ptr) };
+    if let Some(place) = place {
+        // CL_INVALID_BUFFER_SIZE "if CL_MEM_USE_HOST_PTR is set in flags and host_ptr is a pointer returned by clSVMAlloc and
+        // size is greater than the size passed to clSVMAlloc".
+        refuse_if(size > place.room(), ClError::INVALID_BUFFER_SIZE)?;
+        let part = (default_flags(flags), place.offset, size);
+        return Ok(place.allocation.buffer.of_address(part, properties)?.hand_out());
+    }
     let memory = needs_memory.then_some(host_ptr);
     Ok(Buffer::new(context, default_flags(flags), size, memory, properties)?.hand_out())
 }
 
-/// "If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE"; so it is for the kernel's
-/// access where only other flags are given.
-fn default_flags(flags: u64) -> u64 {
-    if flags & KERNEL_ACCESS == 0 { flags | CL_MEM_READ_WRITE } else { flags }
+/// If the value specified for flags is 0, the default is used which is CL_MEM_READ_WRITE. Other flags are kept as they are:
+/// CL_MEM_FLAGS returns what was specified.
+pub(super) fn default_flags(flags: u64) -> u64 {
+    if flags == 0 { CL_MEM_READ_WRITE } else { flags }
 }
 
 /// `clCreateBuffer`.
@@ -87,13 +95,18 @@ pub(super) fn create_with_properties(
     host_ptr: AppMemory,
 ) -> ClResult<RawHandle> {
     context.get()?;
+    create_checked(context, flags, size, host_ptr, memory_properties(properties)?)
+}
+
+/// The properties of a memory object, as `CL_MEM_PROPERTIES` returns them: with the 0 at the end, or nothing for NULL.
+pub(super) fn memory_properties(properties: In<u64>) -> ClResult<Vec<u64>> {
     // CL_INVALID_PROPERTY if a property name in properties is not a supported property name. None is.
     let mut list = properties.properties().unwrap_or_default();
     refuse_if(!list.is_empty(), ClError::INVALID_PROPERTY)?;
     if !properties.is_null() {
         list.push(0);
     }
-    create_checked(context, flags, size, host_ptr, list)
+    Ok(list)
 }
 
 /// `clCreateSubBuffer`.
@@ -120,33 +133,6 @@ pub(super) fn create_sub_buffer(
         buffer.context().devices().iter().any(|device| origin.is_multiple_of(device.base_align()));
     refuse_if(!is_aligned, ClError::MISALIGNED_SUB_BUFFER_OFFSET)?;
     Ok(buffer.part(buffer::inherited_flags(flags, buffer.flags()), origin, size)?.hand_out())
-}
-
-/// `clRetainMemObject`.
-pub(super) fn retain(memobj: Handle<Buffer>) -> ClResult<()> {
-    memobj.get().map(Object::retain)
-}
-
-/// `clReleaseMemObject`.
-pub(super) fn release(memobj: Handle<Buffer>) -> ClResult<()> {
-    memobj.get()?.release()
-}
-
-/// `clGetMemObjectInfo`.
-pub(super) fn info(memobj: Handle<Buffer>, param_name: u32) -> ClResult<Info> {
-    memobj.get()?.info(param_name)
-}
-
-/// `clSetMemObjectDestructorCallback`.
-pub(super) fn set_destructor(
-    memobj: Handle<Buffer>,
-    pfn_notify: Option<HandleFn>,
-    user_data: UserData,
-) -> ClResult<()> {
-    let buffer = memobj.get()?;
-    // CL_INVALID_VALUE if pfn_notify is NULL.
-    buffer.on_destruction(Callback::new(pfn_notify, user_data).ok_or(ClError::INVALID_VALUE)?);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::ffi::{c_char, c_uchar, c_void};
 
 use opencl_sys::{cl_bitfield, cl_bool, cl_image_desc, cl_image_format, cl_int, cl_uint, cl_ulong};
 
-use crate::api::{buffer, context, device, event, kernel, platform, program, queue, transfer, unsupported};
+use crate::api::{
+    buffer, context, device, event, image, image_transfer, kernel, kernel_memory, memory, native, platform,
+    program, queue, sampler, svm, transfer, unsupported, usm,
+};
 use crate::boundary::arguments::{Answer, EventArgs};
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn};
 use crate::boundary::entry::entries;
@@ -23,8 +26,8 @@ entries! {
         num_devices: *mut cl_uint,
     ) => device::ids;
     query clGetDeviceInfo(device: Handle, param_name: cl_uint) => device::info;
-    status clRetainDevice(device: Handle) => device::keep;
-    status clReleaseDevice(device: Handle) => device::keep;
+    status clRetainDevice(device: Handle) => device::retain;
+    status clReleaseDevice(device: Handle) => device::release;
     status clCreateSubDevices(
         in_device: Handle, properties: *const isize, num_devices: cl_uint, out_devices: *mut Handle,
         num_devices_ret: *mut cl_uint,
@@ -69,12 +72,12 @@ entries! {
     create clCreateSubBuffer(
         buffer: Handle, flags: cl_bitfield, buffer_create_type: cl_uint, buffer_create_info: *const c_void,
     ) => buffer::create_sub_buffer;
-    status clRetainMemObject(memobj: Handle) => buffer::retain;
-    status clReleaseMemObject(memobj: Handle) => buffer::release;
-    query clGetMemObjectInfo(memobj: Handle, param_name: cl_uint) => buffer::info;
+    status clRetainMemObject(memobj: Handle) => memory::retain;
+    status clReleaseMemObject(memobj: Handle) => memory::release;
+    query clGetMemObjectInfo(memobj: Handle, param_name: cl_uint) => memory::info;
     status clSetMemObjectDestructorCallback(
         memobj: Handle, pfn_notify: Option<HandleFn>, user_data: *mut c_void,
-    ) => buffer::set_destructor;
+    ) => memory::set_destructor;
 
     enqueue clEnqueueReadBuffer(
         queue: Handle, buffer: Handle, blocking: cl_bool, offset: usize, size: usize, ptr: *mut c_void,
@@ -106,10 +109,10 @@ entries! {
     map clEnqueueMapBuffer(
         queue: Handle, buffer: Handle, blocking: cl_bool, flags: cl_bitfield, offset: usize, size: usize,
     ) => transfer::map;
-    enqueue clEnqueueUnmapMemObject(queue: Handle, memobj: Handle, mapped_ptr: *mut c_void) => transfer::unmap;
+    enqueue clEnqueueUnmapMemObject(queue: Handle, memobj: Handle, mapped_ptr: *mut c_void) => memory::unmap;
     enqueue clEnqueueMigrateMemObjects(
         queue: Handle, num_mem_objects: cl_uint, mem_objects: *const Handle, flags: cl_bitfield,
-    ) => transfer::migrate;
+    ) => memory::migrate;
 
     create clCreateProgramWithSource(
         context: Handle, count: cl_uint, strings: *mut *const c_char, lengths: *const usize,
@@ -168,6 +171,10 @@ entries! {
         global_work_size: *const usize, local_work_size: *const usize,
     ) => kernel::enqueue_nd_range;
     enqueue clEnqueueTask(queue: Handle, kernel: Handle) => kernel::enqueue_task;
+    status clGetKernelSuggestedLocalWorkSizeKHR(
+        queue: Handle, kernel: Handle, work_dim: cl_uint, global_work_offset: *const usize,
+        global_work_size: *const usize, suggested_local_work_size: *mut usize,
+    ) => kernel::suggested_local_size;
 
     create clCreateUserEvent(context: Handle) => event::create_user;
     status clSetUserEventStatus(event: Handle, execution_status: cl_int) => event::set_user_status;
@@ -190,88 +197,114 @@ entries! {
     create clCreateImage(
         context: Handle, flags: cl_bitfield, image_format: *const cl_image_format, image_desc: *const cl_image_desc,
         host_ptr: *mut c_void,
-    ) => unsupported::create_image;
+    ) => image::create;
     create clCreateImageWithProperties(
         context: Handle, properties: *const cl_ulong, flags: cl_bitfield, image_format: *const cl_image_format,
         image_desc: *const cl_image_desc, host_ptr: *mut c_void,
-    ) => unsupported::create_image_with_properties;
+    ) => image::create_with_properties;
     create clCreateImage2D(
         context: Handle, flags: cl_bitfield, image_format: *const cl_image_format, width: usize, height: usize,
         row_pitch: usize, host_ptr: *mut c_void,
-    ) => unsupported::create_image_2d;
+    ) => image::create_2d;
     create clCreateImage3D(
         context: Handle, flags: cl_bitfield, image_format: *const cl_image_format, width: usize, height: usize,
         depth: usize, row_pitch: usize, slice_pitch: usize, host_ptr: *mut c_void,
-    ) => unsupported::create_image_3d;
+    ) => image::create_3d;
     status clGetSupportedImageFormats(
         context: Handle, flags: cl_bitfield, image_type: cl_uint, num_entries: cl_uint,
         image_formats: *mut cl_image_format, num_image_formats: *mut cl_uint,
-    ) => unsupported::image_formats;
-    query clGetImageInfo(image: Handle, param_name: cl_uint) => unsupported::image_or_pipe_info;
+    ) => image::formats;
+    query clGetImageInfo(image: Handle, param_name: cl_uint) => image::info;
     create clCreatePipe(
         context: Handle, flags: cl_bitfield, packet_size: cl_uint, max_packets: cl_uint, properties: *const isize,
     ) => unsupported::create_pipe;
-    query clGetPipeInfo(pipe: Handle, param_name: cl_uint) => unsupported::image_or_pipe_info;
+    query clGetPipeInfo(pipe: Handle, param_name: cl_uint) => unsupported::pipe_info;
     create clCreateSampler(
         context: Handle, normalized_coords: cl_bool, addressing_mode: cl_uint, filter_mode: cl_uint,
-    ) => unsupported::create_sampler;
+    ) => sampler::create;
     create clCreateSamplerWithProperties(
         context: Handle, properties: *const cl_ulong,
-    ) => unsupported::create_sampler_with_properties;
-    status clRetainSampler(sampler: Handle) => unsupported::keep_sampler;
-    status clReleaseSampler(sampler: Handle) => unsupported::keep_sampler;
-    query clGetSamplerInfo(sampler: Handle, param_name: cl_uint) => unsupported::sampler_info;
+    ) => sampler::create_with_properties;
+    status clRetainSampler(sampler: Handle) => sampler::retain;
+    status clReleaseSampler(sampler: Handle) => sampler::release;
+    query clGetSamplerInfo(sampler: Handle, param_name: cl_uint) => sampler::info;
     enqueue clEnqueueReadImage(
         queue: Handle, image: Handle, blocking: cl_bool, origin: *const usize, region: *const usize,
         row_pitch: usize, slice_pitch: usize, ptr: *mut c_void,
-    ) => unsupported::transfer_image;
+    ) => image_transfer::read;
     enqueue clEnqueueWriteImage(
         queue: Handle, image: Handle, blocking: cl_bool, origin: *const usize, region: *const usize,
         row_pitch: usize, slice_pitch: usize, ptr: *const c_void,
-    ) => unsupported::transfer_image;
+    ) => image_transfer::write;
     enqueue clEnqueueFillImage(
         queue: Handle, image: Handle, fill_color: *const c_void, origin: *const usize, region: *const usize,
-    ) => unsupported::fill_image;
+    ) => image_transfer::fill;
     enqueue clEnqueueCopyImage(
         queue: Handle, src: Handle, dst: Handle, src_origin: *const usize, dst_origin: *const usize,
         region: *const usize,
-    ) => unsupported::copy_image;
+    ) => image_transfer::copy;
     enqueue clEnqueueCopyImageToBuffer(
         queue: Handle, src: Handle, dst: Handle, src_origin: *const usize, region: *const usize, dst_offset: usize,
-    ) => unsupported::copy_image_to_buffer;
+    ) => image_transfer::copy_to_buffer;
     enqueue clEnqueueCopyBufferToImage(
         queue: Handle, src: Handle, dst: Handle, src_offset: usize, dst_origin: *const usize, region: *const usize,
-    ) => unsupported::copy_buffer_to_image;
+    ) => image_transfer::copy_from_buffer;
     map clEnqueueMapImage(
         queue: Handle, image: Handle, blocking: cl_bool, flags: cl_bitfield, origin: *const usize,
         region: *const usize, row_pitch: *mut usize, slice_pitch: *mut usize,
-    ) => unsupported::map_image;
+    ) => image_transfer::map;
     enqueue clEnqueueNativeKernel(
         queue: Handle, user_func: Option<NativeFn>, args: *mut c_void, cb_args: usize, num_mem_objects: cl_uint,
         mem_list: *const Handle, args_mem_loc: *mut *const c_void,
-    ) => unsupported::native_kernel;
+    ) => native::enqueue;
     enqueue clEnqueueSVMFree(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *mut c_void, pfn_free_func: Option<SvmFreeFn>,
         user_data: *mut c_void,
-    ) => unsupported::svm_free;
+    ) => svm::enqueue_free;
     enqueue clEnqueueSVMMemcpy(
         queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
-    ) => unsupported::svm_copy;
+    ) => svm::copy;
     enqueue clEnqueueSVMMemFill(
         queue: Handle, svm_ptr: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
-    ) => unsupported::svm_fill;
+    ) => svm::fill;
     enqueue clEnqueueSVMMap(
         queue: Handle, blocking: cl_bool, flags: cl_bitfield, svm_ptr: *mut c_void, size: usize,
-    ) => unsupported::svm_map;
-    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => unsupported::svm_unmap;
+    ) => svm::map;
+    enqueue clEnqueueSVMUnmap(queue: Handle, svm_ptr: *mut c_void) => svm::unmap;
     enqueue clEnqueueSVMMigrateMem(
         queue: Handle, num_svm_pointers: cl_uint, svm_pointers: *mut *const c_void, sizes: *const usize,
         flags: cl_bitfield,
-    ) => unsupported::svm_migrate;
+    ) => svm::migrate;
     status clSetKernelArgSVMPointer(
         kernel: Handle, arg_index: cl_uint, arg_value: *const c_void,
-    ) => unsupported::svm_argument;
+    ) => kernel_memory::set_arg;
     status clSetKernelExecInfo(
         kernel: Handle, param_name: cl_uint, size: usize, value: *const c_void,
-    ) => unsupported::kernel_exec_info;
+    ) => kernel_memory::set_exec_info;
+
+    create clHostMemAllocINTEL(
+        context: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::host_alloc;
+    create clDeviceMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::device_alloc;
+    create clSharedMemAllocINTEL(
+        context: Handle, device: Handle, properties: *const cl_ulong, size: usize, alignment: cl_uint,
+    ) => usm::shared_alloc;
+    status clMemFreeINTEL(context: Handle, ptr: *mut c_void) => usm::free;
+    status clMemBlockingFreeINTEL(context: Handle, ptr: *mut c_void) => usm::blocking_free;
+    query clGetMemAllocInfoINTEL(context: Handle, ptr: *const c_void, param_name: cl_uint) => usm::alloc_info;
+    enqueue clEnqueueMemFillINTEL(
+        queue: Handle, dst: *mut c_void, pattern: *const c_void, pattern_size: usize, size: usize,
+    ) => usm::fill;
+    enqueue clEnqueueMemsetINTEL(queue: Handle, dst: *mut c_void, value: cl_int, size: usize) => usm::set;
+    enqueue clEnqueueMemcpyINTEL(
+        queue: Handle, blocking: cl_bool, dst: *mut c_void, src: *const c_void, size: usize,
+    ) => usm::copy;
+    enqueue clEnqueueMigrateMemINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, flags: cl_bitfield,
+    ) => usm::migrate;
+    enqueue clEnqueueMemAdviseINTEL(
+        queue: Handle, ptr: *const c_void, size: usize, advice: cl_uint,
+    ) => usm::advise;
 }

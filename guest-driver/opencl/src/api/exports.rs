@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 
 use opencl_sys::{CL_SUCCESS, cl_int, cl_uint};
 
-use crate::api::{entries, platform};
+use crate::api::{entries, platform, svm};
 use crate::boundary::entry;
 use crate::boundary::pointer::Argument;
 
@@ -73,21 +73,30 @@ pub(super) unsafe extern "C" fn clUnloadCompiler() -> cl_int {
     CL_SUCCESS
 }
 
-/// "clSVMAlloc will fail … if no devices in context support SVM": NULL.
+/// Shared virtual memory of a context, or NULL.
 ///
 /// # Safety
-/// None.
+/// As the OpenCL specification demands.
 pub(super) unsafe extern "C" fn clSVMAlloc(
-    _context: *mut c_void,
-    _flags: u64,
-    _size: usize,
-    _alignment: cl_uint,
+    context: *mut c_void,
+    flags: u64,
+    size: usize,
+    alignment: cl_uint,
 ) -> *mut c_void {
-    std::ptr::null_mut()
+    // SAFETY: the application keeps what the specification demands of its arguments.
+    let context = unsafe { Argument::from_c(context) };
+    entry::pointer_or_null(|| svm::alloc(context, flags, size, alignment))
 }
 
-/// Nothing was allocated, so there is nothing to free.
+/// Frees shared virtual memory.
 ///
 /// # Safety
-/// None.
-pub(super) unsafe extern "C" fn clSVMFree(_context: *mut c_void, _pointer: *mut c_void) {}
+/// As the OpenCL specification demands.
+pub(super) unsafe extern "C" fn clSVMFree(context: *mut c_void, pointer: *mut c_void) {
+    // SAFETY: the application keeps what the specification demands of its arguments.
+    let (context, pointer) = unsafe { (Argument::from_c(context), Argument::from_c(pointer)) };
+    entry::pointer_or_null(|| {
+        svm::free(context, pointer);
+        None
+    });
+}

@@ -4,10 +4,11 @@ use std::ffi::c_void;
 
 use opencl_sys::{
     CL_COMMAND_NDRANGE_KERNEL, CL_COMMAND_TASK, CL_DEVICE_TYPE_CUSTOM, CL_KERNEL_GLOBAL_WORK_SIZE,
+    CL_MEM_READ_ONLY, CL_MEM_WRITE_ONLY,
 };
 use paragpu_protocol::command::Opcode;
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::kernel::ArgKind;
+use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind};
 
 use crate::boundary::arguments::EventArgs;
 use crate::boundary::object::{Handle, Object, RawHandle};
@@ -15,10 +16,12 @@ use crate::boundary::pointer::{Bytes, In, Out};
 use crate::core::buffer::Buffer;
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult, refuse_if};
+use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::kernel::{Kernel, Range};
 use crate::core::program::Program;
 use crate::core::queue::{Queue, Request};
+use crate::core::sampler::Sampler;
 
 /// `clCreateKernel`.
 pub(super) fn create(program: Handle<Program>, kernel_name: Bytes) -> ClResult<RawHandle> {
@@ -67,6 +70,21 @@ pub(super) fn release(kernel: Handle<Kernel>) -> ClResult<()> {
     kernel.get()?.release()
 }
 
+/// CL_INVALID_ARG_SIZE if the argument is a memory object and arg_size != sizeof(cl_mem), or if arg_size !=
+/// sizeof(cl_sampler) and the argument is a sampler.
+fn check_handle_size(arg_size: usize) -> ClResult<()> {
+    refuse_if(arg_size != size_of::<*mut c_void>(), ClError::INVALID_ARG_SIZE)
+}
+
+/// CL_INVALID_ARG_VALUE if the argument is an image declared with the read_only qualifier and arg_value refers to an
+/// image object created with cl_mem_flags of CL_MEM_WRITE_ONLY or if the image argument is declared with the write_only
+/// qualifier and arg_value refers to an image object created with cl_mem_flags of CL_MEM_READ_ONLY.
+fn check_access(access: u8, flags: u64) -> ClResult<()> {
+    let denied = (access & ACCESS_READ != 0 && flags & CL_MEM_WRITE_ONLY != 0)
+        || (access & ACCESS_WRITE != 0 && flags & CL_MEM_READ_ONLY != 0);
+    refuse_if(denied, ClError::INVALID_ARG_VALUE)
+}
+
 /// `clSetKernelArg`.
 pub(super) fn set_arg(
     kernel: Handle<Kernel>,
@@ -83,14 +101,30 @@ pub(super) fn set_arg(
             kernel.set_value(arg_index, value)
         }
         ArgKind::Buffer => {
-            // CL_INVALID_ARG_SIZE if the argument is a memory object and arg_size != sizeof(cl_mem).
-            refuse_if(arg_size != size_of::<*mut c_void>(), ClError::INVALID_ARG_SIZE)?;
             // CL_INVALID_MEM_OBJECT for an argument declared to be a memory object when the specified arg_value is not
             // a valid memory object.
+            check_handle_size(arg_size)?;
             let buffer = arg_value.as_object::<Buffer>()?;
             let is_own = |buffer: &Object<Buffer>| buffer.context().handle() == kernel.context().handle();
             refuse_if(!buffer.as_deref().is_none_or(is_own), ClError::INVALID_MEM_OBJECT)?;
-            kernel.set_buffer(arg_index, buffer.as_ref())
+            kernel.set_object(arg_index, buffer.map(|buffer| buffer as _))
+        }
+        ArgKind::Image => {
+            check_handle_size(arg_size)?;
+            let image = arg_value.as_object::<Image>()?.ok_or(ClError::INVALID_MEM_OBJECT)?;
+            let is_own = image.context().handle() == kernel.context().handle();
+            refuse_if(!is_own, ClError::INVALID_MEM_OBJECT)?;
+            check_access(kernel.arg_access(arg_index), image.flags())?;
+            kernel.set_object(arg_index, Some(image))
+        }
+        ArgKind::Sampler => {
+            // CL_INVALID_SAMPLER for an argument declared to be of type sampler_t when the specified arg_value is not a
+            // valid sampler object.
+            check_handle_size(arg_size)?;
+            let sampler = arg_value.as_object::<Sampler>()?.ok_or(ClError::INVALID_SAMPLER)?;
+            let is_own = sampler.context().handle() == kernel.context().handle();
+            refuse_if(!is_own, ClError::INVALID_SAMPLER)?;
+            kernel.set_object(arg_index, Some(sampler))
         }
         ArgKind::Local => {
             // CL_INVALID_ARG_VALUE if the argument is declared with the local qualifier and arg_value is not NULL;
@@ -99,11 +133,7 @@ pub(super) fn set_arg(
             refuse_if(arg_size == 0, ClError::INVALID_ARG_SIZE)?;
             kernel.set_local(arg_index, arg_size)
         }
-        // CL_INVALID_SAMPLER for an argument declared to be of type sampler_t when the specified arg_value is not a valid
-        // sampler object. There are none.
-        ArgKind::Sampler => Err(ClError::INVALID_SAMPLER),
-        // Likewise for images; and nothing else can be passed.
-        ArgKind::Image => Err(ClError::INVALID_MEM_OBJECT),
+        // Nothing else can be passed.
         ArgKind::Other => Err(ClError::INVALID_ARG_VALUE),
     }
 }
@@ -147,7 +177,8 @@ pub(super) fn work_group_info(
     // built-in kernel.
     let is_usual = device.device_type() & CL_DEVICE_TYPE_CUSTOM == 0 && !kernel.program().is_built_in();
     refuse_if(param_name == CL_KERNEL_GLOBAL_WORK_SIZE && is_usual, ClError::INVALID_VALUE)?;
-    Ok(kernel.ask(InfoKind::KernelWorkGroup, param_name, device.index(), &[])?.into())
+    let index = kernel.context().reference(device)?;
+    Ok(kernel.ask(InfoKind::KernelWorkGroup, param_name, index, &[])?.into())
 }
 
 /// "CL_INVALID_VALUE if the size in bytes specified by input_value_size is not valid for param_name": up to three sizes,
@@ -170,7 +201,8 @@ pub(super) fn sub_group_info(
     refuse_if(!is_sub_group_input(input_value_size), ClError::INVALID_VALUE)?;
     // CL_INVALID_VALUE if input_value is NULL where a value is needed: without one, the host says so.
     let input = input_value.get(input_value_size).unwrap_or_default();
-    Ok(kernel.sub_group_info(param_name, device.index(), input, size)?.into())
+    let index = kernel.context().reference(device)?;
+    Ok(kernel.sub_group_info(param_name, index, input, size)?.into())
 }
 
 /// Up to three sizes; `rest` fills the dimensions that are not used.
@@ -180,12 +212,8 @@ fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
 }
 
 /// Checks the work-group size that the application wants.
-fn check_local(kernel: &Kernel, device: &Device, range: &Range) -> ClResult<()> {
-    let Some(local) = range.local else {
-        // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
-        // OpenCL 2.1. Since then the host may choose, and it knows the required size.
-        return Ok(());
-    };
+fn check_local(kernel: &Kernel, device: &Object<Device>, range: &Range) -> ClResult<()> {
+    let Some(local) = range.local else { return Ok(()) };
     let limits = kernel.limits(device)?;
     let is_required = limits.required != [0; 3];
     let local64 = local.map(|size| size as u64);
@@ -220,6 +248,49 @@ fn check_launch(queue: &Object<Queue>, kernel: &Object<Kernel>) -> ClResult<()> 
     refuse_if(!kernel.has_all_args(), ClError::INVALID_KERNEL_ARGS)
 }
 
+/// Offset, global and local sizes as the application gives them.
+type Sizes = (In<usize>, In<usize>, In<usize>);
+
+/// The checked index space of a launch; nothing if it is empty.
+pub(super) fn launch_range(
+    queue: &Object<Queue>,
+    kernel: &Object<Kernel>,
+    work_dim: u32,
+    (global_work_offset, global_work_size, local_work_size): Sizes,
+) -> ClResult<Option<Range>> {
+    check_launch(queue, kernel)?;
+    // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
+    refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
+    let global = sizes(global_work_size, work_dim, 1);
+    let mut range = Range {
+        dims: work_dim,
+        offset: sizes(global_work_offset, work_dim, 0).unwrap_or_default(),
+        global: global.unwrap_or_default(),
+        local: sizes(local_work_size, work_dim, 1),
+    };
+    if range.global.contains(&0) {
+        // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in it are 0 — before
+        // OpenCL 2.1. Since then the command "will trivially succeed after its event dependencies are satisfied".
+        refuse_if(!queue.device().allows_empty_range(), ClError::INVALID_GLOBAL_WORK_SIZE)?;
+        return Ok(None);
+    }
+    // CL_INVALID_GLOBAL_OFFSET if the value specified in global_work_size + the corresponding values in
+    // global_work_offset for any dimensions is greater than the maximum value representable by size_t on the device.
+    let overflows = (0..3).any(|dim| range.global[dim].checked_add(range.offset[dim]).is_none());
+    refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
+    if range.local.is_none() {
+        // CL_INVALID_WORK_GROUP_SIZE if local_work_size is NULL and the reqd_work_group_size attribute is used — before
+        // OpenCL 2.1. Since then that size is used, which drivers do not all know.
+        let required = kernel.limits(queue.device())?.required;
+        range.local = (required != [0; 3]).then(|| required.map(|size| size as usize));
+        let is_deeper =
+            range.local.is_some_and(|local| local[work_dim as usize..].iter().any(|size| *size != 1));
+        refuse_if(is_deeper, ClError::INVALID_WORK_GROUP_SIZE)?;
+    }
+    check_local(kernel, queue.device(), &range)?;
+    Ok(Some(range))
+}
+
 /// `clEnqueueNDRangeKernel`.
 pub(super) fn enqueue_nd_range(
     queue: Handle<Queue>,
@@ -231,31 +302,43 @@ pub(super) fn enqueue_nd_range(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, kernel) = (queue.get()?, kernel.get()?);
+    let sizes = (global_work_offset, global_work_size, local_work_size);
+    let range = launch_range(queue, kernel, work_dim, sizes)?;
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(CL_COMMAND_NDRANGE_KERNEL, &wait, events.wants_event());
+    events.give(match range {
+        Some(range) => kernel.enqueue(queue, &request, range)?,
+        None => queue.enqueue_nothing(&request)?.event,
+    });
+    Ok(())
+}
+
+/// `clGetKernelSuggestedLocalWorkSizeKHR` of `cl_khr_suggested_local_work_size`.
+pub(super) fn suggested_local_size(
+    queue: Handle<Queue>,
+    kernel: Handle<Kernel>,
+    work_dim: u32,
+    global_work_offset: In<usize>,
+    global_work_size: In<usize>,
+    suggested_local_work_size: Out<usize>,
+) -> ClResult<()> {
+    let (queue, kernel) = (queue.get()?, kernel.get()?);
     check_launch(queue, kernel)?;
     // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
     refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
-    let global = sizes(global_work_size, work_dim, 1);
-    let range = Range {
-        dims: work_dim,
-        offset: sizes(global_work_offset, work_dim, 0).unwrap_or_default(),
-        global: global.unwrap_or_default(),
-        local: sizes(local_work_size, work_dim, 1),
-    };
-    let wait = events.wait_list(queue.context())?;
-    let request = Request::new(CL_COMMAND_NDRANGE_KERNEL, &wait, events.wants_event());
-    if range.global.contains(&0) {
-        // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in it are 0 — before
-        // OpenCL 2.1. Since then the command "will trivially succeed after its event dependencies are satisfied".
-        refuse_if(!queue.device().allows_empty_range(), ClError::INVALID_GLOBAL_WORK_SIZE)?;
-        events.give(queue.enqueue_nothing(&request)?.event);
-        return Ok(());
-    }
-    // CL_INVALID_GLOBAL_OFFSET if the value specified in global_work_size + the corresponding values in
-    // global_work_offset for any dimensions is greater than the maximum value representable by size_t on the device.
-    let overflows = (0..3).any(|dim| range.global[dim].checked_add(range.offset[dim]).is_none());
+    // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in global_work_size are 0.
+    let global = sizes(global_work_size, work_dim, 1).unwrap_or_default();
+    refuse_if(global.contains(&0), ClError::INVALID_GLOBAL_WORK_SIZE)?;
+    let offset = sizes(global_work_offset, work_dim, 0).unwrap_or_default();
+    // CL_INVALID_GLOBAL_OFFSET if the value specified in global_work_size plus the corresponding value in
+    // global_work_offset for dimension exceeds the maximum value representable by size_t on the device.
+    let overflows = (0..3).any(|dim| global[dim].checked_add(offset[dim]).is_none());
     refuse_if(overflows, ClError::INVALID_GLOBAL_OFFSET)?;
-    check_local(kernel, queue.device(), &range)?;
-    events.give(kernel.enqueue(queue, &request, range)?);
+    // CL_INVALID_VALUE if suggested_local_work_size is NULL.
+    refuse_if(suggested_local_work_size.is_null(), ClError::INVALID_VALUE)?;
+    let range = Range { dims: work_dim, offset, global, local: None };
+    let suggested = kernel.suggested_local_size(queue, &range)?;
+    suggested_local_work_size.fill(&suggested[..work_dim as usize]);
     Ok(())
 }
 

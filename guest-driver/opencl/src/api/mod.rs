@@ -6,14 +6,24 @@
 pub(crate) mod dispatch;
 
 mod buffer;
+mod command_buffer;
+mod command_buffer_entries;
 mod context;
 mod device;
 mod entries;
 mod event;
 mod exports;
+mod image;
+mod image_transfer;
 mod kernel;
+mod kernel_memory;
+mod memory;
+mod native;
 mod platform;
 mod program;
 mod queue;
+mod sampler;
+mod svm;
 mod transfer;
 mod unsupported;
+mod usm;

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use crate::api::{entries, exports};
+use crate::api::{command_buffer_entries, entries, exports};
 use crate::boundary::arguments;
 use crate::boundary::object::Handle;
 use crate::boundary::pointer::{Bytes, Out};
@@ -35,8 +35,26 @@ pub(super) fn function_address(name: Bytes) -> Option<*mut c_void> {
     match name.as_slice() {
         b"clIcdGetPlatformIDsKHR" => Some(exports::clIcdGetPlatformIDsKHR as *mut c_void),
         b"clCreateProgramWithILKHR" => Some(entries::clCreateProgramWithIL as *mut c_void),
+        b"clCreateCommandQueueWithPropertiesKHR" => {
+            Some(entries::clCreateCommandQueueWithProperties as *mut c_void)
+        }
+        b"clGetKernelSuggestedLocalWorkSizeKHR" => {
+            Some(entries::clGetKernelSuggestedLocalWorkSizeKHR as *mut c_void)
+        }
         b"clGetKernelSubGroupInfoKHR" => Some(entries::clGetKernelSubGroupInfo as *mut c_void),
-        _ => None,
+        b"clHostMemAllocINTEL" => Some(entries::clHostMemAllocINTEL as *mut c_void),
+        b"clDeviceMemAllocINTEL" => Some(entries::clDeviceMemAllocINTEL as *mut c_void),
+        b"clSharedMemAllocINTEL" => Some(entries::clSharedMemAllocINTEL as *mut c_void),
+        b"clMemFreeINTEL" => Some(entries::clMemFreeINTEL as *mut c_void),
+        b"clMemBlockingFreeINTEL" => Some(entries::clMemBlockingFreeINTEL as *mut c_void),
+        b"clGetMemAllocInfoINTEL" => Some(entries::clGetMemAllocInfoINTEL as *mut c_void),
+        b"clSetKernelArgMemPointerINTEL" => Some(entries::clSetKernelArgSVMPointer as *mut c_void),
+        b"clEnqueueMemsetINTEL" => Some(entries::clEnqueueMemsetINTEL as *mut c_void),
+        b"clEnqueueMemFillINTEL" => Some(entries::clEnqueueMemFillINTEL as *mut c_void),
+        b"clEnqueueMemcpyINTEL" => Some(entries::clEnqueueMemcpyINTEL as *mut c_void),
+        b"clEnqueueMigrateMemINTEL" => Some(entries::clEnqueueMigrateMemINTEL as *mut c_void),
+        b"clEnqueueMemAdviseINTEL" => Some(entries::clEnqueueMemAdviseINTEL as *mut c_void),
+        name => command_buffer_entries::function_address(name, platform::command_buffer_version()?),
     }
 }
 

@@ -195,7 +195,7 @@ pub(super) fn create_with_binary(
         return Err(ClError::INVALID_VALUE);
     }
     let binaries: Vec<_> = binaries.into_iter().flatten().collect();
-    let (outcomes, program) = Program::with_binaries(context, devices, &binaries);
+    let (outcomes, program) = Program::with_binaries(context, devices, &binaries)?;
     let status = |outcome: &ClResult<()>| outcome.map_or_else(|error| error.0, |()| CL_SUCCESS);
     binary_status.fill(&outcomes.iter().map(status).collect::<Vec<_>>());
     // CL_INVALID_BINARY if an invalid program binary was encountered for any device.

@@ -2,7 +2,8 @@
 
 use opencl_sys::{
     CL_QUEUE_ON_DEVICE, CL_QUEUE_ON_DEVICE_DEFAULT, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
-    CL_QUEUE_PROFILING_ENABLE, CL_QUEUE_PROPERTIES, CL_QUEUE_SIZE,
+    CL_QUEUE_PRIORITY_HIGH_KHR, CL_QUEUE_PRIORITY_KHR, CL_QUEUE_PRIORITY_LOW_KHR, CL_QUEUE_PRIORITY_MED_KHR,
+    CL_QUEUE_PROFILING_ENABLE, CL_QUEUE_PROPERTIES, CL_QUEUE_SIZE, CL_QUEUE_THROTTLE_KHR,
 };
 
 use crate::boundary::object::{Handle, Object, RawHandle};
@@ -19,7 +20,7 @@ const ON_DEVICE: u64 = CL_QUEUE_ON_DEVICE | CL_QUEUE_ON_DEVICE_DEFAULT;
 fn create_checked(
     context: &Object<Context>,
     device: &Object<Device>,
-    properties: u64,
+    Wanted { flags: properties, hints }: Wanted,
     list: Vec<u64>,
 ) -> ClResult<RawHandle> {
     // CL_INVALID_DEVICE if device is not a valid device or is not associated with context.
@@ -29,7 +30,16 @@ fn create_checked(
     // CL_INVALID_QUEUE_PROPERTIES if values specified in properties are valid but are not supported by the device.
     let unsupported = properties & !device.queue_properties() != 0 || properties & ON_DEVICE != 0;
     refuse_if(unsupported, ClError::INVALID_QUEUE_PROPERTIES)?;
-    Ok(Queue::new(context, device, properties, list)?.hand_out())
+    Ok(Queue::new(context, device, properties, hints, list)?.hand_out())
+}
+
+/// What a property list says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    /// `cl_command_queue_properties`.
+    flags: u64,
+    /// As `CreateQueue` has them.
+    hints: u32,
 }
 
 /// `clCreateCommandQueue`.
@@ -40,10 +50,10 @@ pub(super) fn create(
 ) -> ClResult<RawHandle> {
     let (context, device) = (context.get()?, device.get()?);
     refuse_if(properties & !ON_HOST != 0, ClError::INVALID_VALUE)?;
-    create_checked(context, device, properties, Vec::new())
+    create_checked(context, device, Wanted { flags: properties, hints: 0 }, Vec::new())
 }
 
-/// `clCreateCommandQueueWithProperties`.
+/// `clCreateCommandQueueWithProperties`, and `clCreateCommandQueueWithPropertiesKHR` of `cl_khr_create_command_queue`.
 pub(super) fn create_with_properties(
     context: Handle<Context>,
     device: Handle<Device>,
@@ -51,31 +61,46 @@ pub(super) fn create_with_properties(
 ) -> ClResult<RawHandle> {
     let (context, device) = (context.get()?, device.get()?);
     let mut list = properties.properties().unwrap_or_default();
-    let flags = queue_flags(&list)?;
+    let wanted = wanted(&list, |extension| device.has_extension(extension))?;
     if !properties.is_null() {
         list.push(0);
     }
-    create_checked(context, device, flags, list)
+    create_checked(context, device, wanted, list)
 }
 
-fn queue_flags(list: &[u64]) -> ClResult<u64> {
-    let mut flags = None;
+fn wanted(list: &[u64], has_extension: impl Fn(&str) -> bool) -> ClResult<Wanted> {
+    const PROPERTIES: u64 = CL_QUEUE_PROPERTIES as u64;
+    const SIZE: u64 = CL_QUEUE_SIZE as u64;
+    let (mut wanted, mut seen) = (Wanted::default(), Vec::new());
     for pair in list.chunks_exact(2) {
-        const PROPERTIES: u64 = CL_QUEUE_PROPERTIES as u64;
-        const SIZE: u64 = CL_QUEUE_SIZE as u64;
-        match pair[0] {
-            PROPERTIES if flags.is_none() => flags = Some(pair[1]),
+        let (name, value) = (pair[0], pair[1]);
+        // CL_INVALID_VALUE if values specified in properties are not valid.
+        refuse_if(seen.contains(&name), ClError::INVALID_VALUE)?;
+        seen.push(name);
+        match name {
+            PROPERTIES => wanted.flags = value,
             // A queue on the device; its flag says so too, and is refused for that.
             SIZE => {}
-            // CL_INVALID_VALUE if values specified in properties are not valid.
+            CL_QUEUE_PRIORITY_KHR if has_extension("cl_khr_priority_hints") => wanted.hints |= hint(value)?,
+            CL_QUEUE_THROTTLE_KHR if has_extension("cl_khr_throttle_hints") => {
+                wanted.hints |= hint(value)? << 8;
+            }
             _ => return Err(ClError::INVALID_VALUE),
         }
     }
-    let flags = flags.unwrap_or(0);
     // CL_QUEUE_SIZE "can only be specified if CL_QUEUE_ON_DEVICE is set in CL_QUEUE_PROPERTIES".
-    let has_size = list.chunks_exact(2).any(|pair| pair[0] == u64::from(CL_QUEUE_SIZE));
-    refuse_if(has_size && flags & CL_QUEUE_ON_DEVICE == 0, ClError::INVALID_VALUE)?;
-    Ok(flags)
+    refuse_if(seen.contains(&SIZE) && wanted.flags & CL_QUEUE_ON_DEVICE == 0, ClError::INVALID_VALUE)?;
+    // CL_INVALID_QUEUE_PROPERTIES if a hint is given and the queue is a CL_QUEUE_ON_DEVICE.
+    let excluded = wanted.hints != 0 && wanted.flags & CL_QUEUE_ON_DEVICE != 0;
+    refuse_if(excluded, ClError::INVALID_QUEUE_PROPERTIES)?;
+    Ok(wanted)
+}
+
+/// A priority or a throttle: high, medium or low, which have the same numbers.
+fn hint(value: u64) -> ClResult<u32> {
+    let known = [CL_QUEUE_PRIORITY_HIGH_KHR, CL_QUEUE_PRIORITY_MED_KHR, CL_QUEUE_PRIORITY_LOW_KHR];
+    refuse_if(!known.map(u64::from).contains(&value), ClError::INVALID_VALUE)?;
+    Ok(value as u32)
 }
 
 /// `clRetainCommandQueue`.
@@ -136,11 +161,26 @@ mod tests {
     fn queue_properties_are_parsed() {
         let properties = u64::from(CL_QUEUE_PROPERTIES);
         let size = u64::from(CL_QUEUE_SIZE);
-        assert_eq!(queue_flags(&[]), Ok(0));
-        assert_eq!(queue_flags(&[properties, CL_QUEUE_PROFILING_ENABLE]), Ok(CL_QUEUE_PROFILING_ENABLE));
-        assert_eq!(queue_flags(&[size, 4096]), Err(ClError::INVALID_VALUE));
-        assert_eq!(queue_flags(&[properties, 1, properties, 2]), Err(ClError::INVALID_VALUE));
-        assert_eq!(queue_flags(&[7, 1]), Err(ClError::INVALID_VALUE));
-        assert_eq!(queue_flags(&[properties, ON_DEVICE, size, 64]), Ok(ON_DEVICE));
+        let flags = |list: &[u64]| wanted(list, |_| false).map(|wanted| wanted.flags);
+        assert_eq!(flags(&[]), Ok(0));
+        assert_eq!(flags(&[properties, CL_QUEUE_PROFILING_ENABLE]), Ok(CL_QUEUE_PROFILING_ENABLE));
+        assert_eq!(flags(&[size, 4096]), Err(ClError::INVALID_VALUE));
+        assert_eq!(flags(&[properties, 1, properties, 2]), Err(ClError::INVALID_VALUE));
+        assert_eq!(flags(&[7, 1]), Err(ClError::INVALID_VALUE));
+        assert_eq!(flags(&[properties, ON_DEVICE, size, 64]), Ok(ON_DEVICE));
+    }
+
+    #[test]
+    fn hints_are_taken_where_the_extension_is_offered() {
+        let list = [CL_QUEUE_THROTTLE_KHR, 4, CL_QUEUE_PRIORITY_KHR, 1];
+        assert_eq!(wanted(&list, |_| true), Ok(Wanted { flags: 0, hints: 0x0401 }));
+        let only_priority = |name: &str| name == "cl_khr_priority_hints";
+        assert_eq!(wanted(&list, only_priority), Err(ClError::INVALID_VALUE));
+        for bad in [0, 3, 8, 1 << 32 | 1] {
+            let list = [CL_QUEUE_PRIORITY_KHR, bad];
+            assert_eq!(wanted(&list, |_| true), Err(ClError::INVALID_VALUE), "{bad}");
+        }
+        let on_device = [u64::from(CL_QUEUE_PROPERTIES), ON_DEVICE, CL_QUEUE_PRIORITY_KHR, 1];
+        assert_eq!(wanted(&on_device, |_| true), Err(ClError::INVALID_QUEUE_PROPERTIES));
     }
 }

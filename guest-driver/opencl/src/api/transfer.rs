@@ -1,28 +1,25 @@
 //! Reading, writing, copying, filling and mapping buffers.
 
-use std::ffi::c_void;
-use std::sync::Arc;
-
 use opencl_sys::{
-    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER,
-    CL_COMMAND_MIGRATE_MEM_OBJECTS, CL_COMMAND_READ_BUFFER, CL_COMMAND_READ_BUFFER_RECT,
-    CL_COMMAND_WRITE_BUFFER, CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ, CL_MAP_WRITE,
-    CL_MAP_WRITE_INVALIDATE_REGION, CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY, CL_MEM_HOST_WRITE_ONLY,
-    CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED, CL_MIGRATE_MEM_OBJECT_HOST,
+    CL_COMMAND_COPY_BUFFER, CL_COMMAND_COPY_BUFFER_RECT, CL_COMMAND_FILL_BUFFER, CL_COMMAND_MAP_BUFFER,
+    CL_COMMAND_READ_BUFFER, CL_COMMAND_READ_BUFFER_RECT, CL_COMMAND_WRITE_BUFFER,
+    CL_COMMAND_WRITE_BUFFER_RECT, CL_MAP_READ, CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION,
+    CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_READ_ONLY, CL_MEM_HOST_WRITE_ONLY,
 };
 
-use crate::boundary::arguments::{self, EventArgs};
+use crate::boundary::arguments::EventArgs;
 use crate::boundary::object::{Handle, Object};
 use crate::boundary::pointer::{AppMemory, Bytes, In};
 use crate::core::buffer::Buffer;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::mapping::{self, Region};
+use crate::core::memory::Memory;
 use crate::core::queue::{Queue, Request};
 use crate::core::rect::Rect;
-use crate::core::transfer::{self, Part};
+use crate::core::transfer::{self, Enqueued, Part};
 
 /// Checks that every command on a buffer makes.
-fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<()> {
+pub(super) fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<()> {
     // CL_INVALID_CONTEXT if the context associated with command_queue and buffer are not the same.
     refuse_if(queue.context().handle() != buffer.context().handle(), ClError::INVALID_CONTEXT)?;
     // CL_MISALIGNED_SUB_BUFFER_OFFSET if buffer is a sub-buffer object and offset specified when the sub-buffer object
@@ -34,9 +31,9 @@ fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<()> {
     )
 }
 
-/// CL_INVALID_OPERATION if the buffer has been created with a flag that denies the application this access.
-fn check_host_access(buffer: &Buffer, denied: u64) -> ClResult<()> {
-    refuse_if(buffer.flags() & (denied | CL_MEM_HOST_NO_ACCESS) != 0, ClError::INVALID_OPERATION)
+/// CL_INVALID_OPERATION if the object has been created with a flag that denies the application this access.
+pub(super) fn check_host_access(memory: &Memory, denied: u64) -> ClResult<()> {
+    refuse_if(memory.flags() & (denied | CL_MEM_HOST_NO_ACCESS) != 0, ClError::INVALID_OPERATION)
 }
 
 /// A range of a buffer that is transferred to or from `memory`.
@@ -96,7 +93,7 @@ pub(super) fn write(
 }
 
 /// Three numbers: CL_INVALID_VALUE if the pointer is NULL.
-fn three(values: In<usize>) -> ClResult<[usize; 3]> {
+pub(super) fn three(values: In<usize>) -> ClResult<[usize; 3]> {
     let values = values.values(3).ok_or(ClError::INVALID_VALUE)?;
     Ok([values[0], values[1], values[2]])
 }
@@ -183,6 +180,36 @@ pub(super) fn write_rect(
     Ok(())
 }
 
+/// A checked `clEnqueueCopyBuffer` or `clCommandCopyBufferKHR`.
+pub(super) fn copier(
+    queue: &Object<Queue>,
+    (src, dst): (&Object<Buffer>, &Object<Buffer>),
+    (src_offset, dst_offset): (usize, usize),
+    size: usize,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    check(queue, src)?;
+    check(queue, dst)?;
+    // CL_INVALID_VALUE if src_offset, dst_offset, size, src_offset + size or dst_offset + size require accessing elements
+    // outside the src_buffer and dst_buffer buffer objects respectively.
+    refuse_if(!src.contains(src_offset, size) || !dst.contains(dst_offset, size), ClError::INVALID_VALUE)?;
+    // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
+    // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
+    // buffer object and they overlap.
+    let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
+    let (from, to) = (src_base + src_offset, dst_base + dst_offset);
+    let overlaps = src_root == dst_root && from < to + size && to < from + size;
+    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
+    let (src, dst) = (src.arc(), dst.arc());
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| {
+        if size == 0 {
+            return Ok(queue.enqueue_nothing(request)?.event);
+        }
+        let from = Part { buffer: &src, offset: src_offset, len: size };
+        let to = Part { buffer: &dst, offset: dst_offset, len: size };
+        transfer::copy(queue, request, from, to)
+    })
+}
+
 /// `clEnqueueCopyBuffer`.
 pub(super) fn copy(
     queue: Handle<Queue>,
@@ -194,28 +221,44 @@ pub(super) fn copy(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, src, dst) = (queue.get()?, src_buffer.get()?, dst_buffer.get()?);
+    let copy = copier(queue, (src, dst), (src_offset, dst_offset), size)?;
+    let wait = events.wait_list(queue.context())?;
+    let request = Request::new(CL_COMMAND_COPY_BUFFER, &wait, events.wants_event());
+    events.give(copy(queue, &request)?);
+    Ok(())
+}
+
+/// A buffer, an origin in it, and its pitches.
+type Corner<'a> = (&'a Object<Buffer>, In<usize>, [usize; 2]);
+
+/// A checked `clEnqueueCopyBufferRect` or `clCommandCopyBufferRectKHR`.
+pub(super) fn rect_copier(
+    queue: &Object<Queue>,
+    (src, src_origin, src_pitches): Corner<'_>,
+    (dst, dst_origin, dst_pitches): Corner<'_>,
+    region: In<usize>,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
     check(queue, src)?;
     check(queue, dst)?;
-    // CL_INVALID_VALUE if src_offset, dst_offset, size, src_offset + size or dst_offset + size require accessing elements
-    // outside the src_buffer and dst_buffer buffer objects respectively.
-    refuse_if(!src.contains(src_offset, size) || !dst.contains(dst_offset, size), ClError::INVALID_VALUE)?;
-    let wait = events.wait_list(queue.context())?;
+    let region = three(region)?;
+    let from = rect_in(src, src_origin, region, src_pitches)?;
+    let to = rect_in(dst, dst_origin, region, dst_pitches)?;
+    if src.handle() == dst.handle() {
+        // CL_INVALID_VALUE if src_buffer and dst_buffer are the same buffer object and src_slice_pitch is not equal to
+        // dst_slice_pitch and src_row_pitch is not equal to dst_row_pitch.
+        let same_pitches = from.row_pitch == to.row_pitch && from.slice_pitch == to.slice_pitch;
+        refuse_if(!same_pitches, ClError::INVALID_VALUE)?;
+    }
     // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
     // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
     // buffer object and they overlap.
     let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
-    let (from, to) = (src_base + src_offset, dst_base + dst_offset);
-    let overlaps = src_root == dst_root && from < to + size && to < from + size;
+    let overlaps = src_root == dst_root && from.overlaps(src_base, &to, dst_base);
     refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
-    let request = Request::new(CL_COMMAND_COPY_BUFFER, &wait, events.wants_event());
-    if size == 0 {
-        events.give(queue.enqueue_nothing(&request)?.event);
-        return Ok(());
-    }
-    let from = Part { buffer: src, offset: src_offset, len: size };
-    let to = Part { buffer: dst, offset: dst_offset, len: size };
-    events.give(transfer::copy(queue, &request, from, to)?);
-    Ok(())
+    let (src, dst) = (src.arc(), dst.arc());
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| {
+        transfer::copy_rect(queue, request, (&src, from), (&dst, to))
+    })
 }
 
 /// `clEnqueueCopyBufferRect`.
@@ -233,28 +276,38 @@ pub(super) fn copy_rect(
     dst_slice_pitch: usize,
     events: EventArgs,
 ) -> ClResult<()> {
-    let (queue, src, dst) = (queue.get()?, src_buffer.get()?, dst_buffer.get()?);
-    check(queue, src)?;
-    check(queue, dst)?;
-    let region = three(region)?;
-    let from = rect_in(src, src_origin, region, [src_row_pitch, src_slice_pitch])?;
-    let to = rect_in(dst, dst_origin, region, [dst_row_pitch, dst_slice_pitch])?;
-    if src.handle() == dst.handle() {
-        // CL_INVALID_VALUE if src_buffer and dst_buffer are the same buffer object and src_slice_pitch is not equal to
-        // dst_slice_pitch and src_row_pitch is not equal to dst_row_pitch.
-        let same_pitches = from.row_pitch == to.row_pitch && from.slice_pitch == to.slice_pitch;
-        refuse_if(!same_pitches, ClError::INVALID_VALUE)?;
-    }
-    // CL_MEM_COPY_OVERLAP if src_buffer and dst_buffer are the same buffer or sub-buffer object and the source and
-    // destination regions overlap or if src_buffer and dst_buffer are different sub-buffers of the same associated
-    // buffer object and they overlap.
-    let ((src_root, src_base), (dst_root, dst_base)) = (src.root(), dst.root());
-    let overlaps = src_root == dst_root && from.overlaps(src_base, &to, dst_base);
-    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
+    let queue = queue.get()?;
+    let src = (src_buffer.get()?, src_origin, [src_row_pitch, src_slice_pitch]);
+    let dst = (dst_buffer.get()?, dst_origin, [dst_row_pitch, dst_slice_pitch]);
+    let copy = rect_copier(queue, src, dst, region)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_COPY_BUFFER_RECT, &wait, events.wants_event());
-    events.give(transfer::copy_rect(queue, &request, (src, from), (dst, to))?);
+    events.give(copy(queue, &request)?);
     Ok(())
+}
+
+/// A checked `clEnqueueFillBuffer` or `clCommandFillBufferKHR`.
+pub(super) fn filler(
+    queue: &Object<Queue>,
+    buffer: &Object<Buffer>,
+    (pattern, pattern_size): (Bytes, usize),
+    (offset, size): (usize, usize),
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    check(queue, buffer)?;
+    // CL_INVALID_VALUE if offset or offset + size require accessing elements outside the buffer object.
+    refuse_if(!buffer.contains(offset, size), ClError::INVALID_VALUE)?;
+    // CL_INVALID_VALUE if pattern is NULL or if pattern_size is 0 or if pattern_size is one of { 1, 2, 4, 8, 16, 32, 64,
+    // 128 } — that is: not one of them.
+    refuse_if(!pattern_size.is_power_of_two() || pattern_size > 128, ClError::INVALID_VALUE)?;
+    let pattern = pattern.get(pattern_size).ok_or(ClError::INVALID_VALUE)?.to_vec();
+    // CL_INVALID_VALUE if offset and size are not a multiple of pattern_size.
+    let fits = offset.is_multiple_of(pattern_size) && size.is_multiple_of(pattern_size);
+    refuse_if(!fits, ClError::INVALID_VALUE)?;
+    let buffer = buffer.arc();
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| match size {
+        0 => Ok(queue.enqueue_nothing(request)?.event),
+        _ => transfer::fill(queue, request, Part { buffer: &buffer, offset, len: size }, &pattern),
+    })
 }
 
 /// `clEnqueueFillBuffer`.
@@ -268,22 +321,29 @@ pub(super) fn fill(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, buffer) = (queue.get()?, buffer.get()?);
-    check(queue, buffer)?;
-    // CL_INVALID_VALUE if offset or offset + size require accessing elements outside the buffer object.
-    refuse_if(!buffer.contains(offset, size), ClError::INVALID_VALUE)?;
-    // CL_INVALID_VALUE if pattern is NULL or if pattern_size is 0 or if pattern_size is one of { 1, 2, 4, 8, 16, 32, 64,
-    // 128 } — that is: not one of them.
-    refuse_if(!pattern_size.is_power_of_two() || pattern_size > 128, ClError::INVALID_VALUE)?;
-    let pattern = pattern.get(pattern_size).ok_or(ClError::INVALID_VALUE)?;
-    // CL_INVALID_VALUE if offset and size are not a multiple of pattern_size.
-    let fits = offset.is_multiple_of(pattern_size) && size.is_multiple_of(pattern_size);
-    refuse_if(!fits, ClError::INVALID_VALUE)?;
+    let fill = filler(queue, buffer, (pattern, pattern_size), (offset, size))?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_FILL_BUFFER, &wait, events.wants_event());
-    if size == 0 {
-        events.give(queue.enqueue_nothing(&request)?.event);
-    } else {
-        events.give(transfer::fill(queue, &request, Part { buffer, offset, len: size }, pattern)?);
+    events.give(fill(queue, &request)?);
+    Ok(())
+}
+
+/// CL_INVALID_VALUE if values specified in map_flags are not valid.
+pub(super) fn check_map_flags(map_flags: u64) -> ClResult<()> {
+    let (plain, invalidate) = (CL_MAP_READ | CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION);
+    let excluded = map_flags & invalidate != 0 && map_flags & plain != 0;
+    refuse_if(map_flags & !(plain | invalidate) != 0 || excluded, ClError::INVALID_VALUE)
+}
+
+/// CL_INVALID_OPERATION if the object has been created with CL_MEM_HOST_WRITE_ONLY or CL_MEM_HOST_NO_ACCESS and
+/// CL_MAP_READ is set in map_flags or if it has been created with CL_MEM_HOST_READ_ONLY or CL_MEM_HOST_NO_ACCESS and
+/// CL_MAP_WRITE or CL_MAP_WRITE_INVALIDATE_REGION is set in map_flags.
+pub(super) fn check_map_access(memory: &Memory, map_flags: u64) -> ClResult<()> {
+    if map_flags & CL_MAP_READ != 0 {
+        check_host_access(memory, CL_MEM_HOST_WRITE_ONLY)?;
+    }
+    if map_flags & (CL_MAP_WRITE | CL_MAP_WRITE_INVALIDATE_REGION) != 0 {
+        check_host_access(memory, CL_MEM_HOST_READ_ONLY)?;
     }
     Ok(())
 }
@@ -303,61 +363,12 @@ pub(super) fn map(
     // CL_INVALID_VALUE if region being mapped given by (offset, size) is out of bounds or if size is 0 or if values
     // specified in map_flags are not valid.
     refuse_if(!buffer.contains(offset, size) || size == 0, ClError::INVALID_VALUE)?;
-    let (plain, invalidate) = (CL_MAP_READ | CL_MAP_WRITE, CL_MAP_WRITE_INVALIDATE_REGION);
-    let excluded = map_flags & invalidate != 0 && map_flags & plain != 0;
-    refuse_if(map_flags & !(plain | invalidate) != 0 || excluded, ClError::INVALID_VALUE)?;
+    check_map_flags(map_flags)?;
     let wait = events.wait_list(queue.context())?;
-    // CL_INVALID_OPERATION if buffer has been created with CL_MEM_HOST_WRITE_ONLY or CL_MEM_HOST_NO_ACCESS and CL_MAP_READ
-    // is set in map_flags or if buffer has been created with CL_MEM_HOST_READ_ONLY or CL_MEM_HOST_NO_ACCESS and
-    // CL_MAP_WRITE or CL_MAP_WRITE_INVALIDATE_REGION is set in map_flags.
-    if map_flags & CL_MAP_READ != 0 {
-        check_host_access(buffer, CL_MEM_HOST_WRITE_ONLY)?;
-    }
-    if map_flags & (CL_MAP_WRITE | invalidate) != 0 {
-        check_host_access(buffer, CL_MEM_HOST_READ_ONLY)?;
-    }
-    let region = Region { flags: map_flags, offset, len: size };
-    let wants_event = events.wants_event();
-    let (memory, event) = mapping::map(queue, buffer, region, blocking_map != 0, (&wait, wants_event))?;
+    check_map_access(buffer, map_flags)?;
+    let region = Region::Buffer(Part { buffer, offset, len: size });
+    let request = Request::new(CL_COMMAND_MAP_BUFFER, &wait, events.wants_event()).blocking(blocking_map);
+    let (memory, event) = mapping::map(queue, region, map_flags, &request)?;
     events.give(event);
     Ok(memory)
-}
-
-/// `clEnqueueUnmapMemObject`.
-pub(super) fn unmap(
-    queue: Handle<Queue>,
-    memobj: Handle<Buffer>,
-    mapped_ptr: AppMemory,
-    events: EventArgs,
-) -> ClResult<()> {
-    let (queue, buffer) = (queue.get()?, memobj.get()?);
-    // CL_INVALID_CONTEXT if the context associated with command_queue and memobj are not the same.
-    refuse_if(queue.context().handle() != buffer.context().handle(), ClError::INVALID_CONTEXT)?;
-    let wait = events.wait_list(queue.context())?;
-    events.give(mapping::unmap(queue, buffer, mapped_ptr, (&wait, events.wants_event()))?);
-    Ok(())
-}
-
-/// `clEnqueueMigrateMemObjects`: a hint, and the host's driver knows better.
-pub(super) fn migrate(
-    queue: Handle<Queue>,
-    num_mem_objects: u32,
-    mem_objects: In<*mut c_void>,
-    flags: u64,
-    events: EventArgs,
-) -> ClResult<()> {
-    let queue = queue.get()?;
-    // CL_INVALID_VALUE if num_mem_objects is zero or if mem_objects is NULL.
-    // CL_INVALID_MEM_OBJECT if any of the memory objects in mem_objects is not a valid memory object.
-    let buffers: Vec<Arc<Object<Buffer>>> = arguments::non_empty(num_mem_objects, mem_objects)?;
-    for buffer in &buffers {
-        check(queue, buffer)?;
-    }
-    // CL_INVALID_VALUE if flags is not 0 or is not any of the values described in the table above.
-    let known = CL_MIGRATE_MEM_OBJECT_HOST | CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED;
-    refuse_if(flags & !known != 0, ClError::INVALID_VALUE)?;
-    let wait = events.wait_list(queue.context())?;
-    let request = Request::new(CL_COMMAND_MIGRATE_MEM_OBJECTS, &wait, events.wants_event());
-    events.give(queue.enqueue_nothing(&request)?.event);
-    Ok(())
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use crate::boundary::object::{Handle, Kind, Object, RawHandle};
 use crate::boundary::pointer::{Argument, In, Out};
+use crate::core::command_buffer::{CommandBuffer, Post};
 use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::event::Event;
 use crate::core::info::Info;
+use crate::core::queue::Queue;
 
 /// Where a query's answer goes: `param_value_size`, `param_value`, `param_value_size_ret`.
 pub(crate) struct Answer {
@@ -101,6 +103,94 @@ impl EventArgs {
         if let Some(event) = event {
             self.event.fill_handles(&[event.hand_out()]);
         }
+    }
+}
+
+/// What every function that records a command into a command buffer has: `command_buffer`, `command_queue`, `properties`;
+/// `num_sync_points_in_wait_list`, `sync_point_wait_list`, `sync_point`; `mutable_handle`.
+pub(crate) struct RecordArgs {
+    command_buffer: Handle<CommandBuffer>,
+    queue: Handle<Queue>,
+    properties: In<u64>,
+    count: u32,
+    list: In<u32>,
+    point: Out<u32>,
+    handle: Out<*mut c_void>,
+}
+
+impl RecordArgs {
+    /// Wraps the seven arguments.
+    ///
+    /// # Safety
+    /// As [`Argument::from_c`]: `list` is NULL or has `count` sync points, the others are NULL or valid.
+    pub(crate) unsafe fn new(
+        (command_buffer, queue, properties): (*mut c_void, *mut c_void, *const u64),
+        (count, list, point): (u32, *const u32, *mut u32),
+        handle: *mut *mut c_void,
+    ) -> RecordArgs {
+        // SAFETY: as demanded of the caller.
+        unsafe {
+            RecordArgs {
+                command_buffer: Handle::from_c(command_buffer),
+                queue: Handle::from_c(queue),
+                properties: In::from_c(properties),
+                count,
+                list: In::from_c(list),
+                point: Out::from_c(point),
+                handle: Out::from_c(handle),
+            }
+        }
+    }
+
+    /// Checks what all these functions check.
+    pub(crate) fn begin(&self) -> ClResult<Recording<'_>> {
+        let buffer = self.command_buffer.get()?;
+        // CL_INVALID_COMMAND_QUEUE if command_queue is not NULL (without cl_khr_command_buffer_multi_device).
+        refuse_if(!self.queue.is_null(), ClError::INVALID_COMMAND_QUEUE)?;
+        // CL_INVALID_OPERATION if command_buffer has been finalized.
+        refuse_if(buffer.is_final(), ClError::INVALID_OPERATION)?;
+        // CL_INVALID_VALUE if values specified in properties are not valid: there are none.
+        refuse_if(self.properties.value().is_some_and(|name| name != 0), ClError::INVALID_VALUE)?;
+        // CL_INVALID_VALUE if mutable_handle is not NULL.
+        refuse_if(!self.handle.is_null(), ClError::INVALID_VALUE)?;
+        // CL_INVALID_SYNC_POINT_WAIT_LIST_KHR if sync_point_wait_list is NULL and num_sync_points_in_wait_list is > 0, or
+        // sync_point_wait_list is not NULL and num_sync_points_in_wait_list is 0, or if synchronization-point objects in
+        // sync_point_wait_list are not valid synchronization-points.
+        let invalid = ClError::INVALID_SYNC_POINT_WAIT_LIST;
+        refuse_if(self.list.is_null() != (self.count == 0), invalid)?;
+        let points = self.list.values(self.count as usize).unwrap_or_default();
+        let known = 1..=buffer.sync_points();
+        refuse_if(points.iter().any(|point| !known.contains(point)), invalid)?;
+        Ok(Recording { buffer, points, point: self.point })
+    }
+}
+
+/// A command that may be recorded.
+pub(crate) struct Recording<'a> {
+    buffer: &'a Object<CommandBuffer>,
+    points: Vec<u32>,
+    point: Out<u32>,
+}
+
+impl Recording<'_> {
+    /// The queue that the command is for.
+    pub(crate) fn queue(&self) -> &Object<Queue> {
+        &self.buffer.queues()[0]
+    }
+
+    /// Records it.
+    pub(crate) fn command(self, post: Post) -> ClResult<()> {
+        self.record(false, post)
+    }
+
+    /// Records it as a barrier.
+    pub(crate) fn barrier(self, post: Post) -> ClResult<()> {
+        self.record(true, post)
+    }
+
+    fn record(self, is_barrier: bool, post: Post) -> ClResult<()> {
+        self.point.set(self.buffer.record(0, &self.points, is_barrier, post)?);
+        Ok(())
     }
 }
 

@@ -87,6 +87,8 @@ impl Pointer for AppMemory {
 /// | `query` | `param_value_size`, `param_value`, `param_value_size_ret` | `ClResult<Info>` |
 /// | `enqueue` | wait list and `event` | `ClResult<()>` |
 /// | `map` | wait list, `event` and `errcode_ret` | `ClResult<AppMemory>` |
+/// | `record` | in front `command_buffer`, `command_queue`, `properties`; sync points and `mutable_handle` | `ClResult<()>` |
+/// | `record_without_properties` | the same without `properties` | `ClResult<()>` |
 macro_rules! entries {
     ($($kind:ident $name:ident ($($arg:ident: $type:ty),* $(,)?) => $path:path;)*) => {
         $( $crate::boundary::entry::entry!{ $kind $name ($($arg: $type),*) => $path } )*
@@ -173,6 +175,57 @@ macro_rules! entry {
                     $path(
                         $( Argument::from_c($arg), )*
                         EventArgs::new(num_events_in_wait_list, event_wait_list, event),
+                    )
+                }
+            })
+        }
+    };
+    (record $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name(
+            command_buffer: *mut c_void,
+            command_queue: *mut c_void,
+            properties: *const cl_ulong,
+            $($arg: $type,)*
+            num_sync_points_in_wait_list: cl_uint,
+            sync_point_wait_list: *const cl_uint,
+            sync_point: *mut cl_uint,
+            mutable_handle: *mut *mut c_void,
+        ) -> cl_int {
+            $crate::boundary::entry::status(|| {
+                // SAFETY: the application keeps what the specification demands of its arguments.
+                unsafe {
+                    $path(
+                        RecordArgs::new(
+                            (command_buffer, command_queue, properties),
+                            (num_sync_points_in_wait_list, sync_point_wait_list, sync_point),
+                            mutable_handle,
+                        ),
+                        $( Argument::from_c($arg), )*
+                    )
+                }
+            })
+        }
+    };
+    (record_without_properties $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name(
+            command_buffer: *mut c_void,
+            command_queue: *mut c_void,
+            $($arg: $type,)*
+            num_sync_points_in_wait_list: cl_uint,
+            sync_point_wait_list: *const cl_uint,
+            sync_point: *mut cl_uint,
+            mutable_handle: *mut *mut c_void,
+        ) -> cl_int {
+            $crate::boundary::entry::status(|| {
+                // SAFETY: the application keeps what the specification demands of its arguments.
+                unsafe {
+                    $path(
+                        RecordArgs::new(
+                            (command_buffer, command_queue, std::ptr::null()),
+                            (num_sync_points_in_wait_list, sync_point_wait_list, sync_point),
+                            mutable_handle,
+                        ),
+                        $( Argument::from_c($arg), )*
                     )
                 }
             })

@@ -136,9 +136,21 @@ impl<T: Kind> Drop for Object<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Handle<T>(RawHandle, std::marker::PhantomData<T>);
 
-impl<T: Kind> Argument<*mut c_void> for Handle<T> {
+impl<T> Argument<*mut c_void> for Handle<T> {
     unsafe fn from_c(raw: *mut c_void) -> Handle<T> {
         Handle(RawHandle(raw), std::marker::PhantomData)
+    }
+}
+
+impl<T> Handle<T> {
+    /// True if the handle is NULL.
+    pub(crate) fn is_null(&self) -> bool {
+        self.0 == RawHandle::NULL
+    }
+
+    /// The handle, looked at as one of another kind: a `cl_mem` may be of several.
+    pub(crate) fn as_kind<U: Kind>(&self) -> Handle<U> {
+        Handle(self.0, std::marker::PhantomData)
     }
 }
 
@@ -147,11 +159,6 @@ impl<T: Kind> Handle<T> {
     pub(crate) fn get(&self) -> ClResult<&Object<T>> {
         // SAFETY: `from_c` was promised a handle that is NULL or live.
         unsafe { object(self.0) }
-    }
-
-    /// True if the handle is NULL.
-    pub(crate) fn is_null(&self) -> bool {
-        self.0 == RawHandle::NULL
     }
 }
 

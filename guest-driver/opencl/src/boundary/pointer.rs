@@ -3,11 +3,12 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
-use opencl_sys::cl_buffer_region;
+use opencl_sys::{cl_buffer_region, cl_image_desc};
 
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn, UserData};
-use crate::boundary::object::{self, Kind, Object, RawHandle};
+use crate::boundary::object::{self, Handle, Kind, Object, RawHandle};
 use crate::core::error::ClResult;
+use crate::core::memory::MemoryObject;
 
 /// What an entry point's argument becomes.
 pub(crate) trait Argument<C> {
@@ -97,6 +98,22 @@ impl<T: Copy> In<T> {
 }
 
 impl<T: Copy + PartialEq + Default> In<T> {
+    /// The elements before the first 0; nothing for NULL.
+    pub(crate) fn terminated(&self) -> Option<Vec<T>> {
+        if self.is_null() {
+            return None;
+        }
+        let mut list = Vec::new();
+        loop {
+            // SAFETY: as for `value`; the list ends with 0, and all before it belongs to it.
+            let value = unsafe { self.0.add(list.len()).read_unaligned() };
+            if value == T::default() {
+                return Some(list);
+            }
+            list.push(value);
+        }
+    }
+
     /// Names and values, up to the name 0; nothing for NULL. A value may be 0.
     pub(crate) fn properties(&self) -> Option<Vec<T>> {
         if self.is_null() {
@@ -114,14 +131,95 @@ impl<T: Copy + PartialEq + Default> In<T> {
     }
 }
 
+/// An object, or nothing where NULL is allowed.
+type MaybeObject<T> = Option<Arc<Object<T>>>;
+
 impl In<*mut c_void> {
-    /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
-    pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
+    /// `count` handles; `None` if the array is NULL.
+    pub(crate) fn handles<T>(&self, count: usize) -> Option<Vec<Handle<T>>> {
         let handles = self.values(count)?;
         // SAFETY: `from_c` was promised an array of handles that are NULL or live.
-        let objects =
-            handles.into_iter().map(|raw| unsafe { object::object::<T>(RawHandle(raw)) }.map(Object::arc));
-        Some(objects.collect())
+        Some(handles.into_iter().map(|raw| unsafe { Handle::from_c(raw) }).collect())
+    }
+
+    /// The objects behind `count` handles. `None` if the array is NULL; the kind's error if a handle is none.
+    pub(crate) fn objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<Arc<Object<T>>>>> {
+        Some(self.handles(count)?.iter().map(|handle| handle.get().map(Object::arc)).collect())
+    }
+
+    /// The same where NULL may stand among the handles.
+    pub(crate) fn optional_objects<T: Kind>(&self, count: usize) -> Option<ClResult<Vec<MaybeObject<T>>>> {
+        let optional = |handle: &Handle<T>| {
+            if handle.is_null() { Ok(None) } else { handle.get().map(|object| Some(object.arc())) }
+        };
+        Some(self.handles(count)?.iter().map(optional).collect())
+    }
+
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast())).collect())
+    }
+}
+
+impl In<*const c_void> {
+    /// `count` pointers to memory; nothing for NULL.
+    pub(crate) fn memories(&self, count: usize) -> Option<Vec<AppMemory>> {
+        Some(self.values(count)?.into_iter().map(|pointer| AppMemory(pointer.cast_mut().cast())).collect())
+    }
+}
+
+/// `cl_image_desc`.
+pub(crate) struct ImageDesc {
+    pub(crate) kind: u32,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) depth: usize,
+    pub(crate) array_size: usize,
+    pub(crate) row_pitch: usize,
+    pub(crate) slice_pitch: usize,
+    pub(crate) num_mip_levels: u32,
+    pub(crate) num_samples: u32,
+    /// `mem_object`.
+    pub(crate) memory: Handle<MemoryObject>,
+}
+
+impl ImageDesc {
+    /// An image of this type, without sizes.
+    pub(crate) fn of_type(kind: u32) -> ImageDesc {
+        // SAFETY: NULL is always allowed.
+        let memory = unsafe { Handle::from_c(std::ptr::null_mut::<c_void>()) };
+        ImageDesc {
+            kind,
+            width: 0,
+            height: 0,
+            depth: 0,
+            array_size: 0,
+            row_pitch: 0,
+            slice_pitch: 0,
+            num_mip_levels: 0,
+            num_samples: 0,
+            memory,
+        }
+    }
+}
+
+impl In<cl_image_desc> {
+    /// The description; nothing for NULL.
+    pub(crate) fn image_desc(&self) -> Option<ImageDesc> {
+        let desc = self.value()?;
+        Some(ImageDesc {
+            kind: desc.image_type,
+            width: desc.image_width,
+            height: desc.image_height,
+            depth: desc.image_depth,
+            array_size: desc.image_array_size,
+            row_pitch: desc.image_row_pitch,
+            slice_pitch: desc.image_slice_pitch,
+            num_mip_levels: desc.num_mip_levels,
+            num_samples: desc.num_samples,
+            // SAFETY: `from_c` was promised a description whose memory object is NULL or live.
+            memory: unsafe { Handle::from_c(desc.buffer) },
+        })
     }
 }
 
@@ -153,6 +251,12 @@ impl Argument<*const c_void> for Bytes {
     }
 }
 
+impl Argument<*mut c_void> for Bytes {
+    unsafe fn from_c(raw: *mut c_void) -> Bytes {
+        Bytes(raw.cast_const().cast())
+    }
+}
+
 impl Argument<*const c_char> for Bytes {
     unsafe fn from_c(raw: *const c_char) -> Bytes {
         Bytes(raw.cast())
@@ -163,6 +267,11 @@ impl Bytes {
     /// True if the pointer is NULL.
     pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()
+    }
+
+    /// The address as a number.
+    pub(crate) fn address(&self) -> usize {
+        self.0 as usize
     }
 
     /// The first `len` bytes; nothing for NULL.
@@ -274,6 +383,11 @@ impl AppMemory {
     /// The memory at this address of staging memory, which stays mapped while the mapping that it is for exists.
     pub(crate) fn at(address: *mut u8) -> AppMemory {
         AppMemory(address)
+    }
+
+    /// The memory at this address of shared memory, which stays mapped while the buffer or allocation that it is for exists.
+    pub(crate) fn at_address(address: usize) -> AppMemory {
+        AppMemory(std::ptr::with_exposed_provenance_mut(address))
     }
 
     /// True if the pointer is NULL.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use paragpu_protocol::command::{Body, Release};
+use paragpu_protocol::command::{Body, Release, ReleaseShared};
 use paragpu_protocol::control::{Doorbell, MAX_WAIT_MILLIS, StartRing};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
@@ -18,6 +18,8 @@ use zerocopy::little_endian::U32;
 
 use crate::core::error::{ClError, ClResult};
 use crate::core::lock;
+use crate::core::prints::Prints;
+use crate::core::shared::SharedRegion;
 use crate::core::slots::{Slot, SlotPool};
 use crate::core::staging::{Staging, StagingPool};
 use crate::debug::debug;
@@ -66,6 +68,7 @@ pub(crate) struct Connection {
     slots: Arc<SlotPool>,
     staging: Arc<StagingPool>,
     retired: Mutex<Retired>,
+    prints: Prints,
     lost: AtomicBool,
     process: u32,
     // Last: regions are released before the context they belong to.
@@ -84,9 +87,18 @@ struct Ids {
     free: Vec<u32>,
 }
 
-/// Slots, and the staging memory that their commands use, which nobody waits for.
+/// Slots, and the memory that their commands use, which nobody waits for.
 #[derive(Debug, Default)]
-struct Retired(Vec<(Slot, Option<Staging>)>);
+struct Retired(Vec<(Slot, Kept)>);
+
+/// Memory that must stay until a command is complete.
+#[derive(Debug)]
+enum Kept {
+    Nothing,
+    Staging(#[expect(dead_code, reason = "held, not read")] Staging),
+    Region(#[expect(dead_code, reason = "held, not read")] Arc<SharedRegion>),
+    Unmapped(#[expect(dead_code, reason = "held, not read")] Shared),
+}
 
 impl Retired {
     /// Drops what is complete.
@@ -117,10 +129,11 @@ impl Connection {
     }
 
     fn open() -> Result<Connection, OpenError> {
-        Connection::over(transport::open()?)
+        let prints = Prints::new();
+        Connection::over(transport::open()?, prints)
     }
 
-    fn over(transport: Arc<dyn Transport>) -> Result<Connection, OpenError> {
+    fn over(transport: Arc<dyn Transport>, prints: Prints) -> Result<Connection, OpenError> {
         let data_bytes = RING_DATA_BYTES.min(transport.capset().max_ring_bytes.get());
         let start = StartRing::new(0, data_bytes);
         let ring = Arc::new(Shared::new(transport.create_region(start.region_bytes())?));
@@ -134,6 +147,7 @@ impl Connection {
             slots: Arc::new(SlotPool::new(transport.clone())),
             staging: Arc::new(StagingPool::new(transport.clone())),
             retired: Mutex::default(),
+            prints,
             lost: AtomicBool::new(false),
             process: std::process::id(),
             ring,
@@ -149,6 +163,22 @@ impl Connection {
             Some(Status::Starting) => Err(OpenError::Timeout),
             _ => Err(OpenError::Refused(connection.reason())),
         }
+    }
+
+    /// The process's connection, if there is one and nobody is just opening another.
+    pub(crate) fn at_exit() -> Option<Arc<Connection>> {
+        let current = CURRENT.try_lock().ok()?;
+        current.clone().filter(|connection| connection.is_this_process())
+    }
+
+    /// False in a child of the process that opened the connection.
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// The launches that may print.
+    pub(crate) fn prints(&self) -> &Prints {
+        &self.prints
     }
 
     fn status(&self) -> Option<Status> {
@@ -280,10 +310,10 @@ impl Connection {
                 Err(error) => {
                     let oldest = {
                         let mut retired = lock(&self.retired);
-                        let index = retired.0.iter().position(|(_, staging)| staging.is_some());
+                        let index = retired.0.iter().position(|(_, kept)| matches!(kept, Kept::Staging(_)));
                         index.map(|index| retired.0.remove(index))
                     };
-                    let (slot, _staging) = oldest.ok_or(error)?;
+                    let (slot, _kept) = oldest.ok_or(error)?;
                     self.wait(&slot);
                     if self.is_lost() {
                         return Err(ClError::DEVICE_NOT_AVAILABLE);
@@ -295,12 +325,48 @@ impl Connection {
 
     /// Frees a slot and the staging memory of its command once that is complete, without waiting.
     pub(crate) fn retire(&self, slot: Slot, staging: Option<Staging>) {
+        self.keep(slot, staging.map_or(Kept::Nothing, Kept::Staging));
+    }
+
+    fn keep(&self, slot: Slot, kept: Kept) {
         if slot.poll().is_none() {
             let mut retired = lock(&self.retired);
             if retired.0.len() >= retired.0.capacity() {
                 retired.sweep();
             }
-            retired.0.push((slot, staging));
+            retired.0.push((slot, kept));
+        }
+    }
+
+    /// A shared region of at least `len` bytes, zeroed.
+    pub(crate) fn region(&self, len: usize) -> ClResult<Shared> {
+        lock(&self.retired).sweep();
+        let region = self.transport.create_region(len as u64).map_err(|error| {
+            debug!("no shared memory of {len} bytes: {error}");
+            ClError::MEM_OBJECT_ALLOCATION_FAILURE
+        })?;
+        Ok(Shared::new(region))
+    }
+
+    /// Releases a shared buffer on the host, and gives its region up when the host no longer uses it.
+    pub(crate) fn release_shared(&self, id: u32, region: Arc<SharedRegion>) {
+        self.release_keeping(id, Kept::Region(region));
+    }
+
+    /// The same for a region that could not be mapped where the host has it.
+    pub(crate) fn release_with(&self, id: u32, region: Shared) {
+        self.release_keeping(id, Kept::Unmapped(region));
+    }
+
+    fn release_keeping(&self, id: u32, kept: Kept) {
+        let sent = self.slot().and_then(|slot| {
+            let body = ReleaseShared { id: id.into(), reserved: U32::ZERO, reply: slot.to_ref() };
+            self.send(&body, &[], &[]).map(|()| slot)
+        });
+        // Where nothing could be sent the connection is lost, and the host with it.
+        if let Ok(slot) = sent {
+            lock(&self.ids).free.push(id);
+            self.keep(slot, kept);
         }
     }
 }

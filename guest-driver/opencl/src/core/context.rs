@@ -1,13 +1,16 @@
 //! Contexts.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use opencl_sys::{
     CL_CONTEXT_DEVICES, CL_CONTEXT_NUM_DEVICES, CL_CONTEXT_PROPERTIES, CL_CONTEXT_REFERENCE_COUNT,
 };
 use paragpu_protocol::command::CreateContext;
+use paragpu_protocol::image::{ImageFormat, ImageType};
+use paragpu_protocol::svm::MemoryModel;
 use paragpu_protocol::types::{Create, SlotRef};
 
 use crate::boundary::callback::{Callback, HandleFn, NotifyFn};
@@ -18,6 +21,8 @@ use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::notifier::Notifier;
+use crate::core::queue::Queue;
+use crate::core::svm::Allocations;
 
 /// Told to the application's callback when the host has given up the context.
 const LOST: &CStr = c"paragpu: the host lost this context; a new one will work";
@@ -28,12 +33,20 @@ pub(crate) struct Context {
     connection: Arc<Connection>,
     id: u32,
     devices: Vec<Arc<Object<Device>>>,
+    /// What the host calls them.
+    references: Vec<u32>,
     properties: Vec<isize>,
     notify: Option<Callback<NotifyFn>>,
     is_lost_told: AtomicBool,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
+    image_formats: Mutex<FormatLists>,
     notifier: Notifier,
+    allocations: Allocations,
+    queues: Mutex<Vec<Weak<Object<Queue>>>>,
 }
+
+/// The host's lists of image formats, by `cl_mem_flags` and type.
+type FormatLists = HashMap<(u64, ImageType), Vec<ImageFormat>>;
 
 impl Kind for Context {
     const TAG: u32 = u32::from_le_bytes(*b"cont");
@@ -65,17 +78,23 @@ impl Context {
     ) -> ClResult<Arc<Object<Context>>> {
         let connection = Connection::current()?;
         let id = connection.new_id();
-        let indices: Vec<u8> = devices.iter().flat_map(|device| device.index().to_le_bytes()).collect();
-        connection.send(&CreateContext { create: create(id, 0) }, &[], &indices)?;
+        let references: Vec<u32> =
+            devices.iter().map(|device| device.reference(&connection)).collect::<ClResult<_>>()?;
+        let data: Vec<u8> = references.iter().flat_map(|reference| reference.to_le_bytes()).collect();
+        connection.send(&CreateContext { create: create(id, 0) }, &[], &data)?;
         Ok(Object::new(Context {
             notifier: Notifier::new(connection.clone()),
             connection,
             id,
             devices,
+            references,
             properties,
             notify,
             is_lost_told: AtomicBool::new(false),
             destructors: Mutex::default(),
+            image_formats: Mutex::default(),
+            allocations: Allocations::default(),
+            queues: Mutex::default(),
         }))
     }
 
@@ -97,6 +116,50 @@ impl Context {
     /// True if the device is one of the context's.
     pub(crate) fn has_device(&self, device: &Object<Device>) -> bool {
         self.devices.iter().any(|own| own.handle() == device.handle())
+    }
+
+    /// True if a device of the context has images.
+    pub(crate) fn has_images(&self) -> bool {
+        self.devices.iter().any(|device| device.has_images())
+    }
+
+    /// What the host has answered to `clGetSupportedImageFormats`.
+    pub(crate) fn image_formats(&self) -> &Mutex<FormatLists> {
+        &self.image_formats
+    }
+
+    /// How the memory of all its devices relates to that of this process.
+    pub(crate) fn memory_model(&self) -> MemoryModel {
+        let models = self.devices.iter().map(|device| device.memory_model());
+        models.fold(MemoryModel::Shared, |one, other| match (one, other) {
+            (MemoryModel::Shared, other) => other,
+            (MemoryModel::Coarse, MemoryModel::Shared | MemoryModel::Coarse) => MemoryModel::Coarse,
+            _ => MemoryModel::Apart,
+        })
+    }
+
+    /// Its shared virtual memory.
+    pub(crate) fn allocations(&self) -> &Allocations {
+        &self.allocations
+    }
+
+    /// Notes a queue of the context.
+    pub(crate) fn add_queue(&self, queue: &Arc<Object<Queue>>) {
+        let mut queues = lock(&self.queues);
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(queue));
+    }
+
+    /// Waits until everything that is in the context's queues now is complete.
+    pub(crate) fn finish_queues(&self) -> ClResult<()> {
+        let queues: Vec<_> = lock(&self.queues).iter().filter_map(Weak::upgrade).collect();
+        queues.iter().try_for_each(|queue| queue.finish())
+    }
+
+    /// What the host calls a device of the context's.
+    pub(crate) fn reference(&self, device: &Object<Device>) -> ClResult<u32> {
+        let index = self.devices.iter().position(|own| own.handle() == device.handle());
+        index.map(|index| self.references[index]).ok_or(ClError::INVALID_DEVICE)
     }
 
     /// Who calls the callbacks of this context's events.

@@ -14,7 +14,7 @@ use crate::core::lock;
 use crate::core::rect::Rect;
 use crate::core::staging::Staging;
 
-/// Where the bytes of a read go.
+/// Where the bytes of a read go; and where those of a write are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Destination {
     /// In one piece.
@@ -30,6 +30,29 @@ impl Destination {
             Destination::Rect(memory, rect) => {
                 for (from, to) in rect.rows().enumerate() {
                     staging.read(from * rect.row_len(), memory.offset(to).bytes_mut(rect.row_len()));
+                }
+            }
+        }
+    }
+
+    /// The bytes that are there, without gaps.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        match self {
+            Destination::Linear(memory, len) => memory.bytes(*len).to_vec(),
+            Destination::Rect(memory, rect) => {
+                let row = |from| memory.offset(from).bytes(rect.row_len()).to_vec();
+                rect.rows().flat_map(row).collect()
+            }
+        }
+    }
+
+    /// Copies the bytes that are there to staging memory, without gaps.
+    pub(crate) fn copy_to(&self, staging: &mut Staging) {
+        match self {
+            Destination::Linear(memory, len) => staging.write(0, memory.bytes(*len)),
+            Destination::Rect(memory, rect) => {
+                for (to, from) in rect.rows().enumerate() {
+                    staging.write(to * rect.row_len(), memory.offset(from).bytes(rect.row_len()));
                 }
             }
         }

@@ -1,14 +1,15 @@
 //! Events: of commands, and the application's own.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use opencl_sys::{
     CL_COMMAND_USER, CL_COMPLETE, CL_EVENT_COMMAND_EXECUTION_STATUS, CL_EVENT_COMMAND_QUEUE,
     CL_EVENT_COMMAND_TYPE, CL_EVENT_CONTEXT, CL_EVENT_REFERENCE_COUNT, CL_PROFILING_COMMAND_COMPLETE,
     CL_PROFILING_COMMAND_END, CL_PROFILING_COMMAND_QUEUED, CL_PROFILING_COMMAND_START,
-    CL_PROFILING_COMMAND_SUBMIT, CL_SUBMITTED,
+    CL_PROFILING_COMMAND_SUBMIT, CL_RUNNING, CL_SUBMITTED,
 };
-use paragpu_protocol::command::{CreateUserEvent, SetUserEvent};
+use paragpu_protocol::command::{CreateUserEvent, SetUserEvent, WatchEvent};
 
 use crate::boundary::callback::{Callback, EventFn};
 use crate::boundary::object::{Kind, Object, RawHandle};
@@ -19,6 +20,7 @@ use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::queue::Queue;
+use crate::core::slots::Slot;
 
 /// An event.
 #[derive(Debug)]
@@ -28,7 +30,21 @@ pub(crate) struct Event {
     id: u32,
     command: u32,
     source: Source,
+    /// The first of several commands that the event stands for.
+    first: OnceLock<Arc<Object<Event>>>,
+    start: Start,
     watchers: Mutex<Vec<Watcher>>,
+}
+
+/// How it is known that the command has started.
+#[derive(Debug)]
+enum Start {
+    /// The host says so, from when it is first asked on. Nothing if it could not be asked.
+    OnHost(OnceLock<Option<Slot>>),
+    /// This driver says so of a native kernel, which began when another command ended.
+    Here(AtomicBool, Option<Arc<Completion>>),
+    /// It is the application's own event.
+    Never,
 }
 
 /// What completes the event.
@@ -40,10 +56,26 @@ enum Source {
     User(Mutex<i32>, Condvar),
 }
 
-#[derive(Debug)]
 struct Watcher {
     trigger: i32,
-    callback: Callback<EventFn>,
+    action: Action,
+}
+
+/// What a watcher does.
+enum Action {
+    /// Calls the application.
+    Call(Callback<EventFn>),
+    /// Something of this driver's, with the event's status.
+    Run(Work),
+}
+
+/// What this driver does when an event is complete.
+pub(crate) type Work = Box<dyn FnOnce(i32) + Send>;
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Watcher({})", self.trigger)
+    }
 }
 
 impl Kind for Event {
@@ -60,12 +92,41 @@ impl Event {
         completion: Arc<Completion>,
         copies: Copies,
     ) -> Arc<Object<Event>> {
+        Event::with_start(queue, id, command, (completion, copies), Start::OnHost(OnceLock::new()))
+    }
+
+    /// The event of a native kernel that begins after one command and is over with another.
+    pub(crate) fn of_call(
+        queue: Arc<Object<Queue>>,
+        id: u32,
+        command: u32,
+        (before, completion): (Option<Arc<Completion>>, Arc<Completion>),
+        copies: Copies,
+    ) -> Arc<Object<Event>> {
+        Event::with_start(
+            queue,
+            id,
+            command,
+            (completion, copies),
+            Start::Here(AtomicBool::new(false), before),
+        )
+    }
+
+    fn with_start(
+        queue: Arc<Object<Queue>>,
+        id: u32,
+        command: u32,
+        (completion, copies): (Arc<Completion>, Copies),
+        start: Start,
+    ) -> Arc<Object<Event>> {
         Object::new(Event {
             context: queue.context().clone(),
             queue: Some(queue),
             id,
             command,
             source: Source::Command(completion, copies),
+            first: OnceLock::new(),
+            start,
             watchers: Mutex::default(),
         })
     }
@@ -82,6 +143,8 @@ impl Event {
             command: CL_COMMAND_USER,
             // "The execution status of the user event object created is set to CL_SUBMITTED."
             source: Source::User(Mutex::new(CL_SUBMITTED), Condvar::new()),
+            first: OnceLock::new(),
+            start: Start::Never,
             watchers: Mutex::default(),
         }))
     }
@@ -128,10 +191,37 @@ impl Event {
         self.signal() == Some(CL_COMPLETE)
     }
 
+    /// True if the command is known to have started, or to be over. Asks the host, and does not wait for an answer: the
+    /// first time it is no.
+    fn has_started(&self) -> bool {
+        match &self.start {
+            Start::OnHost(asked) => match asked.get_or_init(|| self.ask_for_start()) {
+                Some(slot) => slot.poll().is_some(),
+                None => false,
+            },
+            Start::Here(has_started, _) => has_started.load(Ordering::Acquire),
+            Start::Never => false,
+        }
+    }
+
+    fn ask_for_start(&self) -> Option<Slot> {
+        let connection = self.context.connection();
+        let slot = connection.slot().ok()?;
+        let body = WatchEvent { event: self.id.into(), reserved: 0.into(), reply: slot.to_ref() };
+        connection.send(&body, &[], &[]).ok().map(|()| slot)
+    }
+
+    /// True if there is a callback whose time has come.
+    pub(crate) fn is_due(&self) -> bool {
+        let wants_start = || lock(&self.watchers).iter().any(|watcher| watcher.trigger == CL_RUNNING);
+        self.is_signalled() || (wants_start() && self.has_started())
+    }
+
     /// `CL_EVENT_COMMAND_EXECUTION_STATUS`.
     pub(crate) fn status(&self) -> i32 {
         match self.signal() {
             // Commands are posted when they are enqueued; when they start to run, only the host knows.
+            None if self.has_started() => CL_RUNNING,
             None => CL_SUBMITTED,
             Some(status) => {
                 self.make_copies();
@@ -155,11 +245,21 @@ impl Event {
         self.status()
     }
 
+    /// Makes complete what the application may look for once it knows that the command is.
     fn make_copies(&self) {
         if let Source::Command(completion, copies) = &self.source {
             copies.perform();
             // What is left was written from, or belonged to a mapping that is gone.
             completion.take_staging();
+            self.context.connection().print();
+        }
+    }
+
+    /// Says that the event stands for several commands, of which this one is the first.
+    pub(crate) fn began_with(&self, first: &Arc<Object<Event>>) {
+        if !std::ptr::eq(self, &***first) {
+            // Set once, when the event is made.
+            let _ = self.first.set(first.clone());
         }
     }
 
@@ -176,7 +276,20 @@ impl Event {
         }
         let outcome =
             completion.poll().filter(|outcome| outcome.status >= CL_COMPLETE).ok_or(not_available)?;
-        let [queued, submit, start, end] = outcome.profile;
+        let [queued, submit, mut start, end] = outcome.profile;
+        if let Some(first) = self.first.get()
+            && matches!(
+                param,
+                CL_PROFILING_COMMAND_QUEUED | CL_PROFILING_COMMAND_SUBMIT | CL_PROFILING_COMMAND_START
+            )
+        {
+            return first.profiling_info(param);
+        }
+        if let Start::Here(_, Some(before)) = &self.start
+            && let Some(before) = before.poll()
+        {
+            start = before.profile[3].clamp(submit, end);
+        }
         Ok(Info::value(match param {
             CL_PROFILING_COMMAND_QUEUED => queued,
             CL_PROFILING_COMMAND_SUBMIT => submit,
@@ -234,23 +347,46 @@ impl Object<Event> {
             // Submitted it is already.
             return callback.call(self.handle(), CL_SUBMITTED);
         }
-        lock(&self.watchers).push(Watcher { trigger, callback });
+        self.watch(Watcher { trigger, action: Action::Call(callback) });
+    }
+
+    /// Runs `work` when the event is complete, perhaps at once.
+    pub(crate) fn when_complete(&self, work: Work) {
+        self.watch(Watcher { trigger: CL_COMPLETE, action: Action::Run(work) });
+    }
+
+    fn watch(&self, watcher: Watcher) {
+        lock(&self.watchers).push(watcher);
         if !self.is_user() && !self.is_signalled() {
             self.context.notifier().watch(self.arc());
         }
-        if self.is_signalled() {
+        if self.is_due() {
             self.settle();
         }
     }
 
-    /// Calls the callbacks of an event that is signalled. Holds no lock meanwhile.
+    /// Says that the native kernel starts, and calls the callbacks that wait for that.
+    pub(crate) fn begin(&self) {
+        if let Start::Here(has_started, _) = &self.start {
+            has_started.store(true, Ordering::Release);
+            self.settle();
+        }
+    }
+
+    /// Calls the callbacks whose time has come. Holds no lock meanwhile.
     pub(crate) fn settle(&self) {
         let status = self.status();
-        let mut watchers = std::mem::take(&mut *lock(&self.watchers));
+        let mut watchers: Vec<Watcher> =
+            lock(&self.watchers).extract_if(.., |watcher| watcher.trigger >= status).collect();
         // A command is submitted, then running, then complete: higher numbers come first.
         watchers.sort_by_key(|watcher| -watcher.trigger);
-        for Watcher { trigger, callback } in watchers {
-            callback.call(self.handle(), if status < 0 { status } else { trigger });
+        for Watcher { trigger, action } in watchers {
+            match action {
+                Action::Call(callback) => {
+                    callback.call(self.handle(), if status < 0 { status } else { trigger });
+                }
+                Action::Run(work) => work(status),
+            }
         }
     }
 }

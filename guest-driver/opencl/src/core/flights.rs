@@ -94,7 +94,7 @@ impl Flights {
 
 impl Connection {
     /// Sleeps until `is_done`, or for about `patience`; true if it is done.
-    fn wait_at_most(&self, patience: Duration, is_done: impl Fn() -> bool) -> bool {
+    pub(crate) fn wait_at_most(&self, patience: Duration, is_done: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + patience;
         self.sleep_until(|| {
             if is_done() {

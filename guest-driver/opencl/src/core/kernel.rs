@@ -9,13 +9,13 @@ use opencl_sys::{
     CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
 };
 use paragpu_protocol::command::{
-    CloneKernel, CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgValue,
+    CloneKernel, CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
 };
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
 use paragpu_protocol::types::{Create, SlotRef};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::boundary::object::{Kind, Object};
 use crate::core::buffer::Buffer;
@@ -24,12 +24,15 @@ use crate::core::context::{self, Context};
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult};
 use crate::core::event::Event;
+use crate::core::image::Image;
 use crate::core::info::{self, Info};
 use crate::core::lock;
 use crate::core::program::{Executable, KernelShare, Program};
 use crate::core::query::Question;
 use crate::core::queue::{Payload, Queue, Request};
 use crate::core::rect::dim3;
+use crate::core::sampler::Sampler;
+use crate::core::svm::Place;
 
 /// Room for the description of a kernel at first.
 const FEW_ARGS_BYTES: usize = 4096;
@@ -39,7 +42,8 @@ const FEW_ARGS_BYTES: usize = 4096;
 pub(crate) struct Kernel {
     id: u32,
     name: String,
-    kinds: Vec<Option<ArgKind>>,
+    args: Vec<ArgInfo>,
+    may_print: bool,
     executable: Executable,
     state: Mutex<State>,
     limits: Mutex<HashMap<u32, Limits>>,
@@ -77,17 +81,44 @@ impl Size {
 #[derive(Clone, Debug)]
 enum Value {
     Bytes(Box<[u8]>),
-    Object(Option<Weak<Object<Buffer>>>),
+    Object(Option<Weak<dyn Passable>>),
+    /// A pointer into shared memory.
+    Pointer(Weak<Object<Buffer>>, usize),
     Local(usize),
+}
+
+/// An object that can be an argument.
+pub(crate) trait Passable: std::fmt::Debug + Send + Sync {
+    /// What the host calls it.
+    fn id(&self) -> u32;
+}
+
+impl Passable for Object<Buffer> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
+}
+
+impl Passable for Object<Image> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
+}
+
+impl Passable for Object<Sampler> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
 }
 
 impl Value {
     fn is_same(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::Bytes(a), Value::Bytes(b)) => a == b,
-            // Weak references keep the address from being used again, so equal ones are the same buffer.
+            // Weak references keep the address from being used again, so equal ones are the same object.
             (Value::Object(Some(a)), Value::Object(Some(b))) => Weak::ptr_eq(a, b),
             (Value::Object(None), Value::Object(None)) => true,
+            (Value::Pointer(a, at), Value::Pointer(b, other)) => Weak::ptr_eq(a, b) && at == other,
             (Value::Local(a), Value::Local(b)) => a == b,
             _ => false,
         }
@@ -122,17 +153,19 @@ impl Kernel {
     /// `clCreateKernel`: waits for the host, which alone knows the names and the arguments.
     pub(crate) fn new(program: &Object<Program>, name: &str) -> ClResult<Arc<Object<Kernel>>> {
         program.when_built(|executable| {
-            let (id, args) = create(program.context().connection(), executable.program, name)?;
+            let connection = program.context().connection();
+            let Created { id, args, may_print } = create(connection, executable.program, name)?;
             Ok(Object::new(Kernel {
                 id,
                 name: name.to_owned(),
+                may_print,
                 executable,
-                kinds: args.iter().map(|arg| ArgKind::from_wire(arg.kind)).collect(),
                 state: Mutex::new(State {
-                    sizes: args.iter().map(|arg| Size::of(arg)).collect(),
+                    sizes: args.iter().map(Size::of).collect(),
                     values: vec![None; args.len()],
                     missing: args.len(),
                 }),
+                args,
                 limits: Mutex::default(),
                 share: program.share(),
             }))
@@ -156,8 +189,18 @@ impl Kernel {
     /// What may be set as argument `index`.
     pub(crate) fn arg_kind(&self, index: u32) -> ClResult<ArgKind> {
         // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index.
-        let kind = self.kinds.get(index as usize).ok_or(ClError::INVALID_ARG_INDEX)?;
-        Ok(kind.unwrap_or(ArgKind::Other))
+        let arg = self.args.get(index as usize).ok_or(ClError::INVALID_ARG_INDEX)?;
+        Ok(ArgKind::from_wire(arg.kind).unwrap_or(ArgKind::Other))
+    }
+
+    /// What the kernel does with the image that is argument `index`: `ACCESS_READ`, `ACCESS_WRITE`.
+    pub(crate) fn arg_access(&self, index: u32) -> u8 {
+        self.args.get(index as usize).map_or(0, |arg| arg.access)
+    }
+
+    /// True if the kernel may print.
+    pub(crate) fn may_print(&self) -> bool {
+        self.may_print
     }
 
     /// True if every argument is set.
@@ -208,17 +251,39 @@ impl Kernel {
         })
     }
 
-    /// Sets an argument to a buffer, or to a null pointer.
-    pub(crate) fn set_buffer(&self, index: u32, buffer: Option<&Arc<Object<Buffer>>>) -> ClResult<()> {
-        self.set(index, Value::Object(buffer.map(Arc::downgrade)), |_| {
+    /// Sets an argument to an object, or to a null pointer.
+    pub(crate) fn set_object(&self, index: u32, object: Option<Arc<dyn Passable>>) -> ClResult<()> {
+        self.set(index, Value::Object(object.as_ref().map(Arc::downgrade)), |_| {
             let body = SetArgObject {
                 kernel: self.id.into(),
                 index: index.into(),
-                object: buffer.map_or(0, |buffer| buffer.id()).into(),
+                object: object.map_or(0, |object| object.id()).into(),
                 reserved: 0.into(),
             };
             self.connection().send(&body, &[], &[])
         })
+    }
+
+    /// Sets an argument to a pointer into shared memory.
+    pub(crate) fn set_pointer(&self, index: u32, place: &Place) -> ClResult<()> {
+        let buffer = &place.allocation.buffer;
+        self.set(index, Value::Pointer(Arc::downgrade(buffer), place.offset), |_| {
+            let body = SetArgSvm {
+                kernel: self.id.into(),
+                index: index.into(),
+                object: buffer.id().into(),
+                reserved: 0.into(),
+                offset: (place.offset as u64).into(),
+            };
+            self.connection().send(&body, &[], &[])
+        })
+    }
+
+    /// Says which shared memory the kernel reaches through pointers in memory.
+    pub(crate) fn set_reachable(&self, places: &[Place]) -> ClResult<()> {
+        let ids: Vec<u8> =
+            places.iter().flat_map(|place| place.allocation.buffer.id().to_le_bytes()).collect();
+        self.connection().send(&SetExecInfo { kernel: self.id.into(), reserved: 0.into() }, &[], &ids)
     }
 
     /// Sets the size of a local memory argument.
@@ -240,8 +305,9 @@ impl Kernel {
         Ok(Object::new(Kernel {
             id,
             name: self.name.clone(),
+            args: self.args.clone(),
+            may_print: self.may_print,
             executable: self.executable.clone(),
-            kinds: self.kinds.clone(),
             state: Mutex::new(State {
                 sizes: state.sizes.clone(),
                 values: state.values.clone(),
@@ -257,9 +323,10 @@ impl Kernel {
         &self.executable.devices
     }
 
-    /// True if the device has it.
+    /// True if the device has it, or the one that it is a part of.
     pub(crate) fn has_device(&self, device: &Object<Device>) -> bool {
-        self.devices().iter().any(|own| own.handle() == device.handle())
+        let is_own = self.devices().iter().any(|own| own.handle() == device.handle());
+        is_own || device.parent().is_some_and(|parent| self.has_device(parent))
     }
 
     /// True if it may only be launched with work-groups of one size: see [`Executable`].
@@ -280,16 +347,17 @@ impl Kernel {
     }
 
     /// What limits the work-group size; asked for once per kernel and device.
-    pub(crate) fn limits(&self, device: &Device) -> ClResult<Limits> {
-        if let Some(limits) = lock(&self.limits).get(&device.index()) {
+    pub(crate) fn limits(&self, device: &Object<Device>) -> ClResult<Limits> {
+        let reference = self.context().reference(device)?;
+        if let Some(limits) = lock(&self.limits).get(&reference) {
             return Ok(*limits);
         }
-        let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, device.index(), &[]);
+        let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, reference, &[]);
         let limits = Limits {
             work_group_size: info::number(&ask(CL_KERNEL_WORK_GROUP_SIZE)?).unwrap_or(u64::MAX),
             required: info::number(&ask(CL_KERNEL_COMPILE_WORK_GROUP_SIZE)?).unwrap_or_default(),
         };
-        lock(&self.limits).insert(device.index(), limits);
+        lock(&self.limits).insert(reference, limits);
         Ok(limits)
     }
 
@@ -314,6 +382,21 @@ impl Kernel {
         question.ask_with_room(self.connection(), input, size.min(3 * size_of::<usize>()))
     }
 
+    /// `clGetKernelSuggestedLocalWorkSizeKHR`, for a range that has been checked.
+    pub(crate) fn suggested_local_size(&self, queue: &Object<Queue>, range: &Range) -> ClResult<[usize; 3]> {
+        let question = Question {
+            kind: InfoKind::SuggestedLocalSize,
+            object: self.id,
+            param: range.dims,
+            index: queue.id(),
+        };
+        let input = [dim3(range.offset), dim3(range.global)];
+        let answer = question.ask_with(self.connection(), input.as_bytes())?;
+        info::number::<[u64; 3]>(&answer)
+            .map(|sizes| sizes.map(|size| size as usize))
+            .ok_or(ClError::OUT_OF_RESOURCES)
+    }
+
     /// Posts a launch whose range has been checked.
     pub(crate) fn enqueue(
         &self,
@@ -321,7 +404,8 @@ impl Kernel {
         request: &Request<'_>,
         range: Range,
     ) -> ClResult<Option<Arc<Object<Event>>>> {
-        let posted = queue.enqueue(request, Payload::None, &[], |enqueue| EnqueueKernel {
+        let payload = if self.may_print { Payload::Elsewhere } else { Payload::None };
+        let posted = queue.enqueue(request, payload, &[], |enqueue| EnqueueKernel {
             enqueue,
             kernel: self.id.into(),
             dims: range.dims.into(),
@@ -329,6 +413,11 @@ impl Kernel {
             global: dim3(range.global),
             local: dim3(range.local.unwrap_or([0; 3])),
         })?;
+        if self.may_print
+            && let Some(completion) = posted.completion
+        {
+            queue.connection().will_print(completion);
+        }
         Ok(posted.event)
     }
 }
@@ -338,7 +427,7 @@ impl Object<Kernel> {
     pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
         Ok(match param {
             CL_KERNEL_FUNCTION_NAME => Info::text(&self.name),
-            CL_KERNEL_NUM_ARGS => Info::value(self.kinds.len() as u32),
+            CL_KERNEL_NUM_ARGS => Info::value(self.args.len() as u32),
             CL_KERNEL_REFERENCE_COUNT => Info::value(self.reference_count()),
             CL_KERNEL_CONTEXT => Info::handle(self.context().handle()),
             CL_KERNEL_PROGRAM => Info::handle(self.program().handle()),
@@ -349,8 +438,15 @@ impl Object<Kernel> {
     }
 }
 
-/// Creates a kernel on the host and returns its id and its arguments.
-fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, Vec<ArgInfo>)> {
+/// A kernel as the host has made it.
+struct Created {
+    id: u32,
+    args: Vec<ArgInfo>,
+    may_print: bool,
+}
+
+/// Creates a kernel on the host.
+fn create(connection: &Connection, program: u32, name: &str) -> ClResult<Created> {
     let mut room = FEW_ARGS_BYTES;
     loop {
         let info = connection.staging(room)?;
@@ -369,8 +465,8 @@ fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, V
             info.read(0, &mut bytes);
             parse_info(&bytes).map(Some).ok_or(ClError::OUT_OF_RESOURCES)
         });
-        if let Ok(Some(args)) = described {
-            return Ok((id, args));
+        if let Ok(Some((args, may_print))) = described {
+            return Ok(Created { id, args, may_print });
         }
         connection.release(id);
         described?;
@@ -383,12 +479,12 @@ fn create(connection: &Connection, program: u32, name: &str) -> ClResult<(u32, V
     }
 }
 
-/// The arguments, from the answer to `CreateKernel`.
-fn parse_info(bytes: &[u8]) -> Option<Vec<ArgInfo>> {
+/// The arguments, and whether the kernel may print, from the answer to `CreateKernel`.
+fn parse_info(bytes: &[u8]) -> Option<(Vec<ArgInfo>, bool)> {
     let (info, rest) = KernelInfo::read_from_prefix(bytes).ok()?;
     let count = info.num_args.get().min(MAX_KERNEL_ARGS) as usize;
     let (args, _) = <[ArgInfo]>::ref_from_prefix_with_elems(rest, count).ok()?;
-    Some(args.to_vec())
+    Some((args.to_vec(), info.flags.get() & MAY_PRINT != 0))
 }
 
 impl Drop for Kernel {
@@ -400,14 +496,14 @@ impl Drop for Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::IntoBytes;
 
     #[test]
     fn kernel_descriptions_that_are_cut_off_are_refused() {
-        let info = KernelInfo { num_args: 2.into(), ..KernelInfo::default() };
+        let info = KernelInfo { num_args: 2.into(), flags: MAY_PRINT.into() };
         let arg = ArgInfo { kind: ArgKind::Value as u8, size: 4.into(), ..ArgInfo::default() };
         let bytes = [info.as_bytes(), arg.as_bytes(), arg.as_bytes()].concat();
-        assert_eq!(parse_info(&bytes).map(|args| args.len()), Some(2));
-        assert_eq!(parse_info(&bytes[..bytes.len() - 1]).map(|args| args.len()), None);
+        let parsed = |bytes| parse_info(bytes).map(|(args, may_print)| (args.len(), may_print));
+        assert_eq!(parsed(&bytes), Some((2, true)));
+        assert_eq!(parsed(&bytes[..bytes.len() - 1]), None);
     }
 }

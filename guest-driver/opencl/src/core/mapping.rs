@@ -1,39 +1,49 @@
-//! Mapped regions of buffers.
+//! Mapped regions of buffers and images.
 //!
-//! A mapped region is staging memory with the buffer's bytes in it, and the application gets the address of that
-//! memory itself; unmapping writes it back. Only buffers with `CL_MEM_USE_HOST_PTR` must show the region at a fixed
-//! address, so there the bytes are copied once more.
+//! A mapped region is staging memory with the object's bytes in it, without gaps, and the application gets the address
+//! of that memory itself; unmapping writes it back. Only objects with `CL_MEM_USE_HOST_PTR` must show the region at a
+//! fixed address, so there the bytes are copied once more.
 
 use std::sync::Arc;
 
-use opencl_sys::{CL_COMMAND_MAP_BUFFER, CL_COMMAND_UNMAP_MEM_OBJECT, CL_MAP_READ, CL_MAP_WRITE};
-use paragpu_protocol::command::{ReadBuffer, WriteBuffer};
+use opencl_sys::{CL_MAP_READ, CL_MAP_WRITE};
+use paragpu_protocol::types::Span;
 
 use crate::boundary::object::Object;
 use crate::boundary::pointer::AppMemory;
-use crate::core::buffer::Buffer;
+use crate::core::area::Area;
 use crate::core::completion::Completion;
 use crate::core::copies::Destination;
 use crate::core::error::{ClError, ClResult};
 use crate::core::event::Event;
+use crate::core::image_transfer::ImagePart;
 use crate::core::lock;
+use crate::core::memory::{Memory, MemoryObject};
 use crate::core::queue::{Payload, Posted, Queue, Request};
 use crate::core::staging::Staging;
+use crate::core::transfer::Part;
 
 /// Flags of a map that lets the application write.
 const WRITES: u64 = CL_MAP_WRITE | opencl_sys::CL_MAP_WRITE_INVALIDATE_REGION;
 
-/// One mapped region. A region that is mapped when its buffer is released gives its memory back when the read that
+/// One mapped region. A region that is mapped when its object is released gives its memory back when the read that
 /// filled it is over.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     memory: AppMemory,
-    offset: usize,
-    len: usize,
+    place: Place,
     flags: u64,
     /// Nothing for `CL_MEM_USE_HOST_PTR`.
     staging: Option<Staging>,
     read: Option<Arc<Completion>>,
+}
+
+/// What of its object a mapping shows.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Offset and length.
+    Range(usize, usize),
+    Area(Area),
 }
 
 impl Drop for Mapping {
@@ -46,55 +56,121 @@ impl Drop for Mapping {
     }
 }
 
-/// What shall be mapped: `CL_MAP_…` flags and a range that lies in the buffer.
+/// A region of an object; it lies in the object.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Region {
-    pub(crate) flags: u64,
-    pub(crate) offset: usize,
-    pub(crate) len: usize,
+pub(crate) enum Region<'a> {
+    Buffer(Part<'a>),
+    Image(ImagePart<'a>),
 }
 
-/// `clEnqueueMapBuffer`.
+impl<'a> Region<'a> {
+    fn of(object: &'a MemoryObject, place: Place) -> Option<Region<'a>> {
+        match (object, place) {
+            (MemoryObject::Buffer(buffer), Place::Range(offset, len)) => {
+                Some(Region::Buffer(Part { buffer, offset, len }))
+            }
+            (MemoryObject::Image(image), Place::Area(area)) => Some(Region::Image(ImagePart { image, area })),
+            _ => None,
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self {
+            Region::Buffer(part) => Place::Range(part.offset, part.len),
+            Region::Image(part) => Place::Area(part.area),
+        }
+    }
+
+    fn memory(&self) -> &'a Memory {
+        match self {
+            Region::Buffer(part) => part.buffer,
+            Region::Image(part) => part.image,
+        }
+    }
+
+    /// Bytes without gaps.
+    fn len(&self) -> usize {
+        match self {
+            Region::Buffer(part) => part.len,
+            Region::Image(part) => part.len(),
+        }
+    }
+
+    /// Where in the application's memory the region must be shown, and its first byte there.
+    fn host_place(&self) -> Option<(Destination, AppMemory)> {
+        match self {
+            Region::Buffer(part) => {
+                let memory = part.buffer.host_memory()?.offset(part.offset);
+                Some((Destination::Linear(memory, part.len), memory))
+            }
+            Region::Image(part) => part.image.host_place(&part.area).map(|(place, first, _)| (place, first)),
+        }
+    }
+
+    /// True if kernels use the application's memory itself.
+    fn is_shared(&self) -> bool {
+        match self {
+            Region::Buffer(part) => part.buffer.shared_bytes().is_some(),
+            Region::Image(part) => part.image.is_shared(),
+        }
+    }
+
+    fn read(
+        &self,
+        queue: &Object<Queue>,
+        request: &Request<'_>,
+        payload: Payload,
+        dst: Span,
+    ) -> ClResult<Posted> {
+        match self {
+            Region::Buffer(part) => part.post_read(queue, request, payload, dst),
+            Region::Image(part) => part.post_read(queue, request, payload, dst),
+        }
+    }
+
+    fn write(&self, queue: &Object<Queue>, request: &Request<'_>, staging: Staging) -> ClResult<Posted> {
+        let src = staging.span();
+        let payload = Payload::Source(staging);
+        match self {
+            Region::Buffer(part) => part.post_write(queue, request, payload, &[], src),
+            Region::Image(part) => part.post_write(queue, request, payload, &[], src),
+        }
+    }
+}
+
+/// `clEnqueueMapBuffer`, `clEnqueueMapImage`, and `clEnqueueSVMMap` where there is something to bring up to date.
 pub(crate) fn map(
     queue: &Object<Queue>,
-    buffer: &Object<Buffer>,
-    region: Region,
-    is_blocking: bool,
-    (wait, wants_event): (&[Arc<Object<Event>>], bool),
+    region: Region<'_>,
+    flags: u64,
+    request: &Request<'_>,
 ) -> ClResult<(AppMemory, Option<Arc<Object<Event>>>)> {
-    let Region { flags, offset, len } = region;
-    let request = Request { is_blocking, ..Request::new(CL_COMMAND_MAP_BUFFER, wait, wants_event) };
-    let host_memory = buffer.host_memory().map(|memory| memory.offset(offset));
-    let staging = || queue.staging(len).or(Err(ClError::MEM_OBJECT_ALLOCATION_FAILURE));
+    let staging = || queue.staging(region.len()).or(Err(ClError::MEM_OBJECT_ALLOCATION_FAILURE));
 
     // CL_MAP_WRITE alone must show the contents too: what the application does not write stays as it was.
     let must_read = flags & (CL_MAP_READ | CL_MAP_WRITE) != 0;
-    let read = |payload, span| {
-        queue.enqueue(&request, payload, &[], |enqueue| ReadBuffer {
-            enqueue,
-            buffer: buffer.id().into(),
-            reserved: 0.into(),
-            offset: (offset as u64).into(),
-            dst: span,
-        })
-    };
-    let (memory, staging, posted) = match host_memory {
-        Some(memory) if must_read => {
+    let (memory, staging, posted) = match region.host_place() {
+        // Kernels write to the same bytes.
+        Some((_, memory)) if region.is_shared() => (memory, None, nothing(queue, request)?),
+        Some((place, memory)) if must_read => {
             let staging = staging()?;
             let span = staging.span();
-            (memory, None, read(Payload::Sink(staging, Destination::Linear(memory, len)), span)?)
+            (memory, None, region.read(queue, request, Payload::Sink(staging, place), span)?)
         }
-        Some(memory) => (memory, None, nothing(queue, &request)?),
+        Some((_, memory)) => (memory, None, nothing(queue, request)?),
         None => {
             let staging = staging()?;
             let memory = AppMemory::at(staging.as_ptr());
-            let posted =
-                if must_read { read(Payload::Elsewhere, staging.span())? } else { nothing(queue, &request)? };
+            let posted = if must_read {
+                region.read(queue, request, Payload::Elsewhere, staging.span())?
+            } else {
+                nothing(queue, request)?
+            };
             (memory, Some(staging), posted)
         }
     };
-    let mapping = Mapping { memory, offset, len, flags, staging, read: posted.completion };
-    lock(buffer.mappings()).push(mapping);
+    let mapping = Mapping { memory, place: region.place(), flags, staging, read: posted.completion };
+    lock(region.memory().mappings()).push(mapping);
     Ok((memory, posted.event))
 }
 
@@ -110,44 +186,38 @@ fn nothing(queue: &Object<Queue>, request: &Request<'_>) -> ClResult<Posted> {
 /// `clEnqueueUnmapMemObject`.
 pub(crate) fn unmap(
     queue: &Object<Queue>,
-    buffer: &Object<Buffer>,
+    object: &MemoryObject,
     memory: AppMemory,
-    (wait, wants_event): (&[Arc<Object<Event>>], bool),
+    request: &Request<'_>,
 ) -> ClResult<Option<Arc<Object<Event>>>> {
     let mut mapping = {
-        let mut mappings = lock(buffer.mappings());
+        let mut mappings = lock(object.memory().mappings());
         let same = |mapping: &Mapping| mapping.memory.address() == memory.address();
-        // CL_INVALID_VALUE if mapped_ptr is not a valid pointer returned by clEnqueueMapBuffer.
+        // CL_INVALID_VALUE if mapped_ptr is not a valid pointer returned by clEnqueueMapBuffer or clEnqueueMapImage.
         let index = mappings.iter().position(same).ok_or(ClError::INVALID_VALUE)?;
         mappings.remove(index)
     };
-    let request = Request::new(CL_COMMAND_UNMAP_MEM_OBJECT, wait, wants_event);
+    let region = Region::of(object, mapping.place).ok_or(ClError::INVALID_VALUE)?;
     // Where the bytes have not even reached the application's memory, nobody has written there yet.
     let is_unseen = mapping.read.as_ref().is_some_and(|read| read.has_staging());
-    if mapping.flags & WRITES == 0 || is_unseen {
-        return Ok(nothing(queue, &request)?.event);
+    if mapping.flags & WRITES == 0 || is_unseen || region.is_shared() {
+        return Ok(nothing(queue, request)?.event);
     }
     let staging = match mapping.staging.take() {
         Some(staging) => staging,
-        None => match queue.staging(mapping.len) {
+        None => match queue.staging(region.len()) {
             Ok(mut staging) => {
-                staging.write(0, mapping.memory.bytes(mapping.len));
+                if let Some((place, _)) = region.host_place() {
+                    place.copy_to(&mut staging);
+                }
                 staging
             }
             Err(error) => {
                 // The region stays mapped, so that the application can try again.
-                lock(buffer.mappings()).push(mapping);
+                lock(object.memory().mappings()).push(mapping);
                 return Err(error);
             }
         },
     };
-    let span = staging.span();
-    let posted = queue.enqueue(&request, Payload::Source(staging), &[], |enqueue| WriteBuffer {
-        enqueue,
-        buffer: buffer.id().into(),
-        reserved: 0.into(),
-        offset: (mapping.offset as u64).into(),
-        src: span,
-    })?;
-    Ok(posted.event)
+    Ok(region.write(queue, request, staging)?.event)
 }

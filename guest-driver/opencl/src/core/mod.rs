@@ -1,7 +1,9 @@
 //! The object model, in safe Rust.
 
+pub(crate) mod area;
 mod background;
 pub(crate) mod buffer;
+pub(crate) mod command_buffer;
 pub(crate) mod completion;
 pub(crate) mod connection;
 pub(crate) mod context;
@@ -11,20 +13,30 @@ pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod extensions;
 pub(crate) mod flights;
+pub(crate) mod host_task;
+pub(crate) mod image;
+pub(crate) mod image_transfer;
 mod includes;
 pub(crate) mod info;
 pub(crate) mod kernel;
 pub(crate) mod mapping;
+pub(crate) mod memory;
 pub(crate) mod notifier;
 mod options;
+pub(crate) mod partition;
 pub(crate) mod platform;
+mod prints;
 pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod queue;
 mod recipe;
 pub(crate) mod rect;
+pub(crate) mod sampler;
+pub(crate) mod shared;
 pub(crate) mod slots;
 pub(crate) mod staging;
+pub(crate) mod svm;
+pub(crate) mod timers;
 pub(crate) mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -7,7 +7,7 @@ use crate::core::connection::Connection;
 use crate::core::event::Event;
 use crate::core::lock;
 
-/// Calls the callbacks of events when these are complete.
+/// Calls the callbacks of events when these have started, and when they are complete.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     connection: Arc<Connection>,
@@ -32,7 +32,7 @@ impl Notifier {
         Notifier { connection, shared: Arc::default() }
     }
 
-    /// Settles the event when it is complete.
+    /// Settles the event when it has started, if there is a callback for that, and when it is complete.
     ///
     /// The thread may be asleep already, waiting for other events. Whatever the host completes wakes it, this event
     /// too; the caller looks at the event once more after this, in case it was completed before the thread knew it.
@@ -62,7 +62,7 @@ impl Shared {
     fn run(&self, connection: &Connection) {
         while self.wait_for_work() {
             // Callbacks may call OpenCL, so no lock is held.
-            for event in connection.sleep_until(|| self.take_complete()) {
+            for event in connection.sleep_until(|| self.take_due()) {
                 event.settle();
             }
         }
@@ -76,12 +76,15 @@ impl Shared {
         !state.is_stopped
     }
 
-    /// The events that are complete; nothing while all are still running.
-    fn take_complete(&self) -> Option<Vec<Arc<Object<Event>>>> {
+    /// The events with callbacks whose time has come; nothing while there are none. Those that are complete are forgotten.
+    fn take_due(&self) -> Option<Vec<Arc<Object<Event>>>> {
         let mut state = lock(&self.state);
-        let (complete, running) =
-            std::mem::take(&mut state.events).into_iter().partition(|event| event.is_signalled());
-        state.events = running;
-        (!Vec::is_empty(&complete) || state.events.is_empty()).then_some(complete)
+        let due: Vec<_> = state.events.iter().filter(|event| event.is_due()).cloned().collect();
+        // Complete are at most those that are due: an event that is completed only now comes next time.
+        state.events.retain(|event| {
+            let is_due = due.iter().any(|due| Arc::ptr_eq(due, event));
+            !(is_due && event.is_signalled())
+        });
+        (!due.is_empty() || state.events.is_empty()).then_some(due)
     }
 }

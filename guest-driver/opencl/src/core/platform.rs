@@ -8,17 +8,17 @@ use opencl_sys::{
     CL_PLATFORM_NAME, CL_PLATFORM_NUMERIC_VERSION, CL_PLATFORM_PROFILE, CL_PLATFORM_VENDOR,
     CL_PLATFORM_VERSION,
 };
-use paragpu_protocol::info::DEVICE_COUNT;
+use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::limits::MAX_DEVICES;
 
 use crate::boundary::object::{Kind, Object};
 use crate::core::connection::Connection;
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult};
-use crate::core::extensions::{NameVersion, version};
+use crate::core::extensions::{self, CommandBufferVersion, version};
 use crate::core::info::{self, Info};
-use crate::core::lock;
 use crate::core::query::Question;
+use crate::core::{lock, timers};
 
 /// The platform object. There is one, for the life of the process.
 #[derive(Debug)]
@@ -38,16 +38,27 @@ impl Platform {
             CL_PLATFORM_NUMERIC_VERSION => Info::value(version(3, 0)),
             CL_PLATFORM_NAME | CL_PLATFORM_VENDOR => Info::text("paragpu"),
             CL_PLATFORM_ICD_SUFFIX_KHR => Info::text("PARAGPU"),
-            CL_PLATFORM_EXTENSIONS => Info::text("cl_khr_icd"),
+            CL_PLATFORM_EXTENSIONS => Info::text(&extensions()),
+            // Older hosts have no such list, and no extensions that pass either.
             CL_PLATFORM_EXTENSIONS_WITH_VERSION => {
-                Info::list(&[NameVersion::new("cl_khr_icd", version(1, 0))])
+                extensions::platform_extensions_with_version(&ask(param).unwrap_or_default()).into()
             }
-            // 0: the device's timer cannot be read together with the guest's.
-            CL_PLATFORM_HOST_TIMER_RESOLUTION => Info::value(0u64),
+            CL_PLATFORM_HOST_TIMER_RESOLUTION => Info::value(timers::resolution()),
             // CL_INVALID_VALUE if param_name is not one of the supported values.
             _ => return Err(ClError::INVALID_VALUE),
         })
     }
+}
+
+/// The host's answer about its platform.
+pub(crate) fn ask(param: u32) -> ClResult<Vec<u8>> {
+    let question = Question { kind: InfoKind::Platform, object: 0, param, index: 0 };
+    question.ask(&*Connection::current()?)
+}
+
+/// `CL_PLATFORM_EXTENSIONS`.
+pub(crate) fn extensions() -> String {
+    extensions::platform_extensions(&info::text(&ask(CL_PLATFORM_EXTENSIONS).unwrap_or_default()))
 }
 
 /// What was found at first use, kept for the life of the process.
@@ -75,12 +86,17 @@ pub(crate) fn found() -> ClResult<&'static Found> {
     }
     let all = Found {
         platform: Object::new(Platform),
-        devices: (0..count).map(|index| Object::new(Device::new(index))).collect(),
+        devices: (0..count).map(|index| Object::new(Device::root(index))).collect(),
     };
     // The specification gives platforms and devices no end, so that handles of them never dangle.
     all.platform.retain();
     all.devices.iter().for_each(|device| device.retain());
     Ok(found.insert(Box::leak(Box::new(all))))
+}
+
+/// The version of command buffers for which functions are given out: that of the first device that has them.
+pub(crate) fn command_buffer_version() -> Option<CommandBufferVersion> {
+    found().ok()?.devices.iter().find_map(|device| device.command_buffer_version())
 }
 
 /// The devices of a type, by the rules of `clGetDeviceIDs`.

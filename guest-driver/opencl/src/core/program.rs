@@ -71,7 +71,7 @@ struct State {
     is_running: bool,
     /// Specialization constants for the next build.
     constants: BTreeMap<u32, Vec<u8>>,
-    /// What devices have of the program, by device index.
+    /// What devices have of the program, by the host's names for them.
     built: BTreeMap<u32, Built>,
 }
 
@@ -109,6 +109,9 @@ impl Built {
     }
 }
 
+/// What became of each of some binaries, and the program if all are good.
+pub(crate) type Loaded = (Vec<ClResult<()>>, Option<Arc<Object<Program>>>);
+
 /// A program that kernels can be made of, for as long as it has any.
 #[derive(Clone, Debug)]
 pub(crate) struct Executable {
@@ -142,6 +145,11 @@ impl Drop for KernelShare {
     fn drop(&mut self) {
         self.0.kernels.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What the host calls devices of the context's.
+fn references(context: &Context, devices: &[Arc<Object<Device>>]) -> ClResult<Vec<u32>> {
+    devices.iter().map(|device| context.reference(device)).collect()
 }
 
 impl Program {
@@ -187,18 +195,18 @@ impl Program {
         devices: Vec<Arc<Object<Device>>>,
         names: &[u8],
     ) -> ClResult<Arc<Object<Program>>> {
-        let indices: Vec<u32> = devices.iter().map(|device| device.index()).collect();
-        let host = HostProgram::with_built_in_kernels(context, &indices, names)?;
+        let references = references(context, &devices)?;
+        let host = HostProgram::with_built_in_kernels(context, &references, names)?;
         let state = State { host: Some(Arc::new(host)), ..State::default() };
         Ok(Program::new(context, devices, Origin::BuiltIn, state))
     }
 
-    /// `clCreateProgramWithBinary`, with a binary for each device. Also returns what became of each.
+    /// `clCreateProgramWithBinary`, with a binary for each device.
     pub(crate) fn with_binaries(
         context: &Object<Context>,
         devices: Vec<Arc<Object<Device>>>,
         binaries: &[Vec<u8>],
-    ) -> (Vec<ClResult<()>>, Option<Arc<Object<Program>>>) {
+    ) -> ClResult<Loaded> {
         let recipes: Vec<_> = binaries.iter().map(|binary| Recipe::read(binary)).collect();
         let first = recipes.iter().flatten().next().cloned();
         // CL_INVALID_BINARY if an invalid program binary was encountered for any device. All that are of one program fit
@@ -210,12 +218,12 @@ impl Program {
         let outcomes: Vec<ClResult<()>> =
             recipes.iter().map(|recipe| refuse_if(!fits(recipe), ClError::INVALID_BINARY)).collect();
         if outcomes.iter().any(ClResult::is_err) {
-            return (outcomes, None);
+            return Ok((outcomes, None));
         }
-        let built = devices.iter().map(|device| device.index()).zip(recipes.into_iter().flatten());
+        let built = references(context, &devices)?.into_iter().zip(recipes.into_iter().flatten());
         let built = built.map(|(device, recipe)| (device, Built::loaded(recipe))).collect();
         let program = Program::new(context, devices, Origin::Binary, State { built, ..State::default() });
-        (outcomes, Some(program))
+        Ok((outcomes, Some(program)))
     }
 
     /// The program's context.
@@ -249,17 +257,15 @@ impl Program {
 
     fn usable<T>(&self, use_it: impl FnOnce(Executable, &HostProgram) -> ClResult<T>) -> ClResult<T> {
         let state = self.state();
-        let is_ready = |device: &&Arc<Object<Device>>| {
-            state.built.get(&device.index()).is_some_and(Built::is_executable)
-        };
+        let is_ready =
+            |device: &&Arc<Object<Device>>| self.built(&state, device).is_some_and(Built::is_executable);
         let devices: Vec<_> = self.devices.iter().filter(is_ready).cloned().collect();
         // CL_INVALID_PROGRAM_EXECUTABLE if there is no successfully built executable for program. Of built-in kernels the
         // host says whether they are built.
         let is_there = self.is_built_in() || !devices.is_empty();
         let host = state.host.as_ref().filter(|_| is_there && !state.is_running);
         let host = host.ok_or(ClError::INVALID_PROGRAM_EXECUTABLE)?;
-        let built: Vec<&Built> =
-            devices.iter().filter_map(|device| state.built.get(&device.index())).collect();
+        let built: Vec<&Built> = devices.iter().filter_map(|device| self.built(&state, device)).collect();
         let is_uniform =
             |built: &&Built| built.recipe.as_ref().is_some_and(|recipe| recipe.needs_uniform_groups());
         let executable = Executable {
@@ -290,10 +296,17 @@ impl Program {
         Ok(())
     }
 
+    /// What a device has: its own, or else what the device has which it is a part of.
+    fn built<'a>(&self, state: &'a State, device: &Object<Device>) -> Option<&'a Built> {
+        let own = self.context.reference(device).ok().and_then(|reference| state.built.get(&reference));
+        own.or_else(|| self.built(state, device.parent()?))
+    }
+
     /// `clGetProgramBuildInfo`, for a device of the program.
-    pub(crate) fn build_info(&self, device: &Device, param: u32) -> ClResult<Info> {
+    pub(crate) fn build_info(&self, device: &Object<Device>, param: u32) -> ClResult<Info> {
+        let reference = self.context.reference(device)?;
         let state = self.state();
-        let built = state.built.get(&device.index());
+        let built = self.built(&state, device);
         let status = built.map_or(CL_BUILD_NONE, |built| built.status);
         Ok(match param {
             CL_PROGRAM_BUILD_STATUS => Info::value(status),
@@ -307,13 +320,13 @@ impl Program {
                 (Some(log), _) => Info::from(log.clone()),
                 (None, Some(host)) if matches!(status, CL_BUILD_SUCCESS | CL_BUILD_ERROR) => {
                     // A program that could not be linked may not be there to be asked.
-                    host.log(device.index()).map_or_else(|_| Info::text(""), Info::from)
+                    host.log(reference).map_or_else(|_| Info::text(""), Info::from)
                 }
                 _ => Info::text(""),
             },
             CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE => match &state.host {
                 Some(host) if status == CL_BUILD_SUCCESS => {
-                    host.ask(InfoKind::ProgramBuild, param, device.index())?.into()
+                    host.ask(InfoKind::ProgramBuild, param, reference)?.into()
                 }
                 _ => Info::value(0usize),
             },
@@ -325,7 +338,7 @@ impl Program {
     /// The binary of each device of the program; empty where there is none.
     fn binaries(&self) -> Vec<Vec<u8>> {
         let state = self.state();
-        let recipe = |device: &Arc<Object<Device>>| state.built.get(&device.index())?.recipe.clone();
+        let recipe = |device: &Arc<Object<Device>>| self.built(&state, device)?.recipe.clone();
         self.devices.iter().map(|device| recipe(device).map_or(Vec::new(), |recipe| recipe.write())).collect()
     }
 

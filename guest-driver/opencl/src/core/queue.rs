@@ -1,6 +1,8 @@
 //! Command queues, and what every enqueued command has in common.
 
-use std::sync::{Arc, Mutex};
+mod native;
+
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use opencl_sys::{
     CL_QUEUE_CONTEXT, CL_QUEUE_DEVICE, CL_QUEUE_DEVICE_DEFAULT, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
@@ -23,6 +25,8 @@ use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::staging::Staging;
 
+pub(crate) use native::Argument;
+
 /// A command queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -33,7 +37,10 @@ pub(crate) struct Queue {
     /// As the application gave them to `clCreateCommandQueueWithProperties`.
     property_list: Vec<u64>,
     state: Mutex<State>,
+    posting: Mutex<()>,
     flights: Flights,
+    /// The native kernels of an in-order queue.
+    natives: Arc<native::Runner>,
 }
 
 /// What a command that is enqueued next depends on. Locked while a command is posted, so that the order of copies
@@ -69,7 +76,7 @@ pub(crate) enum Reach {
 pub(crate) enum Payload {
     /// None.
     None,
-    /// None here, but the completion is wanted: somebody else keeps the staging memory.
+    /// None here, but the completion is wanted: somebody else keeps the staging memory, or waits for the end.
     Elsewhere,
     /// The command reads from it.
     Source(Staging),
@@ -97,12 +104,14 @@ pub(crate) struct Request<'a> {
     /// Return only when the command is complete.
     pub(crate) is_blocking: bool,
     pub(crate) reach: Reach,
+    /// One of several that are posted together, by whoever holds [`Queue::post_alone`].
+    pub(crate) is_part: bool,
 }
 
 impl<'a> Request<'a> {
     /// A command that does not block.
     pub(crate) fn new(command: u32, wait: &'a [Arc<Object<Event>>], wants_event: bool) -> Request<'a> {
-        Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command }
+        Request { command, wait, wants_event, is_blocking: false, reach: Reach::Command, is_part: false }
     }
 
     /// The same, blocking if the application says so.
@@ -118,31 +127,51 @@ pub(crate) struct Posted {
     pub(crate) completion: Option<Arc<Completion>>,
 }
 
+/// A command that the queue has taken.
+#[derive(Debug)]
+struct Taken {
+    completion: Option<Arc<Completion>>,
+    event_id: u32,
+    /// What must be performed before the command is complete.
+    copies: Copies,
+    staged: usize,
+}
+
 impl Queue {
-    /// Creates a queue with properties that the device has.
+    /// Creates a queue with properties and hints that the device has.
     pub(crate) fn new(
         context: &Object<Context>,
         device: &Object<Device>,
         properties: u64,
+        hints: u32,
         property_list: Vec<u64>,
     ) -> ClResult<Arc<Object<Queue>>> {
         let id = context.connection().new_id();
         let body = CreateQueue {
             create: context::create(id, context.id()),
-            device: device.index().into(),
-            reserved: 0.into(),
+            device: context.reference(device)?.into(),
+            hints: hints.into(),
             properties: properties.into(),
         };
         context.connection().send(&body, &[], &[])?;
-        Ok(Object::new(Queue {
+        let queue = Object::new(Queue {
             context: context.arc(),
             device: device.arc(),
             id,
             properties,
             property_list,
             state: Mutex::default(),
+            posting: Mutex::default(),
             flights: Flights::default(),
-        }))
+            natives: Arc::default(),
+        });
+        context.add_queue(&queue);
+        Ok(queue)
+    }
+
+    /// What the host calls the queue.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
     }
 
     /// The queue's context.
@@ -166,8 +195,19 @@ impl Queue {
         self.connection().staging(len)
     }
 
-    fn is_in_order(&self) -> bool {
+    /// True if commands are executed one after the other.
+    pub(crate) fn is_in_order(&self) -> bool {
         self.properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE == 0
+    }
+
+    /// While this is held, only commands that are [parts](Request::is_part) are posted.
+    pub(crate) fn post_alone(&self) -> MutexGuard<'_, ()> {
+        lock(&self.posting)
+    }
+
+    /// `CL_QUEUE_PROPERTIES`.
+    pub(crate) fn properties(&self) -> u64 {
+        self.properties
     }
 
     /// True if commands are timed.
@@ -190,6 +230,7 @@ impl Queue {
         let outcome = sent.and_then(|()| connection.wait(&slot).ok());
         self.context.tell_if_lost();
         copies.perform();
+        connection.print();
         outcome.map(|_| ())
     }
 
@@ -238,6 +279,55 @@ impl Object<Queue> {
         data: &[u8],
         body: impl FnOnce(Enqueue) -> B,
     ) -> ClResult<Posted> {
+        // The lock is let go before anybody is told of a failure: the application's callback may use this queue.
+        let taken = {
+            let _alone = (!request.is_part).then(|| self.post_alone());
+            self.take(&mut lock(&self.state), request, payload, data, body)
+        };
+        let taken = taken.inspect_err(|_| {
+            if !request.is_part {
+                self.context.tell_if_lost();
+            }
+        })?;
+        let mut posted = Posted { event: None, completion: taken.completion };
+        if let Some(completion) = &posted.completion {
+            if !request.is_blocking {
+                self.flights.add(completion, &taken.copies, taken.staged);
+            } else {
+                let outcome = completion.wait();
+                taken.copies.perform();
+                completion.take_staging();
+                self.connection().print();
+                self.context.tell_if_lost();
+                if let Err(error) = outcome.ok() {
+                    if taken.event_id != 0 {
+                        self.connection().release(taken.event_id);
+                    }
+                    return Err(error);
+                }
+            }
+            if taken.event_id != 0 {
+                posted.event = Some(Event::of_command(
+                    self.arc(),
+                    taken.event_id,
+                    request.command,
+                    completion.clone(),
+                    taken.copies,
+                ));
+            }
+        }
+        Ok(posted)
+    }
+
+    /// Posts a command while the queue is locked, and waits for nothing.
+    fn take<B: Body>(
+        &self,
+        state: &mut State,
+        request: &Request<'_>,
+        payload: Payload,
+        data: &[u8],
+        body: impl FnOnce(Enqueue) -> B,
+    ) -> ClResult<Taken> {
         let connection = self.connection();
         let is_tracked = request.wants_event || request.is_blocking || !matches!(payload, Payload::None);
         let staged = payload.staged();
@@ -253,52 +343,18 @@ impl Object<Queue> {
             event: event_id.into(),
             slot: completion.as_ref().map_or(SlotRef::NONE, |completion| completion.to_ref()),
         };
-
-        let copies = {
-            let mut state = lock(&self.state);
-            let sent = self.wait_ids(request.wait).and_then(|(wait, gathered)| {
-                connection.send(&body(enqueue), &wait, data)?;
-                gathered.into_iter().for_each(|id| connection.release(id));
-                Ok(())
-            });
-            if let Err(error) = sent {
-                // The application's callback may use this queue.
-                drop(state);
-                // Never posted, so nothing uses the memory.
-                completion.and_then(|completion| completion.take_staging());
-                self.context.tell_if_lost();
-                return Err(error);
-            }
-            state.note(self.is_in_order(), request, completion.as_ref().zip(destination))
-        };
-
-        let mut posted = Posted { event: None, completion };
-        if let Some(completion) = &posted.completion {
-            if !request.is_blocking {
-                self.flights.add(completion, &copies, staged);
-            } else {
-                let outcome = completion.wait();
-                copies.perform();
-                completion.take_staging();
-                self.context.tell_if_lost();
-                if let Err(error) = outcome.ok() {
-                    if event_id != 0 {
-                        connection.release(event_id);
-                    }
-                    return Err(error);
-                }
-            }
-            if event_id != 0 {
-                posted.event = Some(Event::of_command(
-                    self.arc(),
-                    event_id,
-                    request.command,
-                    completion.clone(),
-                    copies,
-                ));
-            }
+        let sent = self.wait_ids(request.wait).and_then(|(wait, gathered)| {
+            connection.send(&body(enqueue), &wait, data)?;
+            gathered.into_iter().for_each(|id| connection.release(id));
+            Ok(())
+        });
+        if let Err(error) = sent {
+            // Never posted, so nothing uses the memory.
+            completion.and_then(|completion| completion.take_staging());
+            return Err(error);
         }
-        Ok(posted)
+        let copies = state.note(self.is_in_order(), request, completion.as_ref().zip(destination));
+        Ok(Taken { completion, event_id, copies, staged })
     }
 
     /// A marker or barrier that stands for a command of kind `request.command` which has nothing to do on the host.

@@ -40,10 +40,13 @@ impl Rect {
         if slice_pitch < least || !slice_pitch.is_multiple_of(row_pitch) {
             return Err(ClError::INVALID_VALUE);
         }
-        let rect = Rect { origin, region, row_pitch, slice_pitch };
         // What does not fit an address is outside of any memory.
-        rect.checked_end().ok_or(ClError::INVALID_VALUE)?;
-        Ok(rect)
+        Rect { origin, region, row_pitch, slice_pitch }.checked().ok_or(ClError::INVALID_VALUE)
+    }
+
+    /// The rectangle, if it fits an address. Its rows must not overlap.
+    pub(crate) fn checked(self) -> Option<Rect> {
+        self.checked_end().map(|_| self)
     }
 
     fn checked_end(&self) -> Option<usize> {

@@ -13,19 +13,19 @@ use crate::core::buffer::Buffer;
 use crate::core::copies::Destination;
 use crate::core::error::ClResult;
 use crate::core::event::Event;
-use crate::core::queue::{Payload, Queue, Request};
+use crate::core::queue::{Payload, Posted, Queue, Request};
 use crate::core::rect::{Rect, dim3};
 use crate::core::staging::Staging;
 
 /// Writes up to this size travel in the command itself.
-const INLINE_BYTES: usize = 4 * 1024;
+pub(crate) const INLINE_BYTES: usize = 4 * 1024;
 /// Longest transfer that takes one piece of staging memory; beyond it, blocking transfers go piece by piece.
 const WHOLE_BYTES: usize = 256 << 20;
 /// Size of these pieces.
-const PIECE_BYTES: usize = 16 << 20;
+pub(crate) const PIECE_BYTES: usize = 16 << 20;
 
 /// What an enqueue function gives back.
-type Enqueued = ClResult<Option<Arc<Object<Event>>>>;
+pub(crate) type Enqueued = ClResult<Option<Arc<Object<Event>>>>;
 
 /// A range of a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,41 @@ impl<'a> Part<'a> {
     fn pieces(self) -> impl Iterator<Item = (usize, Part<'a>)> {
         (0..self.len).step_by(PIECE_BYTES).map(move |at| {
             (at, Part { offset: self.offset + at, len: PIECE_BYTES.min(self.len - at), ..self })
+        })
+    }
+
+    /// Posts the read of the part.
+    pub(crate) fn post_read(
+        &self,
+        queue: &Object<Queue>,
+        request: &Request<'_>,
+        payload: Payload,
+        dst: Span,
+    ) -> ClResult<Posted> {
+        queue.enqueue(request, payload, &[], |enqueue| ReadBuffer {
+            enqueue,
+            buffer: self.buffer.id().into(),
+            reserved: 0.into(),
+            offset: (self.offset as u64).into(),
+            dst,
+        })
+    }
+
+    /// Posts the write of the part: of `data`, or of what is at `src` if there is none.
+    pub(crate) fn post_write(
+        &self,
+        queue: &Object<Queue>,
+        request: &Request<'_>,
+        payload: Payload,
+        data: &[u8],
+        src: Span,
+    ) -> ClResult<Posted> {
+        queue.enqueue(request, payload, data, |enqueue| WriteBuffer {
+            enqueue,
+            buffer: self.buffer.id().into(),
+            reserved: 0.into(),
+            offset: (self.offset as u64).into(),
+            src,
         })
     }
 }
@@ -66,7 +101,11 @@ fn by_pieces(
 
 /// Staging memory for the whole transfer. Nothing if it shall go by pieces: because it is long, and blocks anyway, or
 /// because there is no memory for it, since blocking is better than failing.
-fn staging_for_whole(queue: &Queue, request: &Request<'_>, len: usize) -> ClResult<Option<Staging>> {
+pub(crate) fn staging_for_whole(
+    queue: &Queue,
+    request: &Request<'_>,
+    len: usize,
+) -> ClResult<Option<Staging>> {
     if len > WHOLE_BYTES && request.is_blocking {
         return Ok(None);
     }
@@ -88,14 +127,7 @@ pub(crate) fn read(
     };
     let dst = staging.span();
     let payload = Payload::Sink(staging, Destination::Linear(memory, part.len));
-    let posted = queue.enqueue(request, payload, &[], |enqueue| ReadBuffer {
-        enqueue,
-        buffer: part.buffer.id().into(),
-        reserved: 0.into(),
-        offset: (part.offset as u64).into(),
-        dst,
-    })?;
-    Ok(posted.event)
+    Ok(part.post_read(queue, request, payload, dst)?.event)
 }
 
 /// `clEnqueueWriteBuffer`.
@@ -105,18 +137,9 @@ pub(crate) fn write(
     part: Part<'_>,
     memory: AppMemory,
 ) -> Enqueued {
-    let body = |src| {
-        move |enqueue| WriteBuffer {
-            enqueue,
-            buffer: part.buffer.id().into(),
-            reserved: 0.into(),
-            offset: (part.offset as u64).into(),
-            src,
-        }
-    };
     let bytes = memory.bytes(part.len);
     if part.len <= INLINE_BYTES {
-        return Ok(queue.enqueue(request, Payload::None, bytes, body(Span::NONE))?.event);
+        return Ok(part.post_write(queue, request, Payload::None, bytes, Span::NONE)?.event);
     }
     let Some(mut staging) = staging_for_whole(queue, request, part.len)? else {
         return by_pieces(part, request, |request, piece, at| {
@@ -125,7 +148,7 @@ pub(crate) fn write(
     };
     staging.write(0, bytes);
     let src = staging.span();
-    Ok(queue.enqueue(request, Payload::Source(staging), &[], body(src))?.event)
+    Ok(part.post_write(queue, request, Payload::Source(staging), &[], src)?.event)
 }
 
 /// `clEnqueueReadBufferRect`.
@@ -159,9 +182,7 @@ pub(crate) fn write_rect(
     (memory, layout): (AppMemory, Rect),
 ) -> Enqueued {
     let mut staging = queue.staging(rect.len())?;
-    for (to, from) in layout.rows().enumerate() {
-        staging.write(to * layout.row_len(), memory.offset(from).bytes(layout.row_len()));
-    }
+    Destination::Rect(memory, layout).copy_to(&mut staging);
     let src = staging.span();
     let posted = queue.enqueue(request, Payload::Source(staging), &[], |enqueue| WriteBufferRect {
         enqueue,

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A file's pages, mapped readable and writable and shared with whoever else maps them, until dropped.
 pub(crate) struct Mapping {
@@ -37,6 +37,41 @@ impl Mapping {
         Ok(Mapping { ptr, len })
     }
 
+    /// The same, at this address; `AlreadyExists` if something is mapped there.
+    pub(crate) fn shared_at(
+        file: impl AsFd,
+        offset: u64,
+        len: usize,
+        address: usize,
+    ) -> std::io::Result<Mapping> {
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        let wanted = std::ptr::without_provenance_mut(address);
+        // SAFETY: with MAP_FIXED_NOREPLACE nothing that is mapped is replaced, so no existing reference can point into the
+        // new mapping; a kernel that does not know the flag (before 4.17) chooses a free range.
+        let ptr = unsafe { mmap(wanted, len, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)? };
+        Mapping::placed(ptr.cast(), len, address)
+    }
+
+    /// Zeroed memory of this process alone, at this address; `AlreadyExists` if something is mapped there.
+    pub(crate) fn private_at(len: usize, address: usize) -> std::io::Result<Mapping> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        let wanted = std::ptr::without_provenance_mut(address);
+        // SAFETY: as in `shared_at`.
+        let ptr = unsafe { mmap_anonymous(wanted, len, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+        Mapping::placed(ptr.cast(), len, address)
+    }
+
+    /// A fresh mapping, if it lies where it was wanted.
+    fn placed(ptr: *mut u8, len: usize, address: usize) -> std::io::Result<Mapping> {
+        let ptr = NonNull::new(ptr).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let mapping = Mapping { ptr, len };
+        if mapping.ptr.as_ptr().addr() == address {
+            Ok(mapping)
+        } else {
+            Err(std::io::ErrorKind::AlreadyExists.into())
+        }
+    }
+
     /// First byte.
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.ptr
@@ -57,6 +92,8 @@ impl Mapping {
         Some(unsafe { self.ptr.add(range.start) })
     }
 }
+
+impl crate::sys::region::View for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
@@ -158,6 +195,22 @@ mod tests {
         drop(mapping);
         words[1023].store(7, Relaxed);
         assert_eq!(words.iter().map(|word| word.load(Relaxed)).sum::<u32>(), 7);
+    }
+
+    #[test]
+    fn a_second_mapping_shows_the_same_bytes_and_never_replaces_another() {
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 8192).unwrap();
+        let first = Arc::new(Mapping::shared(&file, 0, 8192).unwrap());
+        let free = Mapping::shared(&file, 0, 8192).unwrap();
+        let address = free.ptr().as_ptr().addr();
+        let taken = Mapping::shared_at(&file, 0, 8192, address).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+        drop(free);
+        let second = Arc::new(Mapping::shared_at(&file, 0, 8192, address).unwrap());
+        assert_eq!(second.ptr().as_ptr().addr(), address);
+        Words::<AtomicU32>::new(&first, 4096, 1).unwrap()[0].store(7, Relaxed);
+        assert_eq!(Words::<AtomicU32>::new(&second, 4096, 1).unwrap()[0].load(Relaxed), 7);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The only `unsafe` besides the C boundary: memory that another process writes too, and the kernel's DRM interface.
+//! The only `unsafe` besides the C boundary: memory that another process writes too, the kernel's DRM
+//! interface, and `atexit`.
 //! Everything here has a safe face; what makes it safe stands beside each `unsafe` block.
 
 pub(crate) mod drm;
@@ -6,3 +7,4 @@ pub(crate) mod event;
 pub(crate) mod mapping;
 pub(crate) mod region;
 pub(crate) mod shared;
+pub(crate) mod stdout;

@@ -1,6 +1,7 @@
 //! Shared regions, however they came to be mapped.
 
 use std::fmt;
+use std::io;
 use std::ptr::NonNull;
 
 /// A shared region, mapped in this process until dropped.
@@ -17,7 +18,17 @@ pub struct Region {
 }
 
 /// What keeps a [`Region`] mapped.
-pub trait RegionOwner: Send + Sync + fmt::Debug {}
+pub trait RegionOwner: Send + Sync + fmt::Debug {
+    /// Maps the region once more, at this address, until the answer is dropped. `AlreadyExists` if something else of this
+    /// process is there.
+    fn map_at(&self, address: usize) -> io::Result<Box<dyn View>> {
+        let _ = address;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Another mapping of a region.
+pub trait View: Send + Sync + fmt::Debug {}
 
 // SAFETY: a region is plain shared memory that stays mapped while `owner` lives; how its bytes may be accessed
 // from several threads is decided by those who read and write through `ptr`.

@@ -6,7 +6,7 @@ use paragpu_protocol::ring::{HEADER_BYTES, RingPages, Word};
 use paragpu_protocol::slot::{self, SLOT_BYTES, Slot};
 use zerocopy::FromBytes;
 
-use crate::sys::region::Region;
+use crate::sys::region::{Region, View};
 
 /// A shared region, with checked accesses. An offset that is out of range is a bug of the caller's, and panics.
 #[derive(Debug)]
@@ -23,6 +23,11 @@ impl Shared {
     /// What the host calls the region.
     pub fn id(&self) -> u32 {
         self.region.id
+    }
+
+    /// Maps the region once more, at this address.
+    pub fn map_at(&self, address: usize) -> std::io::Result<Box<dyn View>> {
+        self.region.owner.map_at(address)
     }
 
     /// Length in bytes.

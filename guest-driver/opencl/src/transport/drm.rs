@@ -16,7 +16,7 @@ use paragpu_protocol::limits::MAX_REGION_BYTES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zerocopy::IntoBytes;
 
-use super::{Opener, Region, RegionOwner, Transport, TransportError};
+use super::{Opener, Region, RegionOwner, Transport, TransportError, View};
 use crate::sys::drm::{self, Resource};
 use crate::sys::mapping::Mapping;
 
@@ -213,7 +213,14 @@ struct Buffer {
     mapping: Option<Mapping>,
 }
 
-impl RegionOwner for Buffer {}
+impl RegionOwner for Buffer {
+    fn map_at(&self, address: usize) -> io::Result<Box<dyn View>> {
+        let node = self.node.file().map_err(io::Error::other)?;
+        let len = self.mapping.as_ref().map_or(0, Mapping::len);
+        let offset = drm::map_offset(node, self.resource.bo_handle)?;
+        Ok(Box::new(Mapping::shared_at(node, offset, len, address)?))
+    }
+}
 
 impl Drop for Buffer {
     fn drop(&mut self) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use paragpu_protocol::capset::Capset;
 
-pub use crate::sys::region::{Region, RegionOwner};
+pub use crate::sys::region::{Region, RegionOwner, View};
 pub use crate::sys::shared::Shared;
 
 /// A door to the device. One connection is one virtio-gpu context; it ends when this is dropped, which frees

@@ -8,16 +8,19 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use paragpu_protocol::kernel::ArgKind;
+use paragpu_protocol::image::{ImageFormat, ImageType};
+use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 
+use super::null_image::{self, NullImage};
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, Linked, NdRange, Order, Outcome, Query, Rect,
-    Work,
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec, Keep, Linked,
+    MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, Rect, SamplerSpec, StartWatch,
+    Started, Work,
 };
 use crate::sys::map::Window;
 
 /// Name of a kernel that every built program has, beside those in its text. Its arguments: a value of 4 bytes, a
-/// value of unknown size, a buffer, local memory, an image.
+/// value of unknown size, a buffer, local memory, an image, a sampler.
 pub const KERNEL_NAME: &str = "k";
 
 /// A program with this text does not build.
@@ -26,24 +29,59 @@ pub const BAD_SOURCE: &[u8] = b"error";
 /// Largest buffer: a fuzzer has little memory.
 const MAX_ALLOC: u64 = 1 << 20;
 
+/// Compute units of a device.
+const COMPUTE_UNITS: u32 = 8;
+
 /// The backend.
 #[derive(Debug)]
 pub struct Null {
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<NullDevice>>,
     clock: AtomicU64,
 }
 
-impl Null {
-    /// With that many devices.
-    pub fn new(devices: usize) -> Null {
+/// A device: some compute units.
+#[derive(Clone, Copy, Debug)]
+pub struct NullDevice {
+    units: u32,
+}
+
+impl NullDevice {
+    fn with_limits(self) -> HostDevice<NullDevice> {
         let limits = DeviceLimits {
             name: "null".to_owned(),
             max_alloc: MAX_ALLOC,
             local_memory: 32 * 1024,
             max_work_group: 1024,
             max_work_items: [1024, 1024, 64],
+            images: Some(null_image::LIMITS),
+            memory: MemoryModel::Shared,
         };
-        Null { limits: vec![limits; devices], clock: AtomicU64::new(1) }
+        HostDevice { handle: self, limits }
+    }
+
+    /// The compute units of each part.
+    fn parts(self, partition: &Partition) -> Result<Vec<u32>, ClError> {
+        match partition {
+            Partition::Equally(units) if (1..=self.units).contains(units) => {
+                Ok(vec![*units; (self.units / units) as usize])
+            }
+            Partition::ByCounts(counts) => {
+                let sum = counts.iter().try_fold(0_u32, |sum, count| sum.checked_add(*count));
+                let fits = sum.is_some_and(|sum| sum <= self.units);
+                if fits { Ok(counts.clone()) } else { Err(ClError::INVALID_PARTITION_COUNT) }
+            }
+            // All that it has is one cache.
+            Partition::ByAffinityDomain(_) => Ok(vec![self.units]),
+            Partition::Equally(_) => Err(ClError::INVALID_VALUE),
+        }
+    }
+}
+
+impl Null {
+    /// With that many devices.
+    pub fn new(devices: usize) -> Null {
+        let device = NullDevice { units: COMPUTE_UNITS }.with_limits();
+        Null { devices: vec![device; devices], clock: AtomicU64::new(1) }
     }
 
     fn tick(&self) -> u64 {
@@ -54,33 +92,71 @@ impl Null {
 /// A buffer, or a part of one.
 #[derive(Clone, Debug)]
 pub struct NullBuffer {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    bytes: Arc<Bytes>,
     origin: usize,
     size: usize,
 }
 
+/// Where a buffer's bytes are.
+enum Bytes {
+    Own(Mutex<Vec<u8>>),
+    Shared { window: Window, _keep: Mutex<Keep> },
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Bytes::Own(_) => "Own",
+            Bytes::Shared { .. } => "Shared",
+        })
+    }
+}
+
 impl NullBuffer {
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Zeroes, or the bytes of `init`.
+    pub(super) fn new(size: usize, init: Option<&Window>) -> Result<NullBuffer, ClError> {
+        if size as u64 > MAX_ALLOC {
+            return Err(ClError::ALLOCATION_FAILURE);
+        }
+        let bytes = match init {
+            Some(init) if init.len() == size => init.to_vec(),
+            Some(_) => return Err(ClError::INVALID_VALUE),
+            None => vec![0; size],
+        };
+        Ok(NullBuffer { bytes: Arc::new(Bytes::Own(Mutex::new(bytes))), origin: 0, size })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.size
     }
 
     /// Where `size` bytes from `offset` are, if the buffer has them.
-    fn range(&self, offset: usize, size: usize) -> Result<std::ops::Range<usize>, ClError> {
+    pub(super) fn range(&self, offset: usize, size: usize) -> Result<std::ops::Range<usize>, ClError> {
         let end = offset.checked_add(size).filter(|end| *end <= self.size).ok_or(ClError::INVALID_VALUE)?;
         Ok(self.origin + offset..self.origin + end)
     }
 
-    fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), ClError> {
+    pub(super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), ClError> {
         let range = self.range(offset, to.len())?;
-        to.copy_from_slice(&self.lock()[range]);
+        match &*self.bytes {
+            Bytes::Own(bytes) => to.copy_from_slice(&lock(bytes)[range]),
+            Bytes::Shared { window, .. } => move_bytes(window.read(range.start, to))?,
+        }
         Ok(())
     }
 
-    fn write(&self, offset: usize, from: &[u8]) -> Result<(), ClError> {
+    pub(super) fn write(&self, offset: usize, from: &[u8]) -> Result<(), ClError> {
         let range = self.range(offset, from.len())?;
-        self.lock()[range].copy_from_slice(from);
+        match &*self.bytes {
+            Bytes::Own(bytes) => lock(bytes)[range].copy_from_slice(from),
+            Bytes::Shared { window, .. } => move_bytes(window.write(range.start, from))?,
+        }
         Ok(())
     }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program: its text, and whether it is built.
@@ -116,23 +192,49 @@ pub struct NullKernel {
 pub struct NullEvent(Arc<AtomicI32>);
 
 impl Backend for Null {
+    type Device = NullDevice;
+    type Coarse = ();
     type Context = ();
     type Queue = ();
     type Buffer = NullBuffer;
+    type Image = NullImage;
+    type Sampler = ();
     type Program = NullProgram;
     type Kernel = NullKernel;
     type Event = NullEvent;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<NullDevice>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<(), ClError> {
-        let known = devices.iter().all(|device| *device < self.limits.len());
-        if known { Ok(()) } else { Err(ClError::INVALID_DEVICE) }
+    fn count_sub_devices(&self, parent: &NullDevice, partition: &Partition) -> Result<usize, ClError> {
+        parent.parts(partition).map(|parts| parts.len())
     }
 
-    fn create_queue(&self, (): &(), _device: usize, _properties: u64) -> Result<(), ClError> {
+    fn create_sub_devices(
+        &self,
+        parent: &NullDevice,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<NullDevice>>, ClError> {
+        let parts = parent.parts(partition)?;
+        if parts.len() != count {
+            return Err(ClError::INVALID_VALUE);
+        }
+        Ok(parts.into_iter().map(|units| NullDevice { units }.with_limits()).collect())
+    }
+
+    fn create_context(&self, _devices: &[&NullDevice]) -> Result<(), ClError> {
+        Ok(())
+    }
+
+    fn create_queue(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        _properties: u64,
+        _hints: QueueHints,
+    ) -> Result<(), ClError> {
         Ok(())
     }
 
@@ -143,15 +245,42 @@ impl Backend for Null {
         size: usize,
         init: Option<&Window>,
     ) -> Result<NullBuffer, ClError> {
-        if size as u64 > MAX_ALLOC {
-            return Err(ClError::ALLOCATION_FAILURE);
-        }
-        let bytes = match init {
-            Some(init) if init.len() == size => init.to_vec(),
-            Some(_) => return Err(ClError::INVALID_VALUE),
-            None => vec![0; size],
-        };
-        Ok(NullBuffer { bytes: Arc::new(Mutex::new(bytes)), origin: 0, size })
+        NullBuffer::new(size, init)
+    }
+
+    fn create_shared_buffer(
+        &self,
+        (): &(),
+        _flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<NullBuffer, ClError> {
+        let size = memory.len();
+        Ok(NullBuffer {
+            bytes: Arc::new(Bytes::Shared { window: memory, _keep: Mutex::new(keep) }),
+            origin: 0,
+            size,
+        })
+    }
+
+    fn create_coarse_memory(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        size: usize,
+    ) -> Result<((), usize), ClError> {
+        if size as u64 > MAX_ALLOC { Err(ClError::ALLOCATION_FAILURE) } else { Ok(((), 0x1000)) }
+    }
+
+    /// Bytes of its own: who looks at one does not look at others in the same memory.
+    fn create_coarse_buffer(
+        &self,
+        (): &(),
+        _flags: u64,
+        (_, _, size): (&(), usize, usize),
+        _keep: Keep,
+    ) -> Result<NullBuffer, ClError> {
+        self.create_buffer(&(), 0, size, None)
     }
 
     fn create_sub_buffer(
@@ -165,6 +294,28 @@ impl Backend for Null {
         Ok(NullBuffer { bytes: parent.bytes.clone(), origin: range.start, size })
     }
 
+    fn image_formats(&self, (): &(), _flags: u64, _kind: ImageType) -> Result<Vec<ImageFormat>, ClError> {
+        // RGBA UNORM_INT8, R FLOAT.
+        Ok(vec![ImageFormat::new(0x10b5, 0x10d2), ImageFormat::new(0x10b0, 0x10de)])
+    }
+
+    fn create_image(
+        &self,
+        (): &(),
+        spec: &ImageSpec,
+        base: ImageBase<'_, NullBuffer, NullImage>,
+    ) -> Result<NullImage, ClError> {
+        NullImage::new(spec, base)
+    }
+
+    fn image_info(&self, image: &NullImage, _param: u32) -> Result<u64, ClError> {
+        Ok(image.bytes() as u64)
+    }
+
+    fn create_sampler(&self, (): &(), _spec: SamplerSpec) -> Result<(), ClError> {
+        Ok(())
+    }
+
     fn create_program(&self, (): &(), source: &[u8]) -> Result<NullProgram, ClError> {
         Ok(NullProgram { source: Arc::new(source.to_vec()), status: Arc::new(AtomicI32::new(NONE)) })
     }
@@ -176,7 +327,7 @@ impl Backend for Null {
     fn create_built_in_program(
         &self,
         (): &(),
-        _devices: &[usize],
+        _devices: &[&NullDevice],
         names: &CStr,
     ) -> Result<NullProgram, ClError> {
         let known = names.to_bytes().split(|byte| *byte == b';').all(|name| name == KERNEL_NAME.as_bytes());
@@ -187,7 +338,7 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn build(&self, program: &NullProgram, _devices: &[usize], _options: &CStr) -> Result<(), ClError> {
+    fn build(&self, program: &NullProgram, _devices: &[&NullDevice], _options: &CStr) -> Result<(), ClError> {
         let built = program.compiled();
         program.status.store(if built.is_ok() { BUILT } else { FAILED }, Ordering::Relaxed);
         built
@@ -196,7 +347,7 @@ impl Backend for Null {
     fn compile(
         &self,
         program: &NullProgram,
-        _devices: &[usize],
+        _devices: &[&NullDevice],
         _options: &CStr,
         _headers: &[(&CStr, &NullProgram)],
     ) -> Result<(), ClError> {
@@ -209,7 +360,7 @@ impl Backend for Null {
     fn link(
         &self,
         (): &(),
-        _devices: &[usize],
+        _devices: &[&NullDevice],
         _options: &CStr,
         inputs: &[&NullProgram],
     ) -> Linked<NullProgram> {
@@ -242,14 +393,15 @@ impl Backend for Null {
         if name.to_bytes() != KERNEL_NAME.as_bytes() {
             return Err(ClError::INVALID_KERNEL_NAME);
         }
-        let arg = |kind, size| Arg { kind, size };
+        let arg = |kind, size| Arg { kind, size, access: 0 };
         Ok(NullKernel {
             args: vec![
                 arg(ArgKind::Value, 4),
                 arg(ArgKind::Value, 0),
                 arg(ArgKind::Buffer, 0),
                 arg(ArgKind::Local, 0),
-                arg(ArgKind::Image, 0),
+                Arg { access: ACCESS_READ, ..arg(ArgKind::Image, 0) },
+                arg(ArgKind::Sampler, 0),
             ],
         })
     }
@@ -262,15 +414,21 @@ impl Backend for Null {
         &self,
         kernel: &mut NullKernel,
         index: u32,
-        value: ArgValue<'_, NullBuffer>,
+        value: ArgValue<'_, NullBuffer, NullImage, ()>,
     ) -> Result<(), ClError> {
         let arg = kernel.args.get(index as usize).ok_or(ClError::INVALID_ARG_VALUE)?;
         match (arg.kind, value) {
             (ArgKind::Value, ArgValue::Value(_))
-            | (ArgKind::Buffer, ArgValue::Buffer(_))
+            | (ArgKind::Buffer, ArgValue::Buffer(_) | ArgValue::Pointer(_))
+            | (ArgKind::Image, ArgValue::Image(_))
+            | (ArgKind::Sampler, ArgValue::Sampler(()))
             | (ArgKind::Local, ArgValue::Local(_)) => Ok(()),
             _ => Err(ClError::INVALID_ARG_VALUE),
         }
+    }
+
+    fn set_reachable(&self, _kernel: &mut NullKernel, _addresses: &[usize]) -> Result<(), ClError> {
+        Ok(())
     }
 
     fn create_user_event(&self, (): &()) -> Result<NullEvent, ClError> {
@@ -282,10 +440,15 @@ impl Backend for Null {
         Ok(())
     }
 
+    fn watch_start(&self, _event: &NullEvent, started: Started) -> StartWatch {
+        started();
+        StartWatch(Box::new(()))
+    }
+
     fn enqueue(
         &self,
         (): &(),
-        work: Work<'_, NullBuffer, NullKernel>,
+        work: Work<'_, NullBuffer, NullImage, NullKernel>,
         order: Order<'_, NullEvent>,
     ) -> Result<Option<NullEvent>, ClError> {
         let failed = order.wait.iter().any(|event| event.0.load(Ordering::Relaxed) < 0);
@@ -308,8 +471,22 @@ impl Backend for Null {
         Ok(())
     }
 
-    fn query(&self, query: Query<'_, NullProgram, NullKernel>, param: u32) -> Result<Vec<u8>, ClError> {
+    fn suggest_local_size(
+        &self,
+        (): &(),
+        _kernel: &NullKernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        Ok(range.global.map(|size| size.clamp(1, 8)))
+    }
+
+    fn query(
+        &self,
+        query: Query<'_, NullDevice, NullProgram, NullKernel>,
+        param: u32,
+    ) -> Result<Vec<u8>, ClError> {
         match query {
+            Query::DeviceTimers(_) => Ok([self.tick().to_le_bytes(), self.tick().to_le_bytes()].concat()),
             Query::ProgramBuild(program, _) => {
                 Ok(program.status.load(Ordering::Relaxed).to_le_bytes().to_vec())
             }
@@ -333,23 +510,27 @@ fn declared_args(source: &[u8], name: &[u8]) -> Option<Vec<Arg>> {
         let kind = match text.contains('*') {
             true if text.contains("local") => ArgKind::Local,
             true => ArgKind::Buffer,
+            false if text.contains("image") => ArgKind::Image,
+            false if text.contains("sampler_t") => ArgKind::Sampler,
             false => ArgKind::Value,
         };
-        Arg { kind, size: 0 }
+        Arg { kind, size: 0, access: 0 }
     };
     Some(list.split(',').filter(|text| !text.trim().is_empty()).map(arg).collect())
 }
 
-fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
+fn run(work: Work<'_, NullBuffer, NullImage, NullKernel>) -> Result<(), ClError> {
     match work {
         Work::Launch { range: NdRange { .. }, .. } | Work::Marker | Work::Barrier => Ok(()),
         Work::Read { buffer, offset, to } => {
-            let range = buffer.range(offset, to.len())?;
-            move_bytes(to.write(0, &buffer.lock()[range]))
+            let mut bytes = vec![0; buffer.range(offset, to.len())?.len()];
+            buffer.read(offset, &mut bytes)?;
+            move_bytes(to.write(0, &bytes))
         }
         Work::Write { buffer, offset, from } => {
-            let range = buffer.range(offset, from.len())?;
-            move_bytes(from.read(0, &mut buffer.lock()[range]))
+            let mut bytes = vec![0; buffer.range(offset, from.len())?.len()];
+            move_bytes(from.read(0, &mut bytes))?;
+            buffer.write(offset, &bytes)
         }
         Work::Copy { from, to, offsets, size } => {
             let mut bytes = vec![0; from.range(offsets.0, size)?.len()];
@@ -358,10 +539,8 @@ fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
         }
         Work::Fill { buffer, pattern, offset, size } => {
             let range = buffer.range(offset, size)?;
-            for chunk in buffer.lock()[range].chunks_mut(pattern.len().max(1)) {
-                chunk.copy_from_slice(&pattern[..chunk.len()]);
-            }
-            Ok(())
+            let bytes: Vec<u8> = pattern.iter().copied().cycle().take(range.len()).collect();
+            buffer.write(offset, &bytes)
         }
         Work::ReadRect { buffer, rect, extent, to } => {
             rows(rect, extent, buffer.size, |at, packed, width| {
@@ -380,10 +559,16 @@ fn run(work: Work<'_, NullBuffer, NullKernel>) -> Result<(), ClError> {
             })?;
             write_rect(to, rects.1, extent, &HostBytes::Heap(bytes.into()))
         }
+        Work::Image(work) => null_image::run(work),
     }
 }
 
-fn write_rect(buffer: &NullBuffer, rect: Rect, extent: [usize; 3], from: &HostBytes) -> Result<(), ClError> {
+pub(super) fn write_rect(
+    buffer: &NullBuffer,
+    rect: Rect,
+    extent: [usize; 3],
+    from: &HostBytes,
+) -> Result<(), ClError> {
     rows(rect, extent, buffer.size, |at, packed, width| {
         let mut row = vec![0; width];
         move_bytes(from.read(packed, &mut row))?;
@@ -392,7 +577,7 @@ fn write_rect(buffer: &NullBuffer, rect: Rect, extent: [usize; 3], from: &HostBy
 }
 
 /// Calls `row` with the offset of each row in the buffer, its offset in packed memory and its width.
-fn rows(
+pub(super) fn rows(
     rect: Rect,
     extent: [usize; 3],
     size: usize,
@@ -408,7 +593,7 @@ fn rows(
     Ok(())
 }
 
-fn move_bytes(whole: bool) -> Result<(), ClError> {
+pub(super) fn move_bytes(whole: bool) -> Result<(), ClError> {
     if whole { Ok(()) } else { Err(ClError::INVALID_VALUE) }
 }
 
@@ -419,11 +604,13 @@ mod tests {
     #[test]
     fn kernels_are_found_in_a_programs_text() {
         let source =
-            b"__kernel void scale(__global float* a, const float by, __local int *t) {} kernel void n(){}";
+            b"__kernel void scale(__global float* a, const float by, __local int *t) {} kernel void n(){}
+            kernel void blur(read_only image2d_t from, sampler_t by) {}";
         let kinds = |name: &[u8]| -> Option<Vec<ArgKind>> {
             declared_args(source, name).map(|args| args.iter().map(|arg| arg.kind).collect())
         };
         assert_eq!(kinds(b"scale"), Some(vec![ArgKind::Buffer, ArgKind::Value, ArgKind::Local]));
+        assert_eq!(kinds(b"blur"), Some(vec![ArgKind::Image, ArgKind::Sampler]));
         assert_eq!(kinds(b"n"), Some(vec![]));
         assert_eq!((kinds(b"cal"), kinds(b"")), (None, None));
     }

@@ -2,17 +2,32 @@
 
 use std::ffi::CStr;
 
-use super::{Arg, ArgValue, Backend, ClError, DeviceLimits, Linked, Order, Query, Work};
+use paragpu_protocol::image::{ImageFormat, ImageType};
+
+use super::{
+    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, Linked, MemoryModel, NdRange,
+    Order, Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
+};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, BuiltIns, Context, Device, Event, Kernel, LoadError, Platform, Program, Queue, platforms,
+    self, Buffer, BuiltIns, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Platform,
+    Program, Queue, Sampler, platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
 const PLATFORM_VARIABLE: &str = "PARAGPU_PLATFORM";
 
+/// Environment variable: `no` has devices that share memory with the host taken for ones with memory of their own.
+const SHARE_VARIABLE: &str = "PARAGPU_SHARE_MEMORY";
+
 /// `CL_PLATFORM_NAME` of our own guest driver, which must not serve itself.
 const OWN_PLATFORM: &str = "paragpu";
+
+/// `CL_PLATFORM_NAME` of PoCL, whose kernels print while they run.
+const POCL_PLATFORM: &str = "Portable Computing Language";
+/// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`. What the guest's application may do with memory is the guest's
+/// driver's affair, which must itself reach all of it: for native kernels, for maps, and for whatever moves a buffer.
+const KERNEL_ACCESS: u64 = 0b111;
 
 const TYPE_GPU: u64 = 1 << 2;
 const TYPE_ACCELERATOR: u64 = 1 << 3;
@@ -53,8 +68,9 @@ pub enum NoDevice {
 #[derive(Debug)]
 pub struct OpenCl {
     platform: Platform,
-    devices: Vec<Device>,
-    limits: Vec<DeviceLimits>,
+    devices: Vec<HostDevice<Device>>,
+    /// Kernels print while they run, not when a program synchronises with the device.
+    prints_at_once: bool,
     built_ins: BuiltIns,
 }
 
@@ -92,18 +108,24 @@ impl OpenCl {
             None => candidates.iter().position(Candidate::has_accelerator).unwrap_or(0),
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
-        let limits = devices
-            .iter()
-            .map(|device| device.limits())
+        let prints_at_once = name == POCL_PLATFORM;
+        let devices = devices
+            .into_iter()
+            .map(known)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        let built_ins = BuiltIns::new(devices.len());
-        Ok(OpenCl { platform, devices, limits, built_ins })
+        Ok(OpenCl { platform, devices, prints_at_once, built_ins: BuiltIns::default() })
     }
+}
 
-    fn pick(&self, indices: &[usize]) -> Result<Vec<Device>, ClError> {
-        indices.iter().map(|&index| self.devices.get(index).copied().ok_or(ClError::INVALID_DEVICE)).collect()
+/// A device with what the host decides by.
+fn known(device: Device) -> Result<HostDevice<Device>, ClError> {
+    let mut device = device.with_limits()?;
+    let apart = std::env::var_os(SHARE_VARIABLE).is_some_and(|value| value == "no");
+    if apart && device.limits.memory == MemoryModel::Shared {
+        device.limits.memory = MemoryModel::Coarse;
     }
+    Ok(device)
 }
 
 impl Candidate {
@@ -113,23 +135,51 @@ impl Candidate {
 }
 
 impl Backend for OpenCl {
+    type Device = Device;
+    type Coarse = CoarseMemory;
     type Context = Context;
     type Queue = Queue;
     type Buffer = Buffer;
+    type Image = Image;
+    type Sampler = Sampler;
     type Program = Program;
     type Kernel = Kernel;
     type Event = Event;
 
-    fn devices(&self) -> &[DeviceLimits] {
-        &self.limits
+    fn devices(&self) -> &[HostDevice<Device>] {
+        &self.devices
     }
 
-    fn create_context(&self, devices: &[usize]) -> Result<Context, ClError> {
-        Context::new(&self.platform, &self.pick(devices)?)
+    fn count_sub_devices(&self, parent: &Device, partition: &Partition) -> Result<usize, ClError> {
+        parent.count_parts(partition)
     }
 
-    fn create_queue(&self, context: &Context, device: usize, properties: u64) -> Result<Queue, ClError> {
-        let device = self.devices.get(device).copied().ok_or(ClError::INVALID_DEVICE)?;
+    fn create_sub_devices(
+        &self,
+        parent: &Device,
+        partition: &Partition,
+        count: usize,
+    ) -> Result<Vec<HostDevice<Device>>, ClError> {
+        parent.divide(partition, count)?.into_iter().map(known).collect()
+    }
+
+    fn create_context(&self, devices: &[&Device]) -> Result<Context, ClError> {
+        Context::new(&self.platform, devices)
+    }
+
+    fn create_queue(
+        &self,
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        hints: QueueHints,
+    ) -> Result<Queue, ClError> {
+        if hints != QueueHints::default() {
+            match Queue::with_hints(context, device, properties, hints) {
+                Err(error) => log::debug!("a queue without its hints: {error}"),
+                queue => return queue,
+            }
+        }
         Queue::new(context, device, properties)
     }
 
@@ -140,11 +190,44 @@ impl Backend for OpenCl {
         size: usize,
         init: Option<&Window>,
     ) -> Result<Buffer, ClError> {
+        let flags = flags & KERNEL_ACCESS;
         match init {
             Some(init) if init.len() == size => Buffer::copy_of(context, flags, init),
             Some(_) => Err(ClError::INVALID_VALUE),
             None => Buffer::zeroed(context, flags, size),
         }
+    }
+
+    fn create_shared_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        memory: Window,
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::over(context, flags, memory, keep)
+    }
+
+    fn create_coarse_memory(
+        &self,
+        context: &Context,
+        device: &Device,
+        size: usize,
+    ) -> Result<(CoarseMemory, usize), ClError> {
+        let queue = Queue::new(context, device, 0)?;
+        let memory = CoarseMemory::new(context, &queue, size)?;
+        let address = memory.address();
+        Ok((memory, address))
+    }
+
+    fn create_coarse_buffer(
+        &self,
+        context: &Context,
+        flags: u64,
+        bytes: (&CoarseMemory, usize, usize),
+        keep: Keep,
+    ) -> Result<Buffer, ClError> {
+        Buffer::in_coarse(context, flags & KERNEL_ACCESS, bytes, keep)
     }
 
     fn create_sub_buffer(
@@ -154,7 +237,33 @@ impl Backend for OpenCl {
         origin: usize,
         size: usize,
     ) -> Result<Buffer, ClError> {
-        Buffer::sub(parent, flags, origin, size)
+        Buffer::sub(parent, flags & KERNEL_ACCESS, origin, size)
+    }
+
+    fn image_formats(
+        &self,
+        context: &Context,
+        flags: u64,
+        kind: ImageType,
+    ) -> Result<Vec<ImageFormat>, ClError> {
+        opencl::image_formats(context, flags, kind)
+    }
+
+    fn create_image(
+        &self,
+        context: &Context,
+        spec: &ImageSpec,
+        base: ImageBase<'_, Buffer, Image>,
+    ) -> Result<Image, ClError> {
+        Image::new(context, &ImageSpec { flags: spec.flags & KERNEL_ACCESS, ..*spec }, base)
+    }
+
+    fn image_info(&self, image: &Image, param: u32) -> Result<u64, ClError> {
+        image.info(param)
+    }
+
+    fn create_sampler(&self, context: &Context, spec: SamplerSpec) -> Result<Sampler, ClError> {
+        Sampler::new(context, spec)
     }
 
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {
@@ -168,41 +277,38 @@ impl Backend for OpenCl {
     fn create_built_in_program(
         &self,
         context: &Context,
-        devices: &[usize],
+        devices: &[&Device],
         names: &CStr,
     ) -> Result<Program, ClError> {
-        Program::with_built_in_kernels(context, &self.pick(devices)?, names)
+        Program::with_built_in_kernels(context, devices, names)
     }
 
     fn set_spec_constant(&self, program: &Program, id: u32, value: &[u8]) -> Result<(), ClError> {
         program.set_spec_constant(self.platform, id, value)
     }
 
-    fn build(&self, program: &Program, devices: &[usize], options: &CStr) -> Result<(), ClError> {
-        program.build(&self.pick(devices)?, options)
+    fn build(&self, program: &Program, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
+        program.build(devices, options)
     }
 
     fn compile(
         &self,
         program: &Program,
-        devices: &[usize],
+        devices: &[&Device],
         options: &CStr,
         headers: &[(&CStr, &Program)],
     ) -> Result<(), ClError> {
-        program.compile(&self.pick(devices)?, options, headers)
+        program.compile(devices, options, headers)
     }
 
     fn link(
         &self,
         context: &Context,
-        devices: &[usize],
+        devices: &[&Device],
         options: &CStr,
         inputs: &[&Program],
     ) -> Linked<Program> {
-        match self.pick(devices) {
-            Ok(devices) => Program::link(self.platform, &self.devices, context, &devices, options, inputs),
-            Err(error) => Linked { program: None, outcome: Err(error) },
-        }
+        Program::link(self.platform, context, devices, options, inputs)
     }
 
     fn create_kernel(
@@ -218,8 +324,17 @@ impl Backend for OpenCl {
         kernel.args()
     }
 
-    fn set_arg(&self, kernel: &mut Kernel, index: u32, value: ArgValue<'_, Buffer>) -> Result<(), ClError> {
+    fn set_arg(
+        &self,
+        kernel: &mut Kernel,
+        index: u32,
+        value: ArgValue<'_, Buffer, Image, Sampler>,
+    ) -> Result<(), ClError> {
         kernel.set(index, value)
+    }
+
+    fn set_reachable(&self, kernel: &mut Kernel, addresses: &[usize]) -> Result<(), ClError> {
+        kernel.set_reachable(addresses)
     }
 
     fn create_user_event(&self, context: &Context) -> Result<Event, ClError> {
@@ -230,10 +345,14 @@ impl Backend for OpenCl {
         event.set_status(status)
     }
 
+    fn watch_start(&self, event: &Event, started: Started) -> StartWatch {
+        opencl::watch_start(event, started)
+    }
+
     fn enqueue(
         &self,
         queue: &Queue,
-        work: Work<'_, Buffer, Kernel>,
+        work: Work<'_, Buffer, Image, Kernel>,
         order: Order<'_, Event>,
     ) -> Result<Option<Event>, ClError> {
         opencl::enqueue(queue, work, order)
@@ -247,16 +366,40 @@ impl Backend for OpenCl {
         queue.finish()
     }
 
+    fn settle_print(&self, context: &Context, device: &Device) {
+        if self.prints_at_once {
+            return;
+        }
+        // A queue of its own, because the guest's may wait for the guest.
+        let settled = self.create_queue(context, device, 0, QueueHints::default()).and_then(|queue| {
+            let order = Order { wait: &[], event: false, profile: false, done: None };
+            opencl::enqueue(&queue, Work::Marker, order)?;
+            queue.finish()
+        });
+        if let Err(error) = settled {
+            log::debug!("making the driver print: {error}");
+        }
+    }
+
     fn tend(&self) -> bool {
         opencl::tend()
     }
 
-    fn query(&self, query: Query<'_, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
-        if let Query::Device(index) = query
+    fn suggest_local_size(
+        &self,
+        queue: &Queue,
+        kernel: &Kernel,
+        range: &NdRange,
+    ) -> Result<[usize; 3], ClError> {
+        opencl::suggest_local_size(self.platform, queue, kernel, range)
+    }
+
+    fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
+        if let Query::Device(device) = query
             && BuiltIns::answers(param)
         {
-            return self.built_ins.answer(self.platform, &self.devices, index, param);
+            return self.built_ins.answer(self.platform, device, param);
         }
-        opencl::query(self.platform, &self.devices, query, param)
+        opencl::query(self.platform, query, param)
     }
 }

@@ -13,11 +13,11 @@ use paragpu_protocol::limits::{MAX_BUILD_LIST_BYTES, MAX_LINK_DEPTH};
 use super::super::backend::{Backend, ClError, Linked, Outcome};
 use super::super::completion::Reply;
 use super::super::context::Context;
-use super::super::objects::{Object, handle};
+use super::super::objects::{ContextObject, DeviceObject, Object, handle, handles, names};
 use super::super::programs::{Build, Origin, ProgramObject};
 use super::super::record::{BuildKind, BuildRecord};
 use super::super::region::Taken;
-use super::{device_list, require, reserved, same_context};
+use super::{numbers, require, reserved, same_context};
 
 /// Without it the host would not know which arguments are pointers, and could not keep a guest from forging one.
 const ARG_INFO_OPTION: &str = "-cl-kernel-arg-info";
@@ -25,21 +25,23 @@ const ARG_INFO_OPTION: &str = "-cl-kernel-arg-info";
 /// A build that the guest may start.
 struct Order<B: Backend> {
     kind: BuildKind,
-    devices: Vec<usize>,
+    /// None for all of the context's.
+    devices: Vec<Arc<DeviceObject<B>>>,
     options: Vec<u8>,
     headers: Vec<(CString, Arc<ProgramObject<B>>)>,
 }
 
 impl<B: Backend> Order<B> {
     /// What is kept of it.
-    fn build(&self, room: Taken) -> Build<B> {
+    fn build(&self, context: &ContextObject<B>, room: Taken) -> Build<B> {
+        let devices = if self.devices.is_empty() { &context.devices } else { &self.devices };
         let header = |(name, program): &(CString, Arc<ProgramObject<B>>)| {
             (name.to_bytes().to_vec(), program.common.serial)
         };
         Build {
             record: BuildRecord {
                 kind: self.kind,
-                devices: self.devices.clone(),
+                devices: names(devices),
                 options: self.options.clone(),
                 headers: self.headers.iter().map(header).collect(),
                 constants: BTreeMap::new(),
@@ -62,7 +64,7 @@ impl<B: Backend> Context<B> {
         let program = self.objects.program(body.program.get())?;
         require(!matches!(program.origin, Origin::Linked(_)), Fault::BadValue)?;
         let mut list = List(tail.data);
-        let devices = list.devices(body.device_count.get(), &program.context.record.devices)?;
+        let devices = self.devices_of(&program.context, list.words(body.device_count.get())?)?;
         let options = list.0.to_vec();
         let order = Order { kind: BuildKind::Build, devices, options, headers: Vec::new() };
         let reply = self.reply(&body.reply)?;
@@ -75,8 +77,9 @@ impl<B: Backend> Context<B> {
         require(matches!(program.origin, Origin::Source(_) | Origin::Il(_)), Fault::BadValue)?;
         let data = self.attached(&body.list, tail.data, MAX_BUILD_LIST_BYTES)?;
         let mut list = List(&data);
-        let devices = list.devices(body.device_count.get(), &program.context.record.devices)?;
-        let headers = list.numbers(body.header_count.get().checked_mul(2).ok_or(Fault::BadValue)?)?;
+        let devices = self.devices_of(&program.context, list.words(body.device_count.get())?)?;
+        let headers = list.words(body.header_count.get().checked_mul(2).ok_or(Fault::BadValue)?)?;
+        let headers = numbers(headers)?;
         let (headers, _) = headers.as_chunks::<2>();
         let headers = headers.iter().map(|[id, len]| {
             let header = self.objects.program(*id)?;
@@ -92,6 +95,17 @@ impl<B: Backend> Context<B> {
         program.idle()?;
         headers.iter().try_for_each(|(_, header)| header.freeze_as_header())?;
         self.start(&program, Order { kind: BuildKind::Compile, devices, options, headers }, reply)
+    }
+
+    /// The devices whose references are the data, all of them the context's.
+    fn devices_of(
+        &self,
+        context: &ContextObject<B>,
+        data: &[u8],
+    ) -> Result<Vec<Arc<DeviceObject<B>>>, Fault> {
+        let devices = self.device_list(data)?;
+        require(devices.iter().all(|device| context.has_device(device)), Fault::BadValue)?;
+        Ok(devices)
     }
 
     fn start(&mut self, program: &Arc<ProgramObject<B>>, order: Order<B>, reply: Reply) -> Result<(), Fault> {
@@ -117,17 +131,17 @@ impl<B: Backend> Context<B> {
             reply.status(Err(ClError::OUT_OF_HOST_MEMORY));
             return Ok(());
         };
-        program.start(order.build(room))?;
+        program.start(order.build(&program.context, room))?;
         let program = Arc::clone(program);
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
         self.builds.submit(Box::new(move || {
             let names = order.headers.iter().map(|(name, _)| name.as_c_str());
             let named: Vec<(&CStr, &B::Program)> = names.zip(&headers).collect();
-            let built = match order.kind {
-                BuildKind::Compile => backend.compile(&host, &order.devices, &host_options, &named),
-                BuildKind::Build | BuildKind::Link => backend.build(&host, &order.devices, &host_options),
-            };
+            let built = handles(&order.devices).and_then(|devices| match order.kind {
+                BuildKind::Compile => backend.compile(&host, &devices, &host_options, &named),
+                BuildKind::Build | BuildKind::Link => backend.build(&host, &devices, &host_options),
+            });
             let status = built.err().map_or(0, ClError::code);
             // No longer busy before the guest hears of it.
             program.ended(status);
@@ -143,9 +157,10 @@ impl<B: Backend> Context<B> {
         let context = self.objects.context(body.create.parent.get())?;
         let data = self.attached(&body.list, tail.data, MAX_BUILD_LIST_BYTES)?;
         let mut list = List(&data);
-        let devices = list.devices(body.device_count.get(), &context.record.devices)?;
-        let ids = list.numbers(body.input_count.get())?;
-        let inputs = ids.into_iter().map(|id| self.objects.program(id)).collect::<Result<Vec<_>, _>>()?;
+        let devices = self.devices_of(&context, list.words(body.device_count.get())?)?;
+        let ids = list.words(body.input_count.get())?;
+        let inputs =
+            numbers(ids)?.into_iter().map(|id| self.objects.program(id)).collect::<Result<Vec<_>, _>>()?;
         require(!inputs.is_empty(), Fault::BadValue)?;
         for input in &inputs {
             require(same_context(&input.context, &context), Fault::BadValue)?;
@@ -171,7 +186,8 @@ impl<B: Backend> Context<B> {
             reply.status(Err(ClError::OUT_OF_HOST_MEMORY));
             return Ok(());
         };
-        let program = Arc::new(program.started(order.build(room)));
+        let build = order.build(&program.context, room);
+        let program = Arc::new(program.started(build));
         self.objects.insert(id, Object::Program(program.clone()));
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
@@ -193,13 +209,13 @@ impl<B: Backend> Context<B> {
 fn link<B: Backend>(
     backend: &B,
     program: &ProgramObject<B>,
-    devices: &[usize],
+    devices: &[Arc<DeviceObject<B>>],
     options: &CStr,
 ) -> Result<Linked<B::Program>, ClError> {
-    let context = handle(&program.context.host)?;
+    let (context, devices) = (handle(&program.context.host)?, handles(devices)?);
     let Origin::Linked(inputs) = &program.origin else { return Err(ClError::INVALID_OPERATION) };
     let inputs = inputs.iter().map(|input| input.host()).collect::<Result<Vec<_>, _>>()?;
-    Ok(backend.link(context, devices, options, &inputs))
+    Ok(backend.link(context, &devices, options, &inputs))
 }
 
 /// What comes with a build, taken from the front.
@@ -212,17 +228,10 @@ impl<'a> List<'a> {
         Ok(bytes)
     }
 
-    fn numbers(&mut self, count: u32) -> Result<Vec<u32>, Fault> {
+    /// That many numbers of 32 bits.
+    fn words(&mut self, count: u32) -> Result<&'a [u8], Fault> {
         let len = (count as usize).checked_mul(size_of::<u32>()).ok_or(Fault::BadValue)?;
-        let (numbers, _) = self.bytes(len)?.as_chunks::<4>();
-        Ok(numbers.iter().map(|number| u32::from_le_bytes(*number)).collect())
-    }
-
-    /// Device indices; all of the context's if there are none.
-    fn devices(&mut self, count: u32, all: &[usize]) -> Result<Vec<usize>, Fault> {
-        let len = (count as usize).checked_mul(size_of::<u32>()).ok_or(Fault::BadValue)?;
-        let devices = device_list(self.bytes(len)?, all)?;
-        Ok(if devices.is_empty() { all.to_vec() } else { devices })
+        self.bytes(len)
     }
 }
 

@@ -6,12 +6,15 @@ use paragpu_protocol::command::GetInfo;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
-use paragpu_protocol::limits::MAX_INFO_BYTES;
+use paragpu_protocol::limits::{MAX_DEVICES, MAX_INFO_BYTES};
+use paragpu_protocol::types::Dim3;
+use zerocopy::FromBytes;
 
 use super::super::backend::{Backend, ClError, Outcome, Query, SubGroupInput};
 use super::super::context::Context;
-use super::super::objects::{KernelObject, ProgramObject};
-use super::require;
+use super::super::objects::{ContextObject, KernelObject, ProgramObject, handle};
+use super::launches::{checked_range, ready};
+use super::{require, same_context, sizes};
 use crate::sys::map::Window;
 
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
@@ -23,20 +26,42 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.reply)?;
         let (object, param, index) = (body.object.get(), body.param.get(), body.index.get());
         let kind = InfoKind::from_wire(body.kind.get());
-        if kind != Some(InfoKind::KernelSubGroup) {
+        if !matches!(kind, Some(InfoKind::KernelSubGroup | InfoKind::SuggestedLocalSize)) {
             require(tail.data.is_empty(), Fault::BadValue)?;
         }
         let answer = match kind.filter(|kind| kind.allows(param)) {
             None => Err(ClError::INVALID_VALUE),
             Some(InfoKind::Platform) => self.backend.query(Query::Platform, param),
             Some(InfoKind::Device) if param == DEVICE_COUNT => {
-                Ok((self.backend.devices().len() as u32).to_le_bytes().to_vec())
+                let shown = self.backend.devices().len().min(MAX_DEVICES);
+                Ok((shown as u32).to_le_bytes().to_vec())
             }
-            Some(InfoKind::Device) => self.backend.query(Query::Device(index as usize), param),
+            Some(InfoKind::Device) => {
+                let device = self.objects.device(index)?;
+                handle(&device.host)
+                    .and_then(|device| self.backend.query(Query::Device(&device.handle), param))
+            }
+            Some(InfoKind::Memory) => {
+                let device = self.objects.device(index)?;
+                handle(&device.host).map(|device| (device.limits.memory as u32).to_le_bytes().to_vec())
+            }
+            Some(InfoKind::DeviceTimers) => {
+                let device = self.objects.device(index)?;
+                handle(&device.host)
+                    .and_then(|device| self.backend.query(Query::DeviceTimers(&device.handle), param))
+            }
+            Some(InfoKind::SuggestedLocalSize) => {
+                self.suggested_local_size(object, index, param, tail.data)?
+            }
             Some(kind @ (InfoKind::Program | InfoKind::ProgramBuild)) => {
                 let program = self.objects.program(object)?;
                 program.idle()?;
-                self.program_info(&program, kind, index, param)
+                self.program_info(&program, kind, index, param)?
+            }
+            Some(InfoKind::Image) => {
+                let image = self.objects.image(object)?;
+                let answer = handle(&image.host).and_then(|host| self.backend.image_info(host, param));
+                answer.map(|number| number.to_le_bytes().to_vec())
             }
             Some(kind) => {
                 let kernel = self.objects.kernel(object)?;
@@ -66,21 +91,59 @@ impl<B: Backend> Context<B> {
         kind: InfoKind,
         index: u32,
         param: u32,
-    ) -> Result<Vec<u8>, ClError> {
-        let host = program.host()?;
+    ) -> Result<Result<Vec<u8>, ClError>, Fault> {
+        let host = match program.host() {
+            Ok(host) => host,
+            Err(error) => return Ok(Err(error)),
+        };
         if kind == InfoKind::Program {
-            return self.backend.query(Query::Program(host), param);
+            return Ok(self.backend.query(Query::Program(host), param));
         }
-        let device = index as usize;
-        if !program.context.record.devices.contains(&device) {
-            return Err(ClError::INVALID_DEVICE);
-        }
+        let device = match self.device_of(&program.context, index)? {
+            Ok(device) => device,
+            Err(error) => return Ok(Err(error)),
+        };
         if param == BUILD_OPTIONS {
-            let mut options = program.options(device).unwrap_or_default();
+            let mut options = program.options(&*self.objects.device(index)?).unwrap_or_default();
             options.push(0);
-            return Ok(options);
+            return Ok(Ok(options));
         }
-        self.backend.query(Query::ProgramBuild(host, device), param)
+        Ok(self.backend.query(Query::ProgramBuild(host, &device), param))
+    }
+
+    /// The device, if it is one of the context's.
+    fn device_of(
+        &self,
+        context: &ContextObject<B>,
+        reference: u32,
+    ) -> Result<Result<B::Device, ClError>, Fault> {
+        let device = self.objects.device(reference)?;
+        if !context.has_device(&device) {
+            return Ok(Err(ClError::INVALID_DEVICE));
+        }
+        Ok(handle(&device.host).map(|device| device.handle.clone()))
+    }
+
+    fn suggested_local_size(
+        &self,
+        kernel: u32,
+        queue: u32,
+        dims: u32,
+        data: &[u8],
+    ) -> Result<Result<Vec<u8>, ClError>, Fault> {
+        let (kernel, queue) = (self.objects.kernel(kernel)?, self.objects.queue(queue)?);
+        let [offset, global] = <[Dim3; 2]>::read_from_bytes(data).map_err(|_size| Fault::BadValue)?;
+        let range = checked_range(dims, sizes(&offset)?, sizes(&global)?, [0; 3])?;
+        let state = kernel.state();
+        let suggested = handle(&queue.device.host).and_then(|device| {
+            let ready = ready(&kernel, &state, &range, &device.limits)?;
+            if !same_context(&kernel.program.context, &queue.context) {
+                return Err(ClError::INVALID_CONTEXT);
+            }
+            self.backend.suggest_local_size(handle(&queue.host)?, ready, &range)
+        });
+        let words = |sizes: [usize; 3]| sizes.map(|size| (size as u64).to_le_bytes()).concat();
+        Ok(suggested.map(words))
     }
 
     fn kernel_info(
@@ -99,20 +162,22 @@ impl<B: Backend> Context<B> {
             Ok(host) => host,
             Err(error) => return Ok(Err(*error)),
         };
-        let device = index as usize;
-        let query = match kind {
-            InfoKind::KernelWorkGroup => Query::KernelWorkGroup(host, device),
-            InfoKind::KernelArg => Query::KernelArg(host, index),
-            InfoKind::KernelSubGroup => Query::KernelSubGroup(host, device, input),
-            _ => Query::Kernel(host),
-        };
-        let of_device = matches!(kind, InfoKind::KernelWorkGroup | InfoKind::KernelSubGroup);
-        if of_device && !kernel.program.context.record.devices.contains(&device) {
-            return Ok(Err(ClError::INVALID_DEVICE));
-        }
         if kind == InfoKind::KernelArg && index as usize >= kernel.args.len() {
             return Ok(Err(ClError::INVALID_ARG_INDEX));
         }
+        if !matches!(kind, InfoKind::KernelWorkGroup | InfoKind::KernelSubGroup) {
+            let of_arg = kind == InfoKind::KernelArg;
+            let query = if of_arg { Query::KernelArg(host, index) } else { Query::Kernel(host) };
+            return Ok(self.backend.query(query, param));
+        }
+        let device = match self.device_of(&kernel.program.context, index)? {
+            Ok(device) => device,
+            Err(error) => return Ok(Err(error)),
+        };
+        let query = match kind {
+            InfoKind::KernelWorkGroup => Query::KernelWorkGroup(host, &device),
+            _ => Query::KernelSubGroup(host, &device, input),
+        };
         Ok(self.backend.query(query, param))
     }
 }

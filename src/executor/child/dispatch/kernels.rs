@@ -8,15 +8,16 @@ use std::sync::atomic::Ordering;
 use paragpu_protocol::command::{CloneKernel, CreateKernel, SetArgLocal, SetArgObject, SetArgValue};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
-use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
+use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use zerocopy::IntoBytes;
 
 use super::super::backend::{Arg, ArgValue, Backend, ClError, Outcome};
 use super::super::context::Context;
-use super::super::objects::{BufferObject, KernelObject, KernelState, Object, ProgramObject, handle};
+use super::super::objects::{ArgObject, KernelObject, KernelState, Object, ProgramObject, handle};
 use super::super::programs::{Origin, for_each_part};
 use super::super::record::{ArgRecord, KernelRecord};
 use super::super::spirv::{self, Unknown};
+use super::shared::coarse_addresses;
 use super::{require, reserved, same_context, size};
 
 impl<B: Backend> Context<B> {
@@ -32,9 +33,11 @@ impl<B: Backend> Context<B> {
             let declared = declared_args(&program, tail.data)?;
             self.backend.create_kernel(host, &name, declared.as_deref())
         });
+        let may_print = program.prints.load(Ordering::Relaxed);
+        self.may_print |= may_print;
         let args = host.as_ref().map_or(Vec::new(), |kernel| self.backend.args(kernel).to_vec());
         let outcome = host.as_ref().map_or_else(|error| Outcome::failed(*error), |_| Outcome::SUCCESS);
-        let answer = if host.is_ok() { describe(&args) } else { Vec::new() };
+        let answer = if host.is_ok() { describe(&args, may_print) } else { Vec::new() };
         if let Some(info) = info {
             let fits = answer.len().min(info.len());
             let whole = info.write(0, &answer[..fits]);
@@ -45,9 +48,10 @@ impl<B: Backend> Context<B> {
             program: program.common.serial,
             name: tail.data.to_vec(),
             args: vec![ArgRecord::Unset; args.len()],
+            reaches: Vec::new(),
         };
-        let state = KernelState { record, buffers: HashMap::new(), host };
-        let object = KernelObject { common, program, args, state: state.into() };
+        let state = KernelState { record, objects: HashMap::new(), reaches: Vec::new(), host };
+        let object = KernelObject { common, program, args, may_print, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);
         Ok(())
@@ -65,8 +69,14 @@ impl<B: Backend> Context<B> {
         let host = handle(&state.host).and_then(|_| self.same_kernel(&kernel, &state));
         let outcome = host.as_ref().map_or_else(|error| Err(*error), |_| Ok(()));
         program.kernels.fetch_add(1, Ordering::Relaxed);
-        let state = KernelState { record: state.record.clone(), buffers: state.buffers.clone(), host };
-        let object = KernelObject { common, program, args: kernel.args.clone(), state: state.into() };
+        let state = KernelState {
+            record: state.record.clone(),
+            objects: state.objects.clone(),
+            reaches: state.reaches.clone(),
+            host,
+        };
+        let (args, may_print) = (kernel.args.clone(), kernel.may_print);
+        let object = KernelObject { common, program, args, may_print, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.status(outcome);
         Ok(())
@@ -77,6 +87,7 @@ impl<B: Backend> Context<B> {
         let name = CString::new(&*state.record.name).map_err(|_nul| ClError::INVALID_KERNEL_NAME)?;
         let mut host = self.backend.create_kernel(kernel.program.host()?, &name, Some(&kernel.args))?;
         for (index, arg) in (0..).zip(&state.record.args) {
+            let object = state.objects.get(&index).ok_or(ClError::INVALID_ARG_VALUE);
             let value = match arg {
                 ArgRecord::Unset => continue,
                 ArgRecord::Value(bytes) => ArgValue::Value(bytes),
@@ -84,12 +95,22 @@ impl<B: Backend> Context<B> {
                     ArgValue::Local(usize::try_from(*bytes).map_err(|_wide| ClError::INVALID_ARG_SIZE)?)
                 }
                 ArgRecord::Buffer(None) => ArgValue::Buffer(None),
-                ArgRecord::Buffer(Some(_)) => {
-                    let buffer = state.buffers.get(&index).ok_or(ClError::INVALID_ARG_VALUE)?;
-                    ArgValue::Buffer(Some(handle(&buffer.host)?))
+                ArgRecord::Pointer(_, offset) => match object? {
+                    ArgObject::Buffer(buffer) => {
+                        let shared = buffer.record.shared.ok_or(ClError::INVALID_ARG_VALUE)?;
+                        ArgValue::Pointer((shared.address + offset) as usize)
+                    }
+                    _ => return Err(ClError::INVALID_ARG_VALUE),
+                },
+                ArgRecord::Buffer(Some(_)) | ArgRecord::Image(_) | ArgRecord::Sampler(_) => {
+                    object?.value()?
                 }
             };
             self.backend.set_arg(&mut host, index, value)?;
+        }
+        let coarse = coarse_addresses(&state.reaches);
+        if !coarse.is_empty() {
+            self.backend.set_reachable(&mut host, &coarse)?;
         }
         Ok(host)
     }
@@ -127,56 +148,54 @@ impl<B: Backend> Context<B> {
     pub(crate) fn set_arg_object(&mut self, body: &SetArgObject) -> Result<(), Fault> {
         reserved(body.reserved)?;
         let kernel = self.objects.kernel(body.kernel.get())?;
-        let buffer = match body.object.get() {
-            0 => None,
-            id => Some(self.objects.buffer(id)?),
+        let (index, id) = (body.index.get(), body.object.get());
+        let kind = kernel.args.get(index as usize).map(|arg| arg.kind).ok_or(Fault::BadValue)?;
+        let object = match kind {
+            ArgKind::Buffer if id == 0 => None,
+            ArgKind::Buffer => Some(ArgObject::Buffer(self.objects.buffer(id)?)),
+            ArgKind::Image => Some(ArgObject::Image(self.objects.image(id)?)),
+            ArgKind::Sampler => Some(ArgObject::Sampler(self.objects.sampler(id)?)),
+            ArgKind::Value | ArgKind::Local | ArgKind::Other => return Err(Fault::BadValue),
         };
-        if let Some(buffer) = &buffer {
-            require(same_context(&buffer.context, &kernel.program.context), Fault::BadValue)?;
+        if let Some(object) = &object {
+            require(same_context(object.context(), &kernel.program.context), Fault::BadValue)?;
         }
-        self.set_posted(&kernel, body.index.get(), ArgKind::Buffer, Posted::Buffer(buffer))
+        self.set_posted(&kernel, index, Posted::Object(object))
     }
 
     pub(crate) fn set_arg_local(&mut self, body: &SetArgLocal) -> Result<(), Fault> {
         let kernel = self.objects.kernel(body.kernel.get())?;
         let bytes = size(body.size)?;
-        self.set_posted(&kernel, body.index.get(), ArgKind::Local, Posted::Local(bytes))
+        argument(&kernel.args, body.index.get(), ArgKind::Local)?;
+        self.set_posted(&kernel, body.index.get(), Posted::Local(bytes))
     }
 
     /// Sets an argument for which nobody waits: one that cannot be set is unset.
-    fn set_posted(
-        &self,
-        kernel: &KernelObject<B>,
-        index: u32,
-        kind: ArgKind,
-        value: Posted<B>,
-    ) -> Result<(), Fault> {
+    fn set_posted(&self, kernel: &KernelObject<B>, index: u32, value: Posted<B>) -> Result<(), Fault> {
         let mut state = kernel.state();
         let state = &mut *state;
         let Ok(host) = &mut state.host else { return Ok(()) };
-        argument(&kernel.args, index, kind)?;
         let set = match &value {
-            Posted::Local(bytes) => self.backend.set_arg(host, index, ArgValue::Local(*bytes)),
-            Posted::Buffer(None) => self.backend.set_arg(host, index, ArgValue::Buffer(None)),
-            Posted::Buffer(Some(buffer)) => handle(&buffer.host)
-                .and_then(|buffer| self.backend.set_arg(host, index, ArgValue::Buffer(Some(buffer)))),
+            Posted::Local(bytes) => Ok(ArgValue::Local(*bytes)),
+            Posted::Object(None) => Ok(ArgValue::Buffer(None)),
+            Posted::Object(Some(object)) => object.value(),
         };
+        let set = set.and_then(|value| self.backend.set_arg(host, index, value));
         let record = match (&set, &value) {
             (Err(_), _) => ArgRecord::Unset,
             (Ok(()), Posted::Local(bytes)) => ArgRecord::Local(*bytes as u64),
-            (Ok(()), Posted::Buffer(buffer)) => {
-                ArgRecord::Buffer(buffer.as_ref().map(|buffer| buffer.common.serial))
-            }
+            (Ok(()), Posted::Object(None)) => ArgRecord::Buffer(None),
+            (Ok(()), Posted::Object(Some(object))) => object.record(),
         };
         if let Some(arg) = state.record.args.get_mut(index as usize) {
             *arg = record;
         }
         match value {
-            Posted::Buffer(Some(buffer)) if set.is_ok() => {
-                state.buffers.insert(index, buffer);
+            Posted::Object(Some(object)) if set.is_ok() => {
+                state.objects.insert(index, object);
             }
-            Posted::Buffer(_) => {
-                state.buffers.remove(&index);
+            Posted::Object(_) => {
+                state.objects.remove(&index);
             }
             Posted::Local(_) => {}
         }
@@ -206,20 +225,23 @@ fn declared_args<B: Backend>(
 }
 
 enum Posted<B: Backend> {
-    Buffer(Option<Arc<BufferObject<B>>>),
+    /// None for a null pointer.
+    Object(Option<ArgObject<B>>),
     Local(usize),
 }
 
-fn argument(args: &[Arg], index: u32, kind: ArgKind) -> Result<Arg, Fault> {
+pub(super) fn argument(args: &[Arg], index: u32, kind: ArgKind) -> Result<Arg, Fault> {
     args.get(index as usize).copied().filter(|arg| arg.kind == kind).ok_or(Fault::BadValue)
 }
 
 /// The answer to `CreateKernel`.
-fn describe(args: &[Arg]) -> Vec<u8> {
-    let info = KernelInfo { num_args: (args.len() as u32).into(), ..KernelInfo::default() };
+fn describe(args: &[Arg], may_print: bool) -> Vec<u8> {
+    let flags = if may_print { MAY_PRINT } else { 0 };
+    let info = KernelInfo { num_args: (args.len() as u32).into(), flags: flags.into() };
     let mut answer = info.as_bytes().to_vec();
     for arg in args {
-        let info = ArgInfo { kind: arg.kind as u8, size: arg.size.into(), ..ArgInfo::default() };
+        let info =
+            ArgInfo { kind: arg.kind as u8, access: arg.access, size: arg.size.into(), ..ArgInfo::default() };
         answer.extend_from_slice(info.as_bytes());
     }
     answer

@@ -1,5 +1,7 @@
 //! Kernel launches, and the commands that only keep order.
 
+use std::sync::Arc;
+
 use paragpu_protocol::command::{Barrier, EnqueueKernel, Finish, Marker, Opcode};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
@@ -16,12 +18,18 @@ impl<B: Backend> Context<B> {
     pub(crate) fn enqueue_kernel(&mut self, body: &EnqueueKernel, tail: Tail<'_>) -> Result<(), Fault> {
         let kernel = self.objects.kernel(body.kernel.get())?;
         let range = nd_range(body)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
         let context = kernel.program.context.clone();
         let state = kernel.state();
-        let limits = self.backend.devices().get(plan.queue.record.device);
-        let work = ready(&kernel, &state, &range, limits);
+        plan.keep = state.shared();
+        // Pointers in memory lead anywhere.
+        plan.may_reach = Arc::strong_count(&self.shared) > 1;
+        let device = plan.queue.device.clone();
+        let work = handle(&device.host).and_then(|device| ready(&kernel, &state, &range, &device.limits));
         let work = work.map(|kernel| Work::Launch { kernel, range });
+        if kernel.may_print && work.is_ok() {
+            plan.launch = Some(self.printing_launch(&plan.queue));
+        }
         if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
             self.usage.kernels += 1;
         }
@@ -79,9 +87,17 @@ impl<B: Backend> Context<B> {
 }
 
 fn nd_range(body: &EnqueueKernel) -> Result<NdRange, Fault> {
-    let dims = body.dims.get();
+    checked_range(body.dims.get(), sizes(&body.offset)?, sizes(&body.global)?, sizes(&body.local)?)
+}
+
+/// A range whose unused dimensions are as they must be; without a local size if that is all 0.
+pub(super) fn checked_range(
+    dims: u32,
+    offset: [usize; 3],
+    global: [usize; 3],
+    local: [usize; 3],
+) -> Result<NdRange, Fault> {
     require((1..=3).contains(&dims), Fault::BadValue)?;
-    let (offset, global, local) = (sizes(&body.offset)?, sizes(&body.global)?, sizes(&body.local)?);
     let unused = dims as usize..3;
     let chosen = local != [0; 3];
     let tidy = unused.clone().all(|dim| offset[dim] == 0 && global[dim] == 1 && (!chosen || local[dim] == 1));
@@ -90,21 +106,24 @@ fn nd_range(body: &EnqueueKernel) -> Result<NdRange, Fault> {
 }
 
 /// The kernel's handle if it can be launched. Drivers check these things too, but not all of them all.
-fn ready<'k, B: Backend>(
+pub(super) fn ready<'k, B: Backend>(
     kernel: &KernelObject<B>,
     state: &'k KernelState<B>,
     range: &NdRange,
-    limits: Option<&DeviceLimits>,
+    limits: &DeviceLimits,
 ) -> Result<&'k B::Kernel, ClError> {
     let host = handle(&state.host)?;
     debug_assert_eq!(kernel.args.len(), state.record.args.len());
-    let limits = limits.ok_or(ClError::INVALID_DEVICE)?;
     let mut local_memory = 0_u64;
     for arg in &state.record.args {
         match arg {
             ArgRecord::Unset => return Err(ClError::INVALID_KERNEL_ARGS),
             ArgRecord::Local(bytes) => local_memory = local_memory.saturating_add(*bytes),
-            ArgRecord::Value(_) | ArgRecord::Buffer(_) => {}
+            ArgRecord::Value(_)
+            | ArgRecord::Buffer(_)
+            | ArgRecord::Pointer(..)
+            | ArgRecord::Image(_)
+            | ArgRecord::Sampler(_) => {}
         }
     }
     if local_memory > limits.local_memory {

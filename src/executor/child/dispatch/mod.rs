@@ -5,11 +5,16 @@
 //! that only the host can tell is an OpenCL error, and goes where the command reports its outcome.
 
 mod compile;
+mod devices;
+mod image_transfers;
+mod images;
 mod info;
 mod kernels;
 mod launches;
 mod objects;
+mod print;
 mod programs;
+mod shared;
 mod submit;
 mod transfers;
 
@@ -36,16 +41,11 @@ fn require(fine: bool, otherwise: Fault) -> Result<(), Fault> {
     if fine { Ok(()) } else { Err(otherwise) }
 }
 
-/// The devices whose indices (`u32` each) are the data; all of them in `allowed` and none twice.
-fn device_list(data: &[u8], allowed: &[usize]) -> Result<Vec<usize>, Fault> {
-    let mut devices = Vec::new();
-    for index in data.chunks(size_of::<u32>()) {
-        let index = <[u8; 4]>::try_from(index).map_err(|_cut| Fault::BadValue)?;
-        let index = u32::from_le_bytes(index) as usize;
-        require(allowed.contains(&index) && !devices.contains(&index), Fault::BadValue)?;
-        devices.push(index);
-    }
-    Ok(devices)
+/// Numbers (`u32` each) that are the data.
+fn numbers(data: &[u8]) -> Result<Vec<u32>, Fault> {
+    let (numbers, rest) = data.as_chunks();
+    require(rest.is_empty(), Fault::BadValue)?;
+    Ok(numbers.iter().map(|number| u32::from_le_bytes(*number)).collect())
 }
 
 fn same_context<B: Backend>(a: &ContextObject<B>, b: &ContextObject<B>) -> bool {

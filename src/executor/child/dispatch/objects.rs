@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use paragpu_protocol::command::{
     CreateBuffer, CreateContext, CreateQueue, CreateSubBuffer, CreateUserEvent, Release, SetUserEvent,
+    WatchEvent,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
-use paragpu_protocol::limits::MAX_DEVICES;
+use paragpu_protocol::limits::MAX_CONTEXT_DEVICES;
 
-use super::super::backend::{Backend, ClError, Outcome};
+use super::super::backend::{Backend, ClError, Outcome, QueueHints};
 use super::super::context::Context;
 use super::super::objects::{
     BufferObject, ContextObject, EventObject, EventState, Object, QueueObject, QueueState, creation, handle,
+    handles,
 };
-use super::super::record::{BufferRecord, ContextRecord, QueueRecord};
-use super::{device_list, require, reserved, size};
+use super::super::record::{BufferRecord, QueueRecord};
+use super::{require, reserved, size};
 
 /// `CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE`
 pub(super) const OUT_OF_ORDER: u64 = 1 << 0;
@@ -24,11 +26,11 @@ pub(super) const OUT_OF_ORDER: u64 = 1 << 0;
 pub(super) const PROFILING: u64 = 1 << 1;
 
 /// `CL_MEM_READ_WRITE`, `WRITE_ONLY`, `READ_ONLY`, of which at most one.
-const KERNEL_ACCESS: u64 = 0b111;
+pub(super) const KERNEL_ACCESS: u64 = 0b111;
 /// `CL_MEM_HOST_WRITE_ONLY`, `HOST_READ_ONLY`, `HOST_NO_ACCESS`, of which at most one.
 const HOST_ACCESS: u64 = 0b111 << 7;
 
-fn check_flags(flags: u64) -> Result<(), Fault> {
+pub(super) fn check_flags(flags: u64) -> Result<(), Fault> {
     let one_at_most = |bits: u64| bits.count_ones() <= 1;
     let fine = flags & !(KERNEL_ACCESS | HOST_ACCESS) == 0
         && one_at_most(flags & KERNEL_ACCESS)
@@ -36,40 +38,54 @@ fn check_flags(flags: u64) -> Result<(), Fault> {
     require(fine, Fault::BadValue)
 }
 
+fn queue_hints(word: u32) -> Result<QueueHints, Fault> {
+    let [priority, throttle, none @ ..] = word.to_le_bytes();
+    let known = |hint: u8| matches!(hint, 0 | 1 | 2 | 4);
+    require(known(priority) && known(throttle) && none == [0, 0], Fault::BadValue)?;
+    Ok(QueueHints { priority, throttle })
+}
+
 impl<B: Backend> Context<B> {
     pub(crate) fn create_context(&mut self, body: &CreateContext, tail: Tail<'_>) -> Result<(), Fault> {
         require(body.create.parent.get() == 0, Fault::Reserved)?;
-        let all: Vec<usize> = (0..self.backend.devices().len()).collect();
-        let devices = device_list(tail.data, &all)?;
-        require(!devices.is_empty() && devices.len() <= MAX_DEVICES, Fault::BadValue)?;
+        let devices = self.device_list(tail.data)?;
+        require(!devices.is_empty() && devices.len() <= MAX_CONTEXT_DEVICES, Fault::BadValue)?;
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let host = self.backend.create_context(&devices);
+        let host = handles(&devices).and_then(|devices| self.backend.create_context(&devices));
         let outcome = creation(&host);
-        let object = ContextObject { common, record: ContextRecord { devices }, host };
+        let object = ContextObject { common, devices, host };
         self.objects.insert(id, Object::Context(Arc::new(object)));
         reply.status(outcome);
         Ok(())
     }
 
     pub(crate) fn create_queue(&mut self, body: &CreateQueue) -> Result<(), Fault> {
-        reserved(body.reserved)?;
+        let hints = queue_hints(body.hints.get())?;
         let context = self.objects.context(body.create.parent.get())?;
-        let device = body.device.get() as usize;
+        let device = self.objects.device(body.device.get())?;
         let properties = body.properties.get();
-        require(context.record.devices.contains(&device), Fault::BadValue)?;
+        require(context.has_device(&device), Fault::BadValue)?;
         require(properties & !(OUT_OF_ORDER | PROFILING) == 0, Fault::BadValue)?;
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let host =
-            handle(&context.host).and_then(|context| self.backend.create_queue(context, device, properties));
+        let host = handle(&context.host).and_then(|context| {
+            self.backend.create_queue(context, &handle(&device.host)?.handle, properties, hints)
+        });
         let outcome = creation(&host);
         let object = QueueObject {
             common,
-            record: QueueRecord { context: context.common.serial, device, properties, deferred: None },
+            record: QueueRecord {
+                context: context.common.serial,
+                device: device.name(),
+                properties,
+                hints,
+                deferred: None,
+            },
             context,
+            device,
             host,
             unflushed: AtomicBool::new(false),
             unwatched: AtomicU32::new(0),
@@ -91,12 +107,9 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let limits = self.backend.devices();
-        let most = context.record.devices.iter().filter_map(|device| limits.get(*device));
-        let most = most.map(|limits| limits.max_alloc).max().unwrap_or(0);
         let host = match &context.host {
             Err(error) => Err(*error),
-            Ok(_) if bytes == 0 || bytes as u64 > most => Err(ClError::INVALID_BUFFER_SIZE),
+            Ok(_) if bytes == 0 || bytes as u64 > context.max_alloc() => Err(ClError::INVALID_BUFFER_SIZE),
             Ok(context) => self.backend.create_buffer(context, flags, bytes, init.as_ref()),
         };
         if host.is_ok() && init.is_some() {
@@ -105,9 +118,17 @@ impl<B: Backend> Context<B> {
         let outcome = creation(&host);
         let object = BufferObject {
             common,
-            record: BufferRecord { context: context.common.serial, flags, size: bytes as u64, parent: None },
+            record: BufferRecord {
+                context: context.common.serial,
+                flags,
+                size: bytes as u64,
+                parent: None,
+                shared: None,
+            },
             context,
             parent: None,
+            shared: None,
+            coarse: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
@@ -135,9 +156,12 @@ impl<B: Backend> Context<B> {
                 flags,
                 size: bytes as u64,
                 parent: Some((parent.common.serial, origin as u64)),
+                shared: None,
             },
             context: parent.context.clone(),
             parent: Some(parent),
+            shared: None,
+            coarse: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
@@ -175,6 +199,29 @@ impl<B: Backend> Context<B> {
         event.state.complete(Outcome { status, profile: None });
         if let Err(error) = self.backend.set_user_event(host, status) {
             log::debug!("ending a user event: {error}");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn watch_event(&mut self, body: &WatchEvent) -> Result<(), Fault> {
+        reserved(body.reserved)?;
+        let event = self.objects.event(body.event.get())?;
+        require(!event.state.is_user(), Fault::BadValue)?;
+        let reply = self.reply(&body.reply)?;
+        let (true, Ok(host)) = (reply.is_wanted(), &event.host) else {
+            reply.status(Ok(()));
+            return Ok(());
+        };
+        // A command that nobody submits never starts.
+        self.flush();
+        if event.state.await_start(reply.later(None, event.state.gates.clone(), 0)) {
+            let state = Arc::downgrade(&event.state);
+            let started = Box::new(move || {
+                if let Some(state) = state.upgrade() {
+                    state.start();
+                }
+            });
+            event.state.keep_watch(self.backend.watch_start(host, started));
         }
         Ok(())
     }

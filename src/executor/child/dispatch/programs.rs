@@ -12,9 +12,9 @@ use paragpu_protocol::types::Span;
 
 use super::super::backend::{Backend, ClError, Outcome};
 use super::super::context::Context;
-use super::super::objects::{Object, handle};
+use super::super::objects::{Object, handle, handles};
 use super::super::programs::{Origin, ProgramObject};
-use super::{device_list, require, reserved};
+use super::{require, reserved};
 
 impl<B: Backend> Context<B> {
     /// What comes with a command: its data, or a span of at most `most` bytes, of which a copy is made.
@@ -102,8 +102,9 @@ impl<B: Backend> Context<B> {
         let indices = (body.device_count.get() as usize).checked_mul(size_of::<u32>());
         let (indices, names) =
             indices.and_then(|len| tail.data.split_at_checked(len)).ok_or(Fault::BadValue)?;
-        let devices = device_list(indices, &context.record.devices)?;
+        let devices = self.device_list(indices)?;
         require(!devices.is_empty(), Fault::BadValue)?;
+        require(devices.iter().all(|device| context.has_device(device)), Fault::BadValue)?;
         let names = CString::new(names).map_err(|_nul| Fault::BadValue)?;
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
@@ -112,7 +113,8 @@ impl<B: Backend> Context<B> {
         let host = match &context.host {
             Err(error) => Err(*error),
             Ok(_) if room.is_none() => Err(ClError::OUT_OF_HOST_MEMORY),
-            Ok(context) => self.backend.create_built_in_program(context, &devices, &names),
+            Ok(context) => handles(&devices)
+                .and_then(|devices| self.backend.create_built_in_program(context, &devices, &names)),
         };
         let origin = Origin::BuiltIn { devices, names: names.into_bytes() };
         let program = ProgramObject::new(common, context, origin, room);

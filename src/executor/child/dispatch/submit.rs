@@ -8,12 +8,14 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::types::Enqueue;
 use zerocopy::little_endian::U32;
 
-use super::super::backend::{Backend, ClError, Done, HostBytes, Order, Outcome, Work};
+use super::super::backend::{Backend, ClError, Done, HostBytes, ImageWork, Order, Outcome, Work, WorkOf};
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
 use super::super::objects::{
-    Common, ContextObject, EventObject, EventState, Gates, Object, QueueObject, handle,
+    BufferObject, Common, ContextObject, EventObject, EventState, Gates, ImageObject, Object, QueueObject,
+    SharedMemory, handle,
 };
+use super::super::print::Launch;
 use super::super::record::QueueRecord;
 use super::objects::{OUT_OF_ORDER, PROFILING};
 use super::same_context;
@@ -27,6 +29,24 @@ pub(super) struct Plan<B: Backend> {
     event: Option<(u32, Common)>,
     reply: Reply,
     wait: Vec<Arc<EventObject<B>>>,
+    /// Of a kernel that may print.
+    pub(super) launch: Option<Launch>,
+    /// Memory of the guest's that the command touches, kept until it is complete.
+    pub(super) keep: Vec<Arc<SharedMemory>>,
+    /// The command may touch such memory without naming it.
+    pub(super) may_reach: bool,
+}
+
+impl<B: Backend> Plan<B> {
+    /// Notes a buffer that the command touches.
+    pub(super) fn touch(&mut self, buffer: &BufferObject<B>) {
+        self.keep.extend(buffer.shared());
+    }
+
+    /// Notes an image that the command touches.
+    pub(super) fn touch_image(&mut self, image: &ImageObject<B>) {
+        self.keep.extend(image.shared());
+    }
 }
 
 impl<B: Backend> Context<B> {
@@ -38,7 +58,7 @@ impl<B: Backend> Context<B> {
             0 => None,
             id => Some((id, self.objects.admit(id)?)),
         };
-        Ok(Plan { queue, event, reply, wait })
+        Ok(Plan { queue, event, reply, wait, launch: None, keep: Vec::new(), may_reach: false })
     }
 
     /// Gives the command to the device. Its error, if it has one already, goes where its outcome would have.
@@ -48,9 +68,9 @@ impl<B: Backend> Context<B> {
         opcode: Opcode,
         plan: Plan<B>,
         contexts: &[&ContextObject<B>],
-        work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
+        work: Result<WorkOf<'_, B>, ClError>,
     ) -> bool {
-        let Plan { queue, event, reply, wait } = plan;
+        let Plan { queue, event, reply, wait, launch, keep, may_reach } = plan;
         let gates = gates(&queue, opcode, &wait);
         let event = event.map(|(id, common)| {
             let serial = queue.common.serial;
@@ -61,22 +81,30 @@ impl<B: Backend> Context<B> {
         // commands after it has released them, unless somebody else holds them. One that touches the guest's
         // memory must have landed before anybody is told that nothing does. Of the others, enough for a bound on
         // what is in flight.
+        // Whether one that may print is over must be known, so that others may.
         let inline = work.as_ref().map_or(0, inline_bytes);
         let watched = event.is_some()
             || reply.is_wanted()
+            || launch.is_some()
             || !gates.is_empty()
             || inline != 0
+            || !keep.is_empty()
+            || may_reach
             || work.as_ref().is_ok_and(touches_guest_memory)
             || queue.unwatched.fetch_add(1, Ordering::Relaxed) >= most_unwatched(&queue.record);
         let watched = watched.then(|| {
             queue.unwatched.store(0, Ordering::Relaxed);
-            reply.later(event.as_ref().map(|(_, _, state)| state.clone()), gates, inline)
+            if let Some(launch) = &launch {
+                launch.held_by(&gates);
+            }
+            let event = event.as_ref().map(|(_, _, state)| state.clone());
+            reply.later(event, gates, inline).printing(launch)
         });
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
         let work = if foreign { Err(ClError::INVALID_CONTEXT) } else { work };
         let silent = event.is_none() && !watched.as_ref().is_some_and(Completion::has_slot);
-        let host = self.enqueue(&queue, &wait, work, event.is_some(), watched);
+        let host = self.enqueue(&queue, &wait, work, event.is_some(), (watched, keep));
         if let Err(error) = host
             && silent
         {
@@ -98,9 +126,9 @@ impl<B: Backend> Context<B> {
         &self,
         queue: &QueueObject<B>,
         wait: &[Arc<EventObject<B>>],
-        work: Result<Work<'_, B::Buffer, B::Kernel>, ClError>,
+        work: Result<WorkOf<'_, B>, ClError>,
         event: bool,
-        watched: Option<Completion>,
+        (watched, keep): (Option<Completion>, Vec<Arc<SharedMemory>>),
     ) -> Result<Option<B::Event>, ClError> {
         let ready = work.and_then(|work| {
             let host = handle(&queue.host)?;
@@ -113,8 +141,12 @@ impl<B: Backend> Context<B> {
         });
         match ready {
             Ok((host, work, wait)) => {
-                let done =
-                    watched.map(|watched| -> Done { Box::new(move |outcome| watched.complete(outcome)) });
+                let done = watched.map(|watched| -> Done {
+                    Box::new(move |outcome| {
+                        drop(keep);
+                        watched.complete(outcome);
+                    })
+                });
                 let profile = queue.record.properties & PROFILING != 0;
                 self.backend.enqueue(host, without_bytes(work), Order { wait: &wait, event, profile, done })
             }
@@ -134,23 +166,26 @@ fn most_unwatched(queue: &QueueRecord) -> u32 {
     if queue.properties & OUT_OF_ORDER == 0 { 16 } else { 0 }
 }
 
-fn inline_bytes<Buf, Ker>(work: &Work<'_, Buf, Ker>) -> usize {
+fn inline_bytes<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> usize {
     match work {
-        Work::Write { from: HostBytes::Heap(bytes), .. } => bytes.len(),
+        Work::Write { from: HostBytes::Heap(bytes), .. }
+        | Work::Image(ImageWork::Write { from: HostBytes::Heap(bytes), .. }) => bytes.len(),
         _ => 0,
     }
 }
 
-fn touches_guest_memory<Buf, Ker>(work: &Work<'_, Buf, Ker>) -> bool {
+fn touches_guest_memory<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> bool {
     match work {
-        Work::Read { .. } | Work::ReadRect { .. } => true,
-        Work::Write { from, .. } | Work::WriteRect { from, .. } => matches!(from, HostBytes::Window(_)),
+        Work::Read { .. } | Work::ReadRect { .. } | Work::Image(ImageWork::Read { .. }) => true,
+        Work::Write { from, .. }
+        | Work::WriteRect { from, .. }
+        | Work::Image(ImageWork::Write { from, .. }) => matches!(from, HostBytes::Window(_)),
         _ => false,
     }
 }
 
 /// A transfer of nothing keeps its place in the queue; drivers differ about whether they take one.
-fn without_bytes<'a, Buf, Ker>(work: Work<'a, Buf, Ker>) -> Work<'a, Buf, Ker> {
+fn without_bytes<'a, Buf, Img, Ker>(work: Work<'a, Buf, Img, Ker>) -> Work<'a, Buf, Img, Ker> {
     let empty = match &work {
         Work::Read { to, .. } => to.is_empty(),
         Work::Write { from, .. } => HostBytes::is_empty(from),

@@ -13,7 +13,11 @@ use super::super::context::Context;
 use super::super::objects::{BufferObject, handle};
 use super::{require, reserved, size, sizes};
 
-fn check_range<B: Backend>(buffer: &BufferObject<B>, offset: usize, len: usize) -> Result<(), Fault> {
+pub(super) fn check_range<B: Backend>(
+    buffer: &BufferObject<B>,
+    offset: usize,
+    len: usize,
+) -> Result<(), Fault> {
     let end = offset.checked_add(len).ok_or(Fault::BadValue)?;
     require(end as u64 <= buffer.record.size, Fault::BadValue)
 }
@@ -38,7 +42,8 @@ impl<B: Backend> Context<B> {
         let to = self.regions.window(&body.dst)?;
         let len = to.len();
         check_range(&buffer, offset, len)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::Read { buffer, offset, to });
         if self.submit(Opcode::ReadBuffer, plan, &[&buffer.context], work) {
             self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
@@ -58,7 +63,8 @@ impl<B: Backend> Context<B> {
         };
         let len = from.len();
         check_range(&buffer, offset, len)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::Write { buffer, offset, from });
         if self.submit(Opcode::WriteBuffer, plan, &[&buffer.context], work) {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
@@ -72,7 +78,9 @@ impl<B: Backend> Context<B> {
         let len = size(body.size)?;
         check_range(&from, from_offset, len)?;
         check_range(&to, to_offset, len)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch(&from);
+        plan.touch(&to);
         let work = match (&from.host, &to.host) {
             (Err(error), _) | (_, Err(error)) => Err(*error),
             _ if overlap(&from, from_offset, &to, to_offset, len) => Err(ClError::COPY_OVERLAP),
@@ -91,7 +99,8 @@ impl<B: Backend> Context<B> {
         let whole = offset.is_multiple_of(pattern.len()) && len.is_multiple_of(pattern.len());
         require(whole, Fault::BadValue)?;
         check_range(&buffer, offset, len)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::Fill { buffer, pattern, offset, size: len });
         self.submit(Opcode::FillBuffer, plan, &[&buffer.context], work);
         Ok(())
@@ -105,7 +114,8 @@ impl<B: Backend> Context<B> {
         let len = check_rect(&buffer, &rect, extent)?;
         let to = self.regions.window(&body.dst)?;
         require(to.len() == len, Fault::BadValue)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::ReadRect { buffer, rect, extent, to });
         if self.submit(Opcode::ReadBufferRect, plan, &[&buffer.context], work) {
             self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
@@ -122,7 +132,8 @@ impl<B: Backend> Context<B> {
         let from = self.regions.window(&body.src)?;
         require(from.len() == len, Fault::BadValue)?;
         let from = HostBytes::Window(from);
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::WriteRect { buffer, rect, extent, from });
         if self.submit(Opcode::WriteBufferRect, plan, &[&buffer.context], work) {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
@@ -137,7 +148,9 @@ impl<B: Backend> Context<B> {
         let extent = sizes(&body.extent)?;
         check_rect(&from, &source, extent)?;
         check_rect(&to, &target, extent)?;
-        let plan = self.plan(&body.enqueue, tail.wait)?;
+        let mut plan = self.plan(&body.enqueue, tail.wait)?;
+        plan.touch(&from);
+        plan.touch(&to);
         // Whether two rectangles of one buffer overlap is left to the driver, which must look anyway.
         let work = handle(&from.host).and_then(|from| {
             Ok(Work::CopyRect { from, to: handle(&to.host)?, rects: (source, target), extent })

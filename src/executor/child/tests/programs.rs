@@ -14,7 +14,7 @@ use zerocopy::little_endian::U32;
 
 use super::super::backend::null::{BAD_SOURCE, KERNEL_NAME};
 use super::super::builds::Builds;
-use super::super::record::{ArgRecord, BuildKind, OriginRecord, ProgramRecord, Record};
+use super::super::record::{ArgRecord, BuildKind, DeviceRecord, OriginRecord, ProgramRecord, Record};
 use super::{CONTEXT, KERNEL, PROGRAM, Rig, create, dim, span};
 
 const OBJECT: u32 = 40;
@@ -289,7 +289,10 @@ fn built_in_kernels_are_made_by_name() {
     };
     assert_eq!((make(60, b"k"), make(61, b"k;other")), (0, -30));
     let names = b"k".to_vec();
-    assert_eq!(record(&rig, 60).origin, OriginRecord::BuiltIn { devices: vec![0], names });
+    assert_eq!(
+        record(&rig, 60).origin,
+        OriginRecord::BuiltIn { devices: vec![DeviceRecord::Root(0)], names }
+    );
 }
 
 #[test]
@@ -318,8 +321,7 @@ fn a_clone_has_the_arguments_of_the_moment_and_keeps_what_they_name() {
         ..EnqueueKernel::default()
     };
     rig.run(&launch, &[], &[]).unwrap();
-    let unset_image = -52;
-    assert_eq!(rig.status(launch.enqueue.slot), unset_image);
+    assert_eq!(rig.status(launch.enqueue.slot), 0);
     let build = BuildProgram { program: PROGRAM.into(), reply: rig.slot(), ..BuildProgram::default() };
     rig.run(&build, &[], b"").unwrap();
     assert_eq!(rig.status(build.reply), -59, "the clone is attached to its program");

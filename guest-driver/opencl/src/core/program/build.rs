@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use opencl_sys::{CL_BUILD_ERROR, CL_BUILD_IN_PROGRESS, CL_BUILD_SUCCESS};
 
 use super::host::{HostProgram, Making};
-use super::realize::{Failure, Realizer};
-use super::{Built, Origin, Program, State};
+use super::realize::{ByDevice, Failure, Realizer};
+use super::{Built, Origin, Program, State, references};
 use crate::boundary::callback::{Callback, HandleFn};
 use crate::boundary::object::Object;
 use crate::core::background;
@@ -37,14 +37,18 @@ enum Work {
     /// The host is at it. A success leaves the devices with the recipe, if there is one.
     Posted(Making, Option<Recipe>),
     /// What the binaries hold is to be made.
-    Recipes(Vec<(u32, Arc<Recipe>)>),
+    Recipes(ByDevice),
 }
 
 impl Program {
-    /// The devices that a request is for, by index.
-    fn indices(&self, devices: &[Arc<Object<Device>>]) -> Vec<u32> {
+    /// The host's names for the devices that a request is for, and those that the host is told: none for all of the
+    /// context's.
+    fn named(&self, devices: &[Arc<Object<Device>>]) -> ClResult<(Vec<u32>, Vec<u32>)> {
+        let is_for_all = devices.is_empty() && self.devices.len() == self.context.devices().len();
         let devices = if devices.is_empty() { &self.devices } else { devices };
-        devices.iter().map(|device| device.index()).collect()
+        let references = references(&self.context, devices)?;
+        let told = if is_for_all { Vec::new() } else { references.clone() };
+        Ok((references, told))
     }
 
     /// Checks that nothing stands against another build.
@@ -88,19 +92,19 @@ impl Program {
 
     /// The beginning of `clBuildProgram`.
     fn begin_build(&self, devices: &[Arc<Object<Device>>], options: Option<Vec<u8>>) -> ClResult<Begun> {
-        let devices = self.indices(devices);
+        let (devices, told) = self.named(devices)?;
         let mut state = self.state();
         self.check_idle(&state)?;
         let given = options.as_deref().unwrap_or_default();
         let work = match &self.origin {
             Origin::Source(_) | Origin::Il(_) => {
                 let (host, code) = self.prepare(&mut state, given, &[])?;
-                let making = host.build(&devices, given)?;
+                let making = host.build(&told, given)?;
                 let compiled =
                     Compiled { code, headers: Vec::new(), options: given.to_vec(), is_executable: true };
                 Work::Posted(making, Some(Recipe::Compiled(compiled)))
             }
-            Origin::BuiltIn => Work::Posted(state.host()?.build(&devices, given)?, None),
+            Origin::BuiltIn => Work::Posted(state.host()?.build(&told, given)?, None),
             Origin::Binary => {
                 let recipe = |device: &u32| Some((*device, state.built.get(device)?.recipe.clone()?));
                 // CL_INVALID_BINARY if program is created with clCreateProgramWithBinary and devices listed in
@@ -122,7 +126,7 @@ impl Program {
         options: Option<Vec<u8>>,
         headers: &[(Vec<u8>, Arc<Object<Program>>)],
     ) -> ClResult<Begun> {
-        let devices = self.indices(devices);
+        let (devices, told) = self.named(devices)?;
         let mut state = self.state();
         self.check_idle(&state)?;
         let given = options.as_deref().unwrap_or_default();
@@ -136,7 +140,7 @@ impl Program {
         };
         let headers = headers.iter().map(header).collect::<ClResult<Vec<_>>>()?;
         let compiled = Compiled { code, headers, options: given.to_vec(), is_executable: false };
-        let making = compiled.make(&self.context, &host, &devices)?;
+        let making = compiled.make(&self.context, &host, &told)?;
         let work = Work::Posted(making, Some(Recipe::Compiled(compiled)));
         Ok(state.begin(devices, options, work))
     }

@@ -9,12 +9,11 @@ use opencl_sys::{
 };
 
 use super::host::HostProgram;
-use super::realize::Realizer;
-use super::{BuildRequest, Built, Origin, Program, State};
+use super::realize::{Failure, Realizer};
+use super::{BuildRequest, Built, Origin, Program, State, references};
 use crate::boundary::object::Object;
 use crate::core::background;
 use crate::core::context::Context;
-use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::recipe::Recipe;
 
@@ -26,12 +25,20 @@ struct Begun {
     inputs: Vec<Input>,
 }
 
+/// What came of it.
+struct Linked {
+    host: HostProgram,
+    outcome: ClResult<()>,
+    /// What devices have if that is a success.
+    recipes: BTreeMap<u32, Arc<Recipe>>,
+}
+
 /// What is linked.
 struct Input {
     program: Arc<Object<Program>>,
     /// The host's; none while there is only a recipe for it.
     host: Option<Arc<HostProgram>>,
-    /// What devices have of it, by device index.
+    /// What devices have of it, by the host's names for them.
     recipes: BTreeMap<u32, Arc<Recipe>>,
 }
 
@@ -57,7 +64,7 @@ impl Input {
     }
 
     /// The host's program.
-    fn realize(&self, context: &Object<Context>) -> Result<Arc<HostProgram>, super::realize::Failure> {
+    fn realize(&self, context: &Object<Context>) -> Result<Arc<HostProgram>, Failure> {
         if let Some(host) = &self.host {
             return Ok(host.clone());
         }
@@ -78,15 +85,15 @@ fn is_linkable(recipe: &Recipe) -> bool {
 }
 
 /// The devices for which all programs have something to link.
-fn linked_devices(devices: &[Arc<Object<Device>>], inputs: &[Input]) -> ClResult<Vec<u32>> {
+fn linked_devices(devices: Vec<u32>, inputs: &[Input]) -> ClResult<Vec<u32>> {
     let mut linked = Vec::new();
     for device in devices {
-        let have = inputs.iter().filter(|input| input.recipes.contains_key(&device.index())).count();
+        let have = inputs.iter().filter(|input| input.recipes.contains_key(&device)).count();
         // CL_INVALID_OPERATION if the rules for devices containing compiled binaries or libraries as described in
         // input_programs argument are not followed: for a device, all programs have one, or none has.
         refuse_if(have != 0 && have != inputs.len(), ClError::INVALID_OPERATION)?;
         if have != 0 {
-            linked.push(device.index());
+            linked.push(device);
         }
     }
     // Where no device has anything, there is nothing to link.
@@ -103,7 +110,7 @@ impl Program {
     ) -> ClResult<(Arc<Object<Program>>, ClResult<()>)> {
         let devices = if request.devices.is_empty() { context.devices() } else { request.devices };
         let inputs = inputs.into_iter().map(Input::new).collect::<ClResult<Vec<_>>>()?;
-        let linked = linked_devices(devices, &inputs)?;
+        let linked = linked_devices(references(context, devices)?, &inputs)?;
         let begun = Begun { devices: linked, options: request.options, inputs };
         let running = |device: &u32| {
             let (status, options) = (CL_BUILD_IN_PROGRESS, begun.options.clone());
@@ -134,7 +141,7 @@ impl Program {
         let mut state = self.state();
         state.is_running = false;
         let (outcome, log, recipes) = match made {
-            Ok((host, outcome, recipes)) => {
+            Ok(Linked { host, outcome, recipes }) => {
                 state.host = Some(Arc::new(host));
                 (outcome, None, recipes)
             }
@@ -149,11 +156,7 @@ impl Program {
         outcome
     }
 
-    #[expect(clippy::type_complexity, reason = "a program may come with an error")]
-    fn make_link(
-        &self,
-        begun: &Begun,
-    ) -> Result<(HostProgram, ClResult<()>, BTreeMap<u32, Arc<Recipe>>), super::realize::Failure> {
+    fn make_link(&self, begun: &Begun) -> Result<Linked, Failure> {
         let options = begun.options.as_deref().unwrap_or_default();
         let recipe = |device: &u32| {
             let inputs = begun.inputs.iter().map(|input| input.recipes.get(device).cloned());
@@ -167,6 +170,6 @@ impl Program {
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let (host, making) = HostProgram::linked(&self.context, &begun.devices, options, &inputs)?;
         let outcome = making.wait();
-        Ok((host, outcome, recipes))
+        Ok(Linked { host, outcome, recipes })
     }
 }

@@ -24,7 +24,7 @@ impl From<ClError> for Failure {
 }
 
 /// What each of some devices has of a program, by their indices. All are of one program: see [`Recipe::is_joined_by`].
-type ByDevice = [(u32, Arc<Recipe>)];
+pub(super) type ByDevice = Vec<(u32, Arc<Recipe>)>;
 
 /// Makes what recipes say, each once.
 pub(super) struct Realizer<'a> {
@@ -60,8 +60,8 @@ impl Realizer<'_> {
     /// recipes that the devices have then.
     pub(super) fn executable(
         &mut self,
-        recipes: &ByDevice,
-    ) -> Result<(Arc<HostProgram>, Vec<(u32, Arc<Recipe>)>), Failure> {
+        recipes: &[(u32, Arc<Recipe>)],
+    ) -> Result<(Arc<HostProgram>, ByDevice), Failure> {
         let executable = |(device, recipe): &(u32, Arc<Recipe>)| {
             if recipe.binary_type() == opencl_sys::CL_PROGRAM_BINARY_TYPE_EXECUTABLE {
                 return Ok((*device, recipe.clone()));
@@ -74,7 +74,7 @@ impl Realizer<'_> {
     }
 
     /// The host's program of these recipes.
-    pub(super) fn make(&mut self, recipes: &ByDevice) -> Result<Arc<HostProgram>, Failure> {
+    pub(super) fn make(&mut self, recipes: &[(u32, Arc<Recipe>)]) -> Result<Arc<HostProgram>, Failure> {
         let key: Vec<_> = recipes.iter().map(|(device, recipe)| (*device, Arc::as_ptr(recipe))).collect();
         if let Some(host) = self.made.get(&key) {
             return Ok(host.clone());
@@ -88,7 +88,7 @@ impl Realizer<'_> {
         Ok(host)
     }
 
-    fn compile(&self, first: &Compiled, recipes: &ByDevice) -> Result<Arc<HostProgram>, Failure> {
+    fn compile(&self, first: &Compiled, recipes: &[(u32, Arc<Recipe>)]) -> Result<Arc<HostProgram>, Failure> {
         let host = match &first.code {
             Code::Source(text) => HostProgram::with_source(self.context, text)?,
             Code::Il(module, constants) => HostProgram::with_il(self.context, module, constants)?,
@@ -112,7 +112,7 @@ impl Realizer<'_> {
         Ok(Arc::new(host))
     }
 
-    fn link(&mut self, first: &Linked, recipes: &ByDevice) -> Result<Arc<HostProgram>, Failure> {
+    fn link(&mut self, first: &Linked, recipes: &[(u32, Arc<Recipe>)]) -> Result<Arc<HostProgram>, Failure> {
         let mut inputs = Vec::new();
         for index in 0..first.inputs.len() {
             let input = |(device, recipe): &(u32, Arc<Recipe>)| match &**recipe {

@@ -27,7 +27,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use self::memory::Memory;
 use self::pages::{PAGE, Pages};
 use self::session::Session;
-use super::{Region, RegionOwner, Transport, TransportError};
+use super::{Region, RegionOwner, Transport, TransportError, View};
+use crate::sys::mapping::Mapping;
 
 /// What can be chosen about a direct connection.
 #[derive(Clone, Debug)]
@@ -178,7 +179,13 @@ struct RegionPages {
     range: Range<u64>,
 }
 
-impl RegionOwner for RegionPages {}
+impl RegionOwner for RegionPages {
+    fn map_at(&self, address: usize) -> std::io::Result<Box<dyn View>> {
+        let len = (self.range.end - self.range.start) as usize;
+        let file = self.device.session.memory().file();
+        Ok(Box::new(Mapping::shared_at(file, self.range.start, len, address)?))
+    }
+}
 
 impl Drop for RegionPages {
     fn drop(&mut self) {

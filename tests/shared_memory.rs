@@ -1,0 +1,203 @@
+//! Buffers in the guest's own pages, on the host's real OpenCL. Where its device shares no memory, these tests say so and
+//! end.
+
+mod executor_guest;
+
+use std::sync::{Arc, OnceLock};
+
+use executor_guest::{CONTEXT, Guest};
+use paragpu::executor::child::backend::Backend;
+use paragpu::executor::child::backend::opencl::OpenCl;
+use paragpu::executor::message::{ToBroker, ToExecutor};
+use paragpu_protocol::command::{
+    BuildProgram, CreateBuffer, CreateContext, CreateKernel, CreateProgram, CreateQueue, CreateSharedBuffer,
+    EnqueueKernel, ReleaseShared, SetArgObject, SetArgSvm, SetExecInfo,
+};
+use paragpu_protocol::fault::Fault;
+use paragpu_protocol::ring::{RingMemory, Status, Word};
+use paragpu_protocol::svm::{MemoryModel, SharedInfo};
+use paragpu_protocol::types::Span;
+use zerocopy::FromBytes;
+
+/// A list in shared memory: each node is the address of the next one and a number, which the kernel doubles.
+const SOURCE: &str = "
+    struct node { global struct node* next; ulong number; };
+    kernel void walk(global struct node* node, global ulong* sum) {
+        *sum = 0;
+        for (; node; node = node->next) { *sum += node->number; node->number *= 2; }
+    }";
+
+fn backend() -> Option<Arc<OpenCl>> {
+    static BACKEND: OnceLock<Arc<OpenCl>> = OnceLock::new();
+    let backend = BACKEND.get_or_init(|| Arc::new(OpenCl::open().expect("the host's OpenCL")));
+    if backend.devices()[0].limits.memory != MemoryModel::Shared {
+        println!("skipped: {} shares no memory with the host", backend.devices()[0].limits.name);
+        return None;
+    }
+    Some(backend.clone())
+}
+
+struct Session {
+    guest: Guest<OpenCl>,
+    context: u32,
+    queue: u32,
+    kernel: u32,
+}
+
+/// A region beside those of every guest, over its last pages.
+const REGION: u32 = 9;
+const REGION_START: u64 = 8 << 20;
+const REGION_LEN: u64 = 64 << 10;
+/// The same pages as the guest knows them from its staging area.
+const STAGED: u64 = REGION_START - (2 << 20);
+
+impl Session {
+    fn new() -> Option<Session> {
+        let mut guest = Guest::new(backend()?);
+        guest.add_region(REGION, REGION_START, REGION_LEN);
+        let (context, create) = guest.create(0);
+        guest.send(&CreateContext { create }, &[], &0_u32.to_le_bytes());
+        guest.done(create.reply);
+        let (queue, create) = guest.create(context);
+        guest.send(&CreateQueue { create, ..CreateQueue::default() }, &[], &[]);
+        guest.done(create.reply);
+        let (program, create) = guest.create(context);
+        guest.send(&CreateProgram { create, source: Span::NONE }, &[], SOURCE.as_bytes());
+        guest.done(create.reply);
+        let reply = guest.slot();
+        guest.send(&BuildProgram { program: program.into(), device_count: 0.into(), reply }, &[], b"");
+        guest.done(reply);
+        let (kernel, create) = guest.create(program);
+        guest.send(&CreateKernel { create, info: Span::NONE }, &[], b"walk");
+        guest.done(create.reply);
+        Some(Session { guest, context, queue, kernel })
+    }
+
+    /// A shared buffer of the whole region, and its address.
+    fn shared(&mut self) -> (u32, u64) {
+        let (id, create) = self.guest.create(self.context);
+        let memory = Span::new(REGION, 0, REGION_LEN);
+        let info = self.guest.span(0, size_of::<SharedInfo>() as u64);
+        self.guest.send(&CreateSharedBuffer { create, flags: 1.into(), memory, info }, &[], &[]);
+        let answer = self.guest.done(create.reply);
+        assert_eq!(answer.len.get() as usize, size_of::<SharedInfo>());
+        let info = SharedInfo::read_from_bytes(&self.guest.read(0, size_of::<SharedInfo>())).unwrap();
+        (id, info.address.get())
+    }
+
+    fn set(&mut self, index: u32, object: u32, offset: u64) {
+        let (kernel, index) = (self.kernel.into(), index.into());
+        let body =
+            SetArgSvm { kernel, index, object: object.into(), offset: offset.into(), ..SetArgSvm::default() };
+        self.guest.send(&body, &[], &[]);
+    }
+
+    fn launch(&mut self) {
+        let enqueue = self.guest.enqueue(self.queue, 0);
+        let one = [1, 1, 1].map(u64::into);
+        let body = EnqueueKernel {
+            enqueue,
+            kernel: self.kernel.into(),
+            dims: 1.into(),
+            global: one,
+            ..EnqueueKernel::default()
+        };
+        self.guest.send(&body, &[], &[]);
+        self.guest.done(enqueue.slot);
+    }
+
+    fn fails_with(&self, fault: Fault) {
+        self.guest.until("failed", |guest| guest.status() == Some(Status::Failed));
+        assert_eq!(self.guest.ring.load(Word::Reason), fault.code());
+    }
+}
+
+#[test]
+fn a_kernel_walks_a_list_in_the_guests_memory_and_the_guest_sees_what_it_wrote() {
+    let Some(mut session) = Session::new() else { return };
+    let (shared, address) = session.shared();
+    let nodes = 100_u64;
+    for node in 0..nodes {
+        let next = if node + 1 < nodes { address + 16 * (node + 1) } else { 0 };
+        session.guest.write(STAGED + 16 * node, &[next.to_le_bytes(), node.to_le_bytes()].concat());
+    }
+    session.set(0, shared, 0);
+    session.set(1, shared, 32768);
+    session.guest.send(
+        &SetExecInfo { kernel: session.kernel.into(), ..SetExecInfo::default() },
+        &[],
+        &shared.to_le_bytes(),
+    );
+    session.launch();
+    let number = |at: u64| u64::from_le_bytes(session.guest.read(at, 8).try_into().unwrap());
+    assert_eq!(number(STAGED + 32768), nodes * (nodes - 1) / 2);
+    for node in 0..nodes {
+        assert_eq!(number(STAGED + 16 * node + 8), 2 * node);
+    }
+}
+
+#[test]
+fn a_released_shared_buffer_is_gone_only_when_no_kernel_has_it_any_more() {
+    let Some(mut session) = Session::new() else { return };
+    let (shared, _) = session.shared();
+    session.set(0, shared, 0);
+    session.set(1, shared, 32768);
+    let reply = session.guest.slot();
+    let release = ReleaseShared { id: shared.into(), reply, ..ReleaseShared::default() };
+    session.guest.send(&release, &[], &[]);
+    // The kernel still has it, and may run with it.
+    session.launch();
+    assert!(!session.guest.is_done(reply));
+    session.guest.tell(ToExecutor::RemoveRegion { context: CONTEXT, region: REGION });
+    assert!(session.guest.no_message(), "the pages are in use");
+    let (buffer, create) = session.guest.create(session.context);
+    let body = CreateBuffer { create, flags: 1.into(), size: 64.into(), init: Span::NONE };
+    session.guest.send(&body, &[], &[]);
+    for index in 0..2_u32 {
+        let body = SetArgObject {
+            kernel: session.kernel.into(),
+            index: index.into(),
+            object: buffer.into(),
+            ..SetArgObject::default()
+        };
+        session.guest.send(&body, &[], &[]);
+    }
+    session.guest.done(reply);
+    let removed = ToBroker::RegionRemoved { context: CONTEXT, region: REGION };
+    assert_eq!(session.guest.message(), removed);
+}
+
+#[test]
+fn pointers_that_no_driver_sends_are_faults() {
+    type Mistake = fn(&mut Session);
+    let cases: [(&str, Mistake); 4] = [
+        ("past the end", |session| {
+            let (shared, _) = session.shared();
+            session.set(0, shared, REGION_LEN + 1);
+        }),
+        ("null with an offset", |session| session.set(0, 0, 8)),
+        ("no such argument", |session| session.set(2, 0, 0)),
+        ("a region that is too short", |session| {
+            let (_, create) = session.guest.create(session.context);
+            let memory = Span::new(REGION, 0, REGION_LEN + 4096);
+            let body = CreateSharedBuffer { create, flags: 1.into(), memory, info: Span::NONE };
+            session.guest.send(&body, &[], &[]);
+        }),
+    ];
+    for (name, mistake) in cases {
+        let Some(mut session) = Session::new() else { return };
+        mistake(&mut session);
+        let fault = if name.starts_with("a region") { Fault::OutOfRegion } else { Fault::BadValue };
+        session.fails_with(fault);
+    }
+}
+
+#[test]
+fn a_buffer_of_the_devices_own_is_nothing_to_point_to() {
+    let Some(mut session) = Session::new() else { return };
+    let (buffer, create) = session.guest.create(session.context);
+    let body = CreateBuffer { create, flags: 1.into(), size: 64.into(), init: Span::NONE };
+    session.guest.send(&body, &[], &[]);
+    session.set(0, buffer, 0);
+    session.fails_with(Fault::UnknownObject);
+}
