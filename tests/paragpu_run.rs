@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 
 use common::{Daemon, example, paragpu, succeeds, wait_until};
@@ -18,6 +19,34 @@ fn command_buffers_do_what_the_cpu_computes() {
     let daemon = Daemon::start();
     let output = succeeds(&mut daemon.run(&example("command_buffer")));
     assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
+fn programs_of_every_kind_compute_what_the_cpu_computes() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("vgpu_programs")));
+    assert!(output.contains(" passed, 0 failed"), "{output}");
+    for line in output.lines().filter(|line| line.starts_with("skip")) {
+        say(line);
+    }
+}
+
+#[test]
+fn a_compiler_that_crashes_takes_its_vgpus_contexts_along_and_nothing_else() {
+    let daemon = Daemon::start();
+    let output = succeeds(daemon.run(&example("vgpu_programs")).arg("--crash"));
+    if let Some(line) = output.lines().find(|line| line.starts_with("skip")) {
+        return say(line);
+    }
+    assert!(output.contains("a new context works"), "{output}");
+    let lost = daemon.log().lines().filter(|line| line.contains("contexts lost")).count();
+    assert_eq!(lost, 1, "{}", daemon.log());
+    succeeds(daemon.run(&example("vgpu_check")).args(["--only", "vector addition"]));
+}
+
+/// Past the test runner, which keeps what a test that passes has to say.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 #[test]

@@ -223,7 +223,7 @@ commands! {
     }
 
     /// Creates a program from source in context `create.parent`. The source is inline data, or `source` if the
-    /// data is empty.
+    /// data is empty; if that is none too, the source is empty.
     CreateProgram = 0x0014, wait: false, data: MAX_INLINE_BYTES, {
         /// Id, context and reply.
         create: Create,
@@ -295,6 +295,26 @@ commands! {
         reserved: U32,
     }
 
+    /// Creates a program from intermediate language (SPIR-V) in context `create.parent`; it is busy until the reply. The
+    /// module is inline data, or `il` if the data is empty.
+    CreateProgramWithIl = 0x001b, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id, context and reply.
+        create: Create,
+        /// The module where it is not inline. May be reused once the reply is there.
+        il: Span,
+    }
+
+    /// Creates a program of built-in kernels in context `create.parent`. The data are `device_count`
+    /// [references](crate::device) to devices (`u32` each, at least one), then the names, separated by semicolons.
+    CreateBuiltInProgram = 0x001c, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id, context and reply.
+        create: Create,
+        /// Devices at the start of the data.
+        device_count: U32,
+        /// Reserved, zero.
+        reserved: U32,
+    }
+
     /// Divides a device into sub-devices, or asks into how many: the slot's `len` is that number. The data are
     /// `count` object ids below 2^31 (`u32` each), then the partition's values (`u32` each): the compute units of each
     /// sub-device, their counts, or one affinity domain.
@@ -333,6 +353,53 @@ commands! {
         reply: SlotRef,
     }
 
+    /// Compiles a program from source or intermediate language for a linker. Other commands go on meanwhile; the
+    /// program is busy until the reply.
+    ///
+    /// What comes with it is the data, or `list` if the data is empty: `device_count` [references](crate::device) to devices
+    /// (`u32` each; 0 of them for all devices of the context), `header_count` headers (the `u32` id of a program, and the `u32` length
+    /// of the name by which it is included), the names one after the other, and the options.
+    CompileProgram = 0x0021, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id of the program.
+        program: U32,
+        /// Devices.
+        device_count: U32,
+        /// Headers: programs from source, which cannot be built or compiled themselves before or after.
+        header_count: U32,
+        /// Reserved, zero.
+        reserved: U32,
+        /// What is not inline. May be reused once the reply is there.
+        list: Span,
+        /// Completed when the compiler has ended.
+        reply: SlotRef,
+    }
+
+    /// Links programs of context `create.parent` to a new one, which is busy until the reply. The programs cannot be
+    /// built or compiled again.
+    ///
+    /// What comes with it is the data, or `list` if the data is empty: `device_count` [references](crate::device) to devices
+    /// (`u32` each; 0 of them for all devices of the context), `input_count` ids of programs (`u32` each), and the options.
+    LinkProgram = 0x0022, wait: false, data: MAX_INLINE_BYTES, {
+        /// Id, context and reply. The reply has the linker's outcome.
+        create: Create,
+        /// Devices.
+        device_count: U32,
+        /// Programs that are linked; at least one.
+        input_count: U32,
+        /// What is not inline. May be reused once the reply is there.
+        list: Span,
+    }
+
+    /// Sets a specialization constant of a program from intermediate language: the data, of the constant's size.
+    SetSpecConstant = 0x0023, wait: false, data: 8, {
+        /// Id of the program.
+        program: U32,
+        /// The constant's `SpecId`.
+        spec_id: U32,
+        /// Completed with the outcome; none if nobody wants it.
+        reply: SlotRef,
+    }
+
     /// Sets a kernel argument by value: the data.
     SetArgValue = 0x0030, wait: false, data: MAX_INLINE_BYTES, {
         /// Id of the kernel.
@@ -363,6 +430,12 @@ commands! {
         index: U32,
         /// Size in bytes.
         size: U64,
+    }
+
+    /// Creates a kernel like kernel `create.parent`, with the arguments that are set now.
+    CloneKernel = 0x0033, wait: false, data: 0, {
+        /// Id, kernel and reply.
+        create: Create,
     }
 
     /// Sets a kernel argument that is a pointer to an address in a [shared](CreateSharedBuffer) or [coarse-grain](CreateCoarseBuffer)

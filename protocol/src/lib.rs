@@ -31,6 +31,7 @@ pub mod kernel;
 pub mod limits;
 pub mod ring;
 pub mod slot;
+pub mod spirv;
 pub mod svm;
 pub mod types;
 pub mod virtio_gpu;

@@ -47,9 +47,16 @@ pub const MAX_IMAGE_DEPTH: usize = 16;
 /// Longest program source in bytes.
 pub const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Most bytes of program source in one context; each program also counts for the longest build options. The host keeps
-/// them for as long as the program, beside what its compiler makes of them.
+/// Most bytes of program source and intermediate language in one context, with the options and headers' names of the
+/// builds. The host keeps them for as long as the program, beside what its compiler makes of them.
 pub const MAX_SOURCES_BYTES: usize = 512 * 1024 * 1024;
+
+/// Longest list of devices, of headers or programs, and of options of one compilation or link, in bytes.
+pub const MAX_BUILD_LIST_BYTES: u64 = 1024 * 1024;
+
+/// Most links behind each other: programs that are linked of linked programs, and so on. What walks over them takes
+/// stack for each.
+pub const MAX_LINK_DEPTH: usize = 32;
 
 /// Most devices of the host that a guest is shown.
 pub const MAX_DEVICES: usize = 64;

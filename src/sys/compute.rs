@@ -29,6 +29,10 @@ impl ClError {
     pub const IMAGE_FORMAT_NOT_SUPPORTED: ClError = ClError(-10);
     /// `CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST`
     pub const WAIT_LIST_FAILED: ClError = ClError(-14);
+    /// `CL_LINK_PROGRAM_FAILURE`
+    pub const LINK_PROGRAM_FAILURE: ClError = ClError(-17);
+    /// `CL_KERNEL_ARG_INFO_NOT_AVAILABLE`
+    pub const ARG_INFO_NOT_AVAILABLE: ClError = ClError(-19);
     /// `CL_INVALID_VALUE`
     pub const INVALID_VALUE: ClError = ClError(-30);
     /// `CL_INVALID_DEVICE`
@@ -334,7 +338,25 @@ pub enum Query<'a, D, P, K> {
     /// A kernel's argument.
     KernelArg(&'a K, u32),
     /// A kernel on a device, with an input value.
-    KernelSubGroup(&'a K, &'a D, &'a [u8]),
+    KernelSubGroup(&'a K, &'a D, SubGroupInput<'a>),
+}
+
+/// What a question about sub-groups comes with.
+#[derive(Clone, Copy, Debug)]
+pub struct SubGroupInput<'a> {
+    /// The input value.
+    pub value: &'a [u8],
+    /// Room for the answer in bytes, where that is part of the question: it asks for as many dimensions.
+    pub room: usize,
+}
+
+/// What came of a link: a failure may come with a program, which has the linker's log.
+#[derive(Debug)]
+pub struct Linked<P> {
+    /// The program; there is one if the outcome is a success.
+    pub program: Option<P>,
+    /// How the link went.
+    pub outcome: Result<(), ClError>,
 }
 
 /// A kernel argument as the compiler describes it.

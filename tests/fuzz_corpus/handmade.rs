@@ -22,6 +22,9 @@ use paragpu_protocol::virtio_gpu::{
 };
 use zerocopy::{Immutable, IntoBytes};
 
+#[path = "programs.rs"]
+mod programs;
+
 /// Target, name and contents of each seed.
 pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     vec![
@@ -115,6 +118,7 @@ fn every_command() -> Vec<u8> {
     frames.add(&object(SUB_BUFFER), &[], &[]);
     frames.add(&SetArgValue { kernel, index: 1.into(), reply: slot(9) }, &[], &[1, 0, 0, 0]);
     frames.add(&SetArgLocal { kernel, index: 2.into(), size: 64.into() }, &[], &[]);
+    programs::add(&mut frames);
     frames.add(&CreateUserEvent { create: create(USER_EVENT, CONTEXT) }, &[], &[]);
     let launch = EnqueueKernel {
         enqueue: enqueue(10),

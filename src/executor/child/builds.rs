@@ -5,6 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+/// Stack of a thread that builds: drivers compile in their caller's thread, and what a program's main thread can compile
+/// must compile here. It is only taken when it is used.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
 /// A build to be done.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
@@ -73,7 +77,8 @@ impl Pool {
         state.running += 1;
         drop(state);
         let pool = Arc::clone(self);
-        let spawned = thread::Builder::new().name("build".to_owned()).spawn(move || pool.work());
+        let thread = thread::Builder::new().name("build".to_owned()).stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || pool.work());
         if let Err(error) = spawned {
             log::warn!("no thread for a build ({error}); building in the ring's");
             self.work();

@@ -17,9 +17,11 @@ pub mod fuzz;
 mod image_tests;
 mod objects;
 pub mod print;
+mod programs;
 pub mod record;
 pub mod region;
 mod ring;
+mod spirv;
 #[cfg(test)]
 mod tests;
 

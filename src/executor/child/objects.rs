@@ -9,13 +9,17 @@ use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
-use super::backend::{Arg, Backend, ClError, HostDevice, ImageLayout, Outcome, StartWatch};
+use super::backend::{
+    Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout, Outcome, StartWatch,
+};
 use super::completion::{Completion, Reply};
 use super::record::{
-    ArgRecord, BufferRecord, BuildRecord, ContextRecord, DeviceRecord, EventRecord, ImageRecord,
-    KernelRecord, ObjectRecord, ProgramRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
+    ArgRecord, BufferRecord, ContextRecord, DeviceRecord, EventRecord, ImageRecord, KernelRecord,
+    ObjectRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
 };
 use super::region::Taken;
+
+pub(crate) use super::programs::ProgramObject;
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -196,21 +200,6 @@ pub(crate) struct SamplerObject<B: Backend> {
 }
 
 #[derive(Debug)]
-pub(crate) struct ProgramObject<B: Backend> {
-    pub(crate) common: Common,
-    pub(crate) context: Arc<ContextObject<B>>,
-    pub(crate) source: Vec<u8>,
-    /// True if its kernels may print.
-    pub(crate) prints: AtomicBool,
-    /// Counts the source; none for a program that there was no room for.
-    pub(crate) _room: Option<Taken>,
-    pub(crate) build: Mutex<Option<BuildRecord>>,
-    /// Kernels that were made of it and live.
-    pub(crate) kernels: AtomicUsize,
-    pub(crate) host: Host<B::Program>,
-}
-
-#[derive(Debug)]
 pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
@@ -235,6 +224,17 @@ pub(crate) enum ArgObject<B: Backend> {
     Buffer(Arc<BufferObject<B>>),
     Image(Arc<ImageObject<B>>),
     Sampler(Arc<SamplerObject<B>>),
+}
+
+// Derived, this would ask the same of the backend.
+impl<B: Backend> Clone for ArgObject<B> {
+    fn clone(&self) -> Self {
+        match self {
+            ArgObject::Buffer(buffer) => ArgObject::Buffer(buffer.clone()),
+            ArgObject::Image(image) => ArgObject::Image(image.clone()),
+            ArgObject::Sampler(sampler) => ArgObject::Sampler(sampler.clone()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -351,20 +351,6 @@ impl<B: Backend> ContextObject<B> {
     }
 }
 
-impl<B: Backend> ProgramObject<B> {
-    pub(crate) fn build(&self) -> MutexGuard<'_, Option<BuildRecord>> {
-        self.build.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A fault while a build runs.
-    pub(crate) fn idle(&self) -> Result<(), Fault> {
-        match &*self.build() {
-            Some(BuildRecord { status: None, .. }) => Err(Fault::Busy),
-            _ => Ok(()),
-        }
-    }
-}
-
 impl<B: Backend> KernelObject<B> {
     pub(crate) fn state(&self) -> MutexGuard<'_, KernelState<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -412,6 +398,15 @@ impl<B: Backend> ArgObject<B> {
             ArgObject::Buffer(buffer) => &buffer.context,
             ArgObject::Image(image) => &image.context,
             ArgObject::Sampler(sampler) => &sampler.context,
+        }
+    }
+
+    /// What the device's driver is given.
+    pub(crate) fn value(&self) -> Result<ArgValueOf<'_, B>, ClError> {
+        match self {
+            ArgObject::Buffer(buffer) => handle(&buffer.host).map(Some).map(ArgValue::Buffer),
+            ArgObject::Image(image) => handle(&image.host).map(ArgValue::Image),
+            ArgObject::Sampler(sampler) => handle(&sampler.host).map(ArgValue::Sampler),
         }
     }
 
@@ -654,13 +649,19 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             collect(&Object::Context(it.context.clone()), None, found);
         }
         Object::Program(it) => {
-            let record = ProgramRecord {
-                context: it.context.common.serial,
-                source: it.source.clone(),
-                build: it.build().clone(),
+            let known = found.contains_key(&it.common.serial);
+            let mut add = |record| {
+                let entry = found.entry(it.common.serial).or_insert(record);
+                entry.id = entry.id.or(id);
             };
-            add(&it.common, it.host.as_ref().err().copied(), Record::Program(record));
-            collect(&Object::Context(it.context.clone()), None, found);
+            let poisoned = it.host().err().map(ClError::code);
+            let record = Record::Program(it.record());
+            add(ObjectRecord { serial: it.common.serial, id, poisoned, record });
+            // Programs are linked of programs that share others: each is followed once.
+            if !known {
+                collect(&Object::Context(it.context.clone()), None, found);
+                it.parts().into_iter().for_each(|part| collect(&Object::Program(part), None, found));
+            }
         }
         Object::Kernel(it) => {
             let state = it.state();

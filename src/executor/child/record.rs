@@ -1,6 +1,8 @@
 //! Everything that a guest can observe of its objects, as plain values: from these, host handles can be made
 //! again.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::backend::{Partition, QueueHints};
@@ -149,19 +151,59 @@ pub struct SamplerRecord {
 pub struct ProgramRecord {
     /// Its context.
     pub context: Serial,
-    /// Its source.
-    pub source: Vec<u8>,
-    /// Its last build.
-    pub build: Option<BuildRecord>,
+    /// What it comes from.
+    pub origin: OriginRecord,
+    /// Specialization constants that are set for the next build, by their `SpecId`.
+    pub constants: BTreeMap<u32, Vec<u8>>,
+    /// The last build of each device, together where it was one.
+    pub builds: Vec<BuildRecord>,
+}
+
+/// What a program comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OriginRecord {
+    /// Source.
+    Source(Vec<u8>),
+    /// A SPIR-V module.
+    Il(Vec<u8>),
+    /// Built-in kernels.
+    BuiltIn {
+        /// Its devices.
+        devices: Vec<DeviceRecord>,
+        /// The kernels' names, separated by semicolons.
+        names: Vec<u8>,
+    },
+    /// Other programs, which have not changed since.
+    Linked {
+        /// Their serials, in the order in which they were linked.
+        inputs: Vec<Serial>,
+    },
+}
+
+/// What is made of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BuildKind {
+    /// An executable, by `clBuildProgram`.
+    Build,
+    /// A compiled object, by `clCompileProgram`.
+    Compile,
+    /// A library or an executable, by `clLinkProgram`: the options say which.
+    Link,
 }
 
 /// A build of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
+    /// What was made.
+    pub kind: BuildKind,
     /// The devices.
     pub devices: Vec<DeviceRecord>,
     /// Options as the guest gave them.
     pub options: Vec<u8>,
+    /// The names by which headers were included, and their serials.
+    pub headers: Vec<(Vec<u8>, Serial)>,
+    /// Specialization constants that were set.
+    pub constants: BTreeMap<u32, Vec<u8>>,
     /// 0, or the OpenCL error of the build; none while it runs.
     pub status: Option<i32>,
 }

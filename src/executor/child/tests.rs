@@ -12,7 +12,7 @@ use paragpu_protocol::command::{
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::limits::{MAX_FRAME_BYTES, MAX_INLINE_BYTES};
+use paragpu_protocol::limits::MAX_FRAME_BYTES;
 use paragpu_protocol::slot::{DONE, Slot};
 use paragpu_protocol::types::{Create, Dim3, Enqueue, SlotRef, Span};
 use zerocopy::FromBytes;
@@ -24,6 +24,8 @@ use super::context::Context;
 use super::record::{ArgRecord, Record};
 use super::region::{Budget, Regions};
 use crate::sys::map::Mapping;
+
+mod programs;
 
 pub(super) const REGION: u32 = 5;
 pub(super) const CONTEXT: u32 = 1;
@@ -537,7 +539,7 @@ fn open_user_events_count_though_their_ids_are_given_up() {
 #[test]
 fn sources_have_a_limit_and_give_their_room_back() {
     let mut rig = Rig::new();
-    rig.context.sources = Budget::new(2 * (MAX_INLINE_BYTES as usize + 6));
+    rig.context.sources = Budget::new(2 * b"source".len());
     let mut make = |id: u32| {
         let program =
             CreateProgram { create: Create { reply: rig.slot(), ..create(id, CONTEXT) }, source: Span::NONE };
@@ -759,8 +761,8 @@ fn a_build_that_fails_is_recorded_with_its_options() {
     assert_eq!(rig.status(reply), -11);
     let record = rig.context.records().into_iter().find(|record| record.id == Some(20)).unwrap();
     let Record::Program(program) = record.record else { panic!("{record:?}") };
-    let build = program.build.unwrap();
-    assert_eq!((build.options, build.status), (b"-O".to_vec(), Some(-11)));
+    let builds: Vec<_> = program.builds.into_iter().map(|build| (build.options, build.status)).collect();
+    assert_eq!(builds, [(b"-O".to_vec(), Some(-11))]);
     // A program whose kernels live is not built again.
     let reply = rig.slot();
     rig.run(&BuildProgram { program: PROGRAM.into(), device_count: U32::ZERO, reply }, &[], b"").unwrap();

@@ -15,10 +15,11 @@ use cl3::memory::{CL_BUFFER_CREATE_TYPE_REGION, CL_MEM_COPY_HOST_PTR, CL_MEM_USE
 use cl3::types::{cl_buffer_region, cl_device_id};
 use paragpu_protocol::kernel::ArgKind;
 
+use super::arguments::kernel_args;
 use super::coarse::CoarseMemory;
 use super::enqueue::failing;
 use super::image::Image;
-use super::query::{Device, Platform, kernel_args};
+use super::query::{Device, Platform};
 use super::{checked, cl};
 use crate::sys::compute::{Arg, ArgValue, ClError, QueueHints};
 use crate::sys::map::{Mapping, Window};
@@ -284,6 +285,8 @@ unsafe extern "C" fn let_go(_memory: *mut c_void, kept: *mut c_void) {
 impl Program {
     /// A program from source.
     pub fn with_source(context: &Context, source: &[u8]) -> Result<Program, ClError> {
+        // A length of 0 would mean a terminated string.
+        let source = if source.is_empty() { b" " } else { source };
         let (text, len) = (source.as_ptr().cast(), source.len());
         let mut status = 0;
         // SAFETY: one string of the length given beside it, so that it needs no terminating zero.
@@ -333,13 +336,14 @@ impl KeptArg {
 }
 
 impl Kernel {
-    /// The kernel of that name. The program must have been built with `-cl-kernel-arg-info`.
-    pub fn new(program: &Program, name: &CStr) -> Result<Kernel, ClError> {
+    /// The kernel of that name. `declared` is what is known of its arguments; without it, the program must have been built
+    /// with `-cl-kernel-arg-info`.
+    pub fn new(program: &Program, name: &CStr, declared: Option<&[Arg]>) -> Result<Kernel, ClError> {
         let mut status = 0;
         // SAFETY: a live program and a terminated string.
         let raw = unsafe { cl!(clCreateKernel(program.raw(), name.as_ptr(), &mut status)) };
         let raw = RawKernel::created(raw, status)?;
-        let args = kernel_args(&raw)?;
+        let args = kernel_args(&raw, declared)?;
         Ok(Kernel { kept: vec![None; args.len()], raw, args })
     }
 

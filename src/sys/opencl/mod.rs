@@ -2,12 +2,15 @@
 //!
 //! The library is loaded at run time, so that a host without one can say so.
 
+mod arguments;
+mod built_in;
 mod coarse;
 mod enqueue;
 mod extensions;
 pub mod handle;
 mod image;
 mod partition;
+mod program;
 mod query;
 mod starts;
 
@@ -15,6 +18,7 @@ use cl3::error_codes::CL_SUCCESS;
 
 use super::compute::ClError;
 
+pub use built_in::BuiltIns;
 pub use coarse::CoarseMemory;
 pub use enqueue::{enqueue, tend};
 pub use extensions::suggest_local_size;

@@ -17,7 +17,7 @@ use cl3::kernel::{
     CL_KERNEL_ARG_ACCESS_QUALIFIER, CL_KERNEL_ARG_ACCESS_READ_ONLY, CL_KERNEL_ARG_ACCESS_READ_WRITE,
     CL_KERNEL_ARG_ACCESS_WRITE_ONLY, CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL,
     CL_KERNEL_ARG_ADDRESS_LOCAL, CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME,
-    CL_KERNEL_NUM_ARGS,
+    CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, CL_KERNEL_NUM_ARGS,
 };
 use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
 use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind, type_size};
@@ -26,7 +26,7 @@ use paragpu_protocol::svm::MemoryModel;
 
 use super::handle::{Kernel, Program, RawKernel, SubDevice};
 use super::{checked, cl};
-use crate::sys::compute::{Arg, ClError, DeviceLimits, HostDevice, Query};
+use crate::sys::compute::{Arg, ClError, DeviceLimits, HostDevice, Query, SubGroupInput};
 use crate::sys::image::ImageLimits;
 
 /// A platform. Platforms live as long as the process.
@@ -281,48 +281,65 @@ pub fn query(
                 return Err(ClError::INVALID_OPERATION);
             }
             let device = device.raw();
+            let SubGroupInput { value, room } = input;
             let (input_len, input) =
-                (input.len(), if input.is_empty() { ptr::null() } else { input.as_ptr().cast() });
-            answer(|len, to, full| {
+                (value.len(), if value.is_empty() { ptr::null() } else { value.as_ptr().cast() });
+            let ask = |len, to, full: *mut usize| {
                 // SAFETY: a live kernel and device; `input_len` bytes of input and room for `len` bytes.
                 unsafe {
                     cl!(clGetKernelSubGroupInfo(kernel.raw(), device, param, input_len, input, len, to, full))
                 }
-            })
+            };
+            if param != CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT {
+                return answer(ask);
+            }
+            // The room says how many dimensions are asked for.
+            let mut sizes = vec![0; room.min(3 * size_of::<usize>())];
+            let (mut len, to) =
+                (0, if sizes.is_empty() { ptr::null_mut() } else { sizes.as_mut_ptr().cast() });
+            checked(ask(sizes.len(), to, &mut len))?;
+            sizes.resize(len.min(3 * size_of::<usize>()), 0);
+            Ok(sizes)
         }
     }
 }
 
-/// What the compiler says of a kernel's arguments.
-pub(super) fn kernel_args(kernel: &RawKernel) -> Result<Vec<Arg>, ClError> {
+/// How many arguments a kernel has.
+pub(super) fn kernel_arg_count(kernel: &RawKernel) -> Result<u32, ClError> {
     let count = answer(|len, to, full| {
         // SAFETY: a live kernel; `to` has room for `len` bytes.
         unsafe { cl!(clGetKernelInfo(kernel.raw(), CL_KERNEL_NUM_ARGS, len, to, full)) }
     })?;
     let count = number(&count) as u32;
-    if count > MAX_KERNEL_ARGS {
-        return Err(ClError::OUT_OF_HOST_MEMORY);
-    }
-    (0..count).map(|index| kernel_arg(kernel, index)).collect()
+    if count > MAX_KERNEL_ARGS { Err(ClError::OUT_OF_HOST_MEMORY) } else { Ok(count) }
 }
 
-fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError> {
-    let ask = |param| {
-        answer(|len, to, full| {
-            // SAFETY: a live kernel; `to` has room for `len` bytes.
-            unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
-        })
-    };
+/// `clGetKernelArgInfo`.
+pub(super) fn arg_info(kernel: &RawKernel, index: u32, param: u32) -> Result<Vec<u8>, ClError> {
+    answer(|len, to, full| {
+        // SAFETY: a live kernel; `to` has room for `len` bytes.
+        unsafe { cl!(clGetKernelArgInfo(kernel.raw(), index, param, len, to, full)) }
+    })
+}
+
+/// What the driver says of a kernel's argument.
+pub(super) fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError> {
+    let ask = |param| arg_info(kernel, index, param);
     let space = number(&ask(CL_KERNEL_ARG_ADDRESS_QUALIFIER)?) as u32;
     let name = text(ask(CL_KERNEL_ARG_TYPE_NAME)?);
     let mut arg = classify(space, &name);
+    let access = match number(&ask(CL_KERNEL_ARG_ACCESS_QUALIFIER)?) as u32 {
+        CL_KERNEL_ARG_ACCESS_READ_ONLY => ACCESS_READ,
+        CL_KERNEL_ARG_ACCESS_WRITE_ONLY => ACCESS_WRITE,
+        CL_KERNEL_ARG_ACCESS_READ_WRITE => ACCESS_READ | ACCESS_WRITE,
+        _ => 0,
+    };
+    // An image whose type has another name.
+    if access != 0 && matches!(arg.kind, ArgKind::Buffer | ArgKind::Value) && !name.contains('*') {
+        arg = Arg { kind: ArgKind::Image, size: 0, access };
+    }
     if arg.kind == ArgKind::Image {
-        arg.access = match number(&ask(CL_KERNEL_ARG_ACCESS_QUALIFIER)?) as u32 {
-            CL_KERNEL_ARG_ACCESS_READ_ONLY => ACCESS_READ,
-            CL_KERNEL_ARG_ACCESS_WRITE_ONLY => ACCESS_WRITE,
-            CL_KERNEL_ARG_ACCESS_READ_WRITE => ACCESS_READ | ACCESS_WRITE,
-            _ => 0,
-        };
+        arg.access = access;
     }
     Ok(arg)
 }

@@ -136,7 +136,7 @@ entries! {
         num_input_headers: cl_uint, input_headers: *const Handle, header_include_names: *mut *const c_char,
         pfn_notify: Option<HandleFn>, user_data: *mut c_void,
     ) => program::compile;
-    create clLinkProgram(
+    create_or_report clLinkProgram(
         context: Handle, num_devices: cl_uint, device_list: *const Handle, options: *const c_char,
         num_input_programs: cl_uint, input_programs: *const Handle, pfn_notify: Option<HandleFn>,
         user_data: *mut c_void,
@@ -163,7 +163,7 @@ entries! {
     query clGetKernelInfo(kernel: Handle, param_name: cl_uint) => kernel::info;
     query clGetKernelArgInfo(kernel: Handle, arg_index: cl_uint, param_name: cl_uint) => kernel::arg_info;
     query clGetKernelWorkGroupInfo(kernel: Handle, device: Handle, param_name: cl_uint) => kernel::work_group_info;
-    query clGetKernelSubGroupInfo(
+    sized_query clGetKernelSubGroupInfo(
         kernel: Handle, device: Handle, param_name: cl_uint, input_value_size: usize, input_value: *const c_void,
     ) => kernel::sub_group_info;
     enqueue clEnqueueNDRangeKernel(

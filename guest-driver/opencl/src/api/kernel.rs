@@ -2,7 +2,10 @@
 
 use std::ffi::c_void;
 
-use opencl_sys::{CL_COMMAND_NDRANGE_KERNEL, CL_COMMAND_TASK, CL_MEM_READ_ONLY, CL_MEM_WRITE_ONLY};
+use opencl_sys::{
+    CL_COMMAND_NDRANGE_KERNEL, CL_COMMAND_TASK, CL_DEVICE_TYPE_CUSTOM, CL_KERNEL_GLOBAL_WORK_SIZE,
+    CL_MEM_READ_ONLY, CL_MEM_WRITE_ONLY,
+};
 use paragpu_protocol::command::Opcode;
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind};
@@ -145,18 +148,18 @@ pub(super) fn arg_info(kernel: Handle<Kernel>, arg_index: u32, param_name: u32) 
     let kernel = kernel.get()?;
     // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index.
     kernel.arg_kind(arg_index)?;
-    Ok(kernel.ask(InfoKind::KernelArg, param_name, arg_index, &[])?.into())
+    Ok(kernel.arg_info(arg_index, param_name)?.into())
 }
 
 /// The device that a question about a kernel is for.
 fn device_for<'a>(kernel: &'a Kernel, device: &'a Handle<Device>) -> ClResult<&'a Object<Device>> {
     // CL_INVALID_DEVICE if device is not in the list of devices associated with kernel or if device is NULL but there is
     // more than one device associated with kernel.
-    match kernel.context().devices() {
+    match kernel.devices() {
         [only] if device.is_null() => Ok(only),
         _ => {
             let device = device.get()?;
-            refuse_if(!kernel.context().has_device(device), ClError::INVALID_DEVICE)?;
+            refuse_if(!kernel.has_device(device), ClError::INVALID_DEVICE)?;
             Ok(device)
         }
     }
@@ -170,6 +173,10 @@ pub(super) fn work_group_info(
 ) -> ClResult<Info> {
     let kernel = kernel.get()?;
     let device = device_for(kernel, &device)?;
+    // CL_INVALID_VALUE if param_name is CL_KERNEL_GLOBAL_WORK_SIZE and device is not a custom device and kernel is not a
+    // built-in kernel.
+    let is_usual = device.device_type() & CL_DEVICE_TYPE_CUSTOM == 0 && !kernel.program().is_built_in();
+    refuse_if(param_name == CL_KERNEL_GLOBAL_WORK_SIZE && is_usual, ClError::INVALID_VALUE)?;
     let index = kernel.context().reference(device)?;
     Ok(kernel.ask(InfoKind::KernelWorkGroup, param_name, index, &[])?.into())
 }
@@ -180,20 +187,22 @@ fn is_sub_group_input(size: usize) -> bool {
     size <= 3 * size_of::<usize>() && size.is_multiple_of(size_of::<usize>())
 }
 
-/// `clGetKernelSubGroupInfo`.
+/// `clGetKernelSubGroupInfo`. `size` is `param_value_size`.
 pub(super) fn sub_group_info(
     kernel: Handle<Kernel>,
     device: Handle<Device>,
     param_name: u32,
     input_value_size: usize,
     input_value: Bytes,
+    size: usize,
 ) -> ClResult<Info> {
     let kernel = kernel.get()?;
     let device = device_for(kernel, &device)?;
     refuse_if(!is_sub_group_input(input_value_size), ClError::INVALID_VALUE)?;
+    // CL_INVALID_VALUE if input_value is NULL where a value is needed: without one, the host says so.
     let input = input_value.get(input_value_size).unwrap_or_default();
     let index = kernel.context().reference(device)?;
-    Ok(kernel.ask(InfoKind::KernelSubGroup, param_name, index, input)?.into())
+    Ok(kernel.sub_group_info(param_name, index, input, size)?.into())
 }
 
 /// Up to three sizes; `rest` fills the dimensions that are not used.
@@ -222,15 +231,19 @@ fn check_local(kernel: &Kernel, device: &Object<Device>, range: &Range) -> ClRes
     refuse_if(total == 0 || total > most, ClError::INVALID_WORK_GROUP_SIZE)?;
     // CL_INVALID_WORK_GROUP_SIZE if the program was compiled with -cl-uniform-work-group-size, or the device has no
     // non-uniform work-groups, and the number of work-items specified by global_work_size is not evenly divisible by the
-    // size of work-group. How it was compiled, the host knows.
+    // size of work-group.
     let is_even = (0..3).all(|dim| range.global[dim].is_multiple_of(local[dim]));
-    refuse_if(!is_even && !device.has_non_uniform_work_groups(), ClError::INVALID_WORK_GROUP_SIZE)
+    let may_be_uneven = !kernel.needs_uniform_groups() && device.has_non_uniform_work_groups();
+    refuse_if(!is_even && !may_be_uneven, ClError::INVALID_WORK_GROUP_SIZE)
 }
 
 /// Checks that every launch makes.
 fn check_launch(queue: &Object<Queue>, kernel: &Object<Kernel>) -> ClResult<()> {
     // CL_INVALID_CONTEXT if context associated with command_queue and kernel are not the same.
     refuse_if(queue.context().handle() != kernel.context().handle(), ClError::INVALID_CONTEXT)?;
+    // CL_INVALID_PROGRAM_EXECUTABLE if there is no successfully built program executable available for device associated
+    // with command_queue.
+    refuse_if(!kernel.has_device(queue.device()), ClError::INVALID_PROGRAM_EXECUTABLE)?;
     // CL_INVALID_KERNEL_ARGS if the kernel argument values have not been specified.
     refuse_if(!kernel.has_all_args(), ClError::INVALID_KERNEL_ARGS)
 }

@@ -34,6 +34,7 @@ pub(super) fn function_address(name: Bytes) -> Option<*mut c_void> {
     let name = name.string(0)?;
     match name.as_slice() {
         b"clIcdGetPlatformIDsKHR" => Some(exports::clIcdGetPlatformIDsKHR as *mut c_void),
+        b"clCreateProgramWithILKHR" => Some(entries::clCreateProgramWithIL as *mut c_void),
         b"clCreateCommandQueueWithPropertiesKHR" => {
             Some(entries::clCreateCommandQueueWithProperties as *mut c_void)
         }

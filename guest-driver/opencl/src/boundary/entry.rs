@@ -39,6 +39,20 @@ pub(crate) fn pointer<T: Pointer>(
     }
 }
 
+/// For entry points that return a pointer also where they fail, and the status through `errcode_ret`.
+pub(crate) fn pointer_with_status<T: Pointer>(
+    errcode_ret: Out<cl_int>,
+    body: impl FnOnce() -> ClResult<(T, ClResult<()>)>,
+) -> *mut c_void {
+    match run(body) {
+        Ok((value, Err(ClError(code)))) => {
+            errcode_ret.set(code);
+            value.into_pointer()
+        }
+        result => pointer(errcode_ret, || result.map(|(value, _)| value)),
+    }
+}
+
 /// For entry points that return a pointer and nothing else.
 pub(crate) fn pointer_or_null(body: impl FnOnce() -> Option<*mut c_void>) -> *mut c_void {
     run(|| Ok(body())).ok().flatten().unwrap_or(std::ptr::null_mut())
@@ -68,6 +82,8 @@ impl Pointer for AppMemory {
 /// |---|---|---|
 /// | `status` | | `ClResult<()>` |
 /// | `create` | `errcode_ret` | `ClResult<RawHandle>` |
+/// | `create_or_report` | `errcode_ret` | `ClResult<(RawHandle, ClResult<()>)>`: an object, and an error beside it |
+/// | `sized_query` | as `query` | as `query`, and gets `param_value_size` as its last argument |
 /// | `query` | `param_value_size`, `param_value`, `param_value_size_ret` | `ClResult<Info>` |
 /// | `enqueue` | wait list and `event` | `ClResult<()>` |
 /// | `map` | wait list, `event` and `errcode_ret` | `ClResult<AppMemory>` |
@@ -95,6 +111,35 @@ macro_rules! entry {
             $crate::boundary::entry::pointer(errcode_ret, || {
                 // SAFETY: as above.
                 unsafe { $path($( Argument::from_c($arg) ),*) }
+            })
+        }
+    };
+    (create_or_report $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name($($arg: $type,)* errcode_ret: *mut cl_int) -> *mut c_void {
+            // SAFETY: the application keeps what the specification demands of its arguments.
+            let errcode_ret = unsafe { Argument::from_c(errcode_ret) };
+            $crate::boundary::entry::pointer_with_status(errcode_ret, || {
+                // SAFETY: as above.
+                unsafe { $path($( Argument::from_c($arg) ),*) }
+            })
+        }
+    };
+    (sized_query $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+        pub(super) unsafe extern "C" fn $name(
+            $($arg: $type,)*
+            param_value_size: usize,
+            param_value: *mut c_void,
+            param_value_size_ret: *mut usize,
+        ) -> cl_int {
+            $crate::boundary::entry::status(|| {
+                // SAFETY: the application keeps what the specification demands of its arguments.
+                let (info, answer) = unsafe {
+                    (
+                        $path($( Argument::from_c($arg), )* param_value_size)?,
+                        Answer::new(param_value_size, param_value, param_value_size_ret),
+                    )
+                };
+                answer.give(&info)
             })
         }
     };

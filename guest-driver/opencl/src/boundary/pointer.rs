@@ -72,6 +72,11 @@ impl Argument<*const c_void> for In<cl_buffer_region> {
 }
 
 impl<T: Copy> In<T> {
+    /// No elements, for an argument that an entry point does not have.
+    pub(crate) fn none() -> In<T> {
+        In(std::ptr::null())
+    }
+
     /// True if the pointer is NULL.
     pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()

@@ -323,6 +323,8 @@ impl Object<Event> {
         let Source::User(status, changed) = &self.source else {
             return Err(ClError::INVALID_EVENT);
         };
+        // Who waits for it may release it as soon as it is complete: the host must hear of that afterwards.
+        let _alive = self.arc();
         {
             let mut status = lock(status);
             // CL_INVALID_OPERATION if the execution_status for event has already been changed by a previous call.

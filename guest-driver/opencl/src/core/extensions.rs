@@ -63,6 +63,7 @@ const DEVICE_EXTENSIONS: &[(&str, Because)] = &[
     ("cl_khr_fp64", Because::Language),
     ("cl_khr_global_int32_base_atomics", Because::Language),
     ("cl_khr_global_int32_extended_atomics", Because::Language),
+    ("cl_khr_il_program", Because::EntryPoint),
     ("cl_khr_image2d_from_buffer", Because::Images),
     ("cl_khr_int64_base_atomics", Because::Language),
     ("cl_khr_int64_extended_atomics", Because::Language),

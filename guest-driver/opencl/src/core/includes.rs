@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::core::options;
+
 /// Longest text that is made. Beyond it, the text is left as it was.
 const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
 /// Files that include each other deeper than this are left alone.
@@ -18,14 +20,16 @@ const MAX_DEPTH: usize = 64;
 /// How the log names the text that the application gave.
 const MAIN_NAME: &str = "<program source>";
 
-/// The program's text with the files that it includes, or `None` if there are none: `options` are the build's.
-pub(super) fn expand(source: &[u8], options: &[u8]) -> Option<Vec<u8>> {
+/// The program's text with the files that it includes, or `None` if there are none: `options` are the build's, `headers`
+/// the names by which other programs are included.
+pub(super) fn expand(source: &[u8], options: &[u8], headers: &[Vec<u8>]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(source).ok()?;
     if !text.contains("include") {
         return None;
     }
     let mut expansion = Expansion {
         directories: include_directories(&String::from_utf8_lossy(options)),
+        headers,
         once: HashMap::new(),
         stack: Vec::new(),
         out: String::new(),
@@ -35,8 +39,9 @@ pub(super) fn expand(source: &[u8], options: &[u8]) -> Option<Vec<u8>> {
     expansion.found.then(|| expansion.out.into_bytes())
 }
 
-struct Expansion {
+struct Expansion<'a> {
     directories: Vec<PathBuf>,
+    headers: &'a [Vec<u8>],
     /// Files that say `#pragma once`, with the number in their guard's name.
     once: HashMap<PathBuf, usize>,
     stack: Vec<PathBuf>,
@@ -44,7 +49,7 @@ struct Expansion {
     found: bool,
 }
 
-impl Expansion {
+impl Expansion<'_> {
     /// Appends a text with what it includes; `None` if that is too long.
     fn add(&mut self, text: &str, name: &str, directory: Option<&Path>) -> Option<()> {
         let mut comment = false;
@@ -97,7 +102,9 @@ impl Expansion {
     /// Looks for a file as compilers do: `"file"` beside the including one first, then in the directories of the
     /// options, then in the current one.
     fn find(&self, file: &str, beside: Option<&Path>, quoted: bool) -> Option<(PathBuf, String)> {
-        if self.stack.len() >= MAX_DEPTH {
+        // The host's compiler has the text of headers.
+        let is_header = self.headers.iter().any(|name| name == file.as_bytes());
+        if self.stack.len() >= MAX_DEPTH || is_header {
             return None;
         }
         let current = quoted.then(|| Path::new("."));
@@ -114,7 +121,7 @@ impl Expansion {
 
 /// The directories of `-I` options, in order.
 fn include_directories(options: &str) -> Vec<PathBuf> {
-    let words = words(options);
+    let words = options::words(options);
     let mut words = words.iter();
     let mut directories = Vec::new();
     while let Some(word) = words.next() {
@@ -125,29 +132,6 @@ fn include_directories(options: &str) -> Vec<PathBuf> {
         }
     }
     directories
-}
-
-/// Splits options at white space outside of quotes; a backslash takes the next character as it is.
-fn words(options: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = None::<String>;
-    let mut quote = None;
-    let mut characters = options.chars();
-    while let Some(character) = characters.next() {
-        match (character, quote) {
-            ('\\', _) => word.get_or_insert_default().extend(characters.next()),
-            (_, Some(open)) if character == open => quote = None,
-            (_, Some(_)) => word.get_or_insert_default().push(character),
-            ('"' | '\'', None) => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            _ if character.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 /// What follows `#name` on a line that is that directive.
@@ -235,7 +219,7 @@ mod tests {
     }
 
     fn expanded(source: &str, options: &str) -> Option<String> {
-        expand(source.as_bytes(), options.as_bytes()).map(|text| String::from_utf8(text).unwrap())
+        expand(source.as_bytes(), options.as_bytes(), &[]).map(|text| String::from_utf8(text).unwrap())
     }
 
     #[test]
@@ -294,11 +278,16 @@ mod tests {
     }
 
     #[test]
-    fn options_are_split_as_compilers_do() {
-        assert_eq!(
-            words("-I a -Ib  \"-Ic d\" -I 'e f' g\\ h"),
-            ["-I", "a", "-Ib", "-Ic d", "-I", "e f", "g h"]
-        );
+    fn directories_are_those_of_the_options() {
         assert_eq!(include_directories("-I a -Ib -D X=\"-Iz\" -I"), [Path::new("a"), Path::new("b")]);
+    }
+
+    #[test]
+    fn a_header_that_is_a_program_is_left_to_the_compiler() {
+        let (_directory, options) = directory(&[("k.h", "file\n"), ("a.h", "#include \"k.h\"\n")]);
+        let expand = |source: &str| expand(source.as_bytes(), options.as_bytes(), &[b"k.h".to_vec()]);
+        assert_eq!(expand("#include \"k.h\"\n"), None);
+        let text = String::from_utf8(expand("#include \"a.h\"\n").unwrap()).unwrap();
+        assert!(text.contains("#include \"k.h\"") && !text.contains("file"), "{text}");
     }
 }

@@ -33,6 +33,11 @@ impl Info {
         Info::from([text.as_bytes(), &[0]].concat())
     }
 
+    /// Text of the application's, to which the NUL is added.
+    pub(crate) fn c_string(text: &[u8]) -> Info {
+        Info::from([text, &[0]].concat())
+    }
+
     /// A handle.
     pub(crate) fn handle(handle: RawHandle) -> Info {
         Info::value(handle.bits())

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, Weak};
 
 use opencl_sys::{
     CL_KERNEL_ATTRIBUTES, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, CL_KERNEL_CONTEXT, CL_KERNEL_FUNCTION_NAME,
-    CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM, CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
+    CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, CL_KERNEL_NUM_ARGS, CL_KERNEL_PROGRAM,
+    CL_KERNEL_REFERENCE_COUNT, CL_KERNEL_WORK_GROUP_SIZE,
 };
 use paragpu_protocol::command::{
-    CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
+    CloneKernel, CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
 };
 use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
@@ -26,7 +27,7 @@ use crate::core::event::Event;
 use crate::core::image::Image;
 use crate::core::info::{self, Info};
 use crate::core::lock;
-use crate::core::program::{KernelShare, Program};
+use crate::core::program::{Executable, KernelShare, Program};
 use crate::core::query::Question;
 use crate::core::queue::{Payload, Queue, Request};
 use crate::core::rect::dim3;
@@ -43,6 +44,7 @@ pub(crate) struct Kernel {
     name: String,
     args: Vec<ArgInfo>,
     may_print: bool,
+    executable: Executable,
     state: Mutex<State>,
     limits: Mutex<HashMap<u32, Limits>>,
     // Last: the kernel is released before the program it belongs to.
@@ -51,10 +53,28 @@ pub(crate) struct Kernel {
 
 #[derive(Debug)]
 struct State {
-    /// Size of each value in bytes; 0 while it is not known.
-    sizes: Vec<usize>,
+    /// Sizes of each value in bytes.
+    sizes: Vec<Size>,
     values: Vec<Option<Value>>,
     missing: usize,
+}
+
+/// How long a value may be.
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    /// That many bytes: its type is one of OpenCL C's own.
+    Exact(usize),
+    /// The host decides, and took this many before; 0 for nothing yet.
+    Taken(usize),
+}
+
+impl Size {
+    fn of(arg: &ArgInfo) -> Size {
+        match arg.size.get() {
+            0 => Size::Taken(0),
+            size => Size::Exact(size as usize),
+        }
+    }
 }
 
 /// What an argument is set to: for telling whether all are, for leaving out what changes nothing, and for clones.
@@ -132,14 +152,16 @@ impl Kind for Kernel {
 impl Kernel {
     /// `clCreateKernel`: waits for the host, which alone knows the names and the arguments.
     pub(crate) fn new(program: &Object<Program>, name: &str) -> ClResult<Arc<Object<Kernel>>> {
-        program.when_built(|| {
-            let Created { id, args, may_print } = create(program.context().connection(), program.id(), name)?;
+        program.when_built(|executable| {
+            let connection = program.context().connection();
+            let Created { id, args, may_print } = create(connection, executable.program, name)?;
             Ok(Object::new(Kernel {
                 id,
                 name: name.to_owned(),
                 may_print,
+                executable,
                 state: Mutex::new(State {
-                    sizes: args.iter().map(|arg| arg.size.get() as usize).collect(),
+                    sizes: args.iter().map(Size::of).collect(),
                     values: vec![None; args.len()],
                     missing: args.len(),
                 }),
@@ -206,8 +228,11 @@ impl Kernel {
             let size = &mut state.sizes[index as usize];
             // CL_INVALID_ARG_SIZE if arg_size does not match the size of the data type for an argument that is not a
             // memory object.
-            let is_known = *size != 0;
-            if (is_known && *size != bytes.len()) || bytes.len() > MAX_INLINE_BYTES as usize {
+            let (is_known, is_wrong) = match *size {
+                Size::Exact(exact) => (true, exact != bytes.len()),
+                Size::Taken(taken) => (taken == bytes.len(), false),
+            };
+            if is_wrong || bytes.len() > MAX_INLINE_BYTES as usize {
                 return Err(ClError::INVALID_ARG_SIZE);
             }
             let connection = self.connection();
@@ -220,7 +245,7 @@ impl Kernel {
             )?;
             if let Some(slot) = slot {
                 connection.wait(&slot).ok()?;
-                *size = bytes.len();
+                *size = Size::Taken(bytes.len());
             }
             Ok(())
         })
@@ -270,33 +295,55 @@ impl Kernel {
         })
     }
 
-    /// `clCloneKernel`: another kernel with the same arguments.
+    /// `clCloneKernel`: another kernel with the same arguments, which the host copies: the application may have released
+    /// what they name.
     pub(crate) fn duplicate(&self) -> ClResult<Arc<Object<Kernel>>> {
-        let clone = Kernel::new(self.program(), &self.name)?;
-        let values = lock(&self.state).values.clone();
-        for (index, value) in (0..).zip(values) {
-            match value {
-                Some(Value::Bytes(bytes)) => clone.set_value(index, &bytes)?,
-                Some(Value::Object(None)) => clone.set_object(index, None)?,
-                // An object that is gone is no argument any more.
-                Some(Value::Object(Some(object))) => {
-                    if let Some(object) = object.upgrade() {
-                        clone.set_object(index, Some(object))?;
-                    }
-                }
-                Some(Value::Pointer(buffer, offset)) => {
-                    let place = |buffer: Arc<Object<Buffer>>| {
-                        self.context().allocations().find(buffer.host_memory()?.offset(offset))
-                    };
-                    if let Some(place) = buffer.upgrade().and_then(place) {
-                        clone.set_pointer(index, &place)?;
-                    }
-                }
-                Some(Value::Local(size)) => clone.set_local(index, size)?,
-                None => {}
-            }
+        let id = self.connection().new_id();
+        // Locked, so that both are copied as they are now.
+        let state = lock(&self.state);
+        self.connection().send(&CloneKernel { create: context::create(id, self.id) }, &[], &[])?;
+        Ok(Object::new(Kernel {
+            id,
+            name: self.name.clone(),
+            args: self.args.clone(),
+            may_print: self.may_print,
+            executable: self.executable.clone(),
+            state: Mutex::new(State {
+                sizes: state.sizes.clone(),
+                values: state.values.clone(),
+                missing: state.missing,
+            }),
+            limits: Mutex::new(lock(&self.limits).clone()),
+            share: self.program().share(),
+        }))
+    }
+
+    /// The devices that have it.
+    pub(crate) fn devices(&self) -> &[Arc<Object<Device>>] {
+        &self.executable.devices
+    }
+
+    /// True if the device has it, or the one that it is a part of.
+    pub(crate) fn has_device(&self, device: &Object<Device>) -> bool {
+        let is_own = self.devices().iter().any(|own| own.handle() == device.handle());
+        is_own || device.parent().is_some_and(|parent| self.has_device(parent))
+    }
+
+    /// True if it may only be launched with work-groups of one size: see [`Executable`].
+    pub(crate) fn needs_uniform_groups(&self) -> bool {
+        self.executable.needs_uniform_groups
+    }
+
+    /// `clGetKernelArgInfo`, for an argument that there is.
+    pub(crate) fn arg_info(&self, index: u32, param: u32) -> ClResult<Vec<u8>> {
+        let answer = self.ask(InfoKind::KernelArg, param, index, &[]);
+        // CL_INVALID_VALUE comes first: the host knows the parameters.
+        match answer {
+            // CL_KERNEL_ARG_INFO_NOT_AVAILABLE if the argument information is not available for kernel. The host's is
+            // always compiled with it, which the application need not have asked for.
+            Ok(_) if !self.executable.has_arg_info => Err(ClError::KERNEL_ARG_INFO_NOT_AVAILABLE),
+            answer => answer,
         }
-        Ok(clone)
     }
 
     /// What limits the work-group size; asked for once per kernel and device.
@@ -317,6 +364,22 @@ impl Kernel {
     /// Asks the host about the kernel.
     pub(crate) fn ask(&self, kind: InfoKind, param: u32, index: u32, input: &[u8]) -> ClResult<Vec<u8>> {
         Question { kind, object: self.id, param, index }.ask_with(self.connection(), input)
+    }
+
+    /// `clGetKernelSubGroupInfo`, for an application with `size` bytes of room.
+    pub(crate) fn sub_group_info(
+        &self,
+        param: u32,
+        device: u32,
+        input: &[u8],
+        size: usize,
+    ) -> ClResult<Vec<u8>> {
+        let question = Question { kind: InfoKind::KernelSubGroup, object: self.id, param, index: device };
+        if param != CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT {
+            return question.ask_with(self.connection(), input);
+        }
+        // The room says how many dimensions are asked for, of which there are at most three.
+        question.ask_with_room(self.connection(), input, size.min(3 * size_of::<usize>()))
     }
 
     /// `clGetKernelSuggestedLocalWorkSizeKHR`, for a range that has been checked.

@@ -1,7 +1,7 @@
 //! The object model, in safe Rust.
 
 pub(crate) mod area;
-mod binary;
+mod background;
 pub(crate) mod buffer;
 pub(crate) mod command_buffer;
 pub(crate) mod completion;
@@ -22,12 +22,14 @@ pub(crate) mod kernel;
 pub(crate) mod mapping;
 pub(crate) mod memory;
 pub(crate) mod notifier;
+mod options;
 pub(crate) mod partition;
 pub(crate) mod platform;
 mod prints;
 pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod queue;
+mod recipe;
 pub(crate) mod rect;
 pub(crate) mod sampler;
 pub(crate) mod shared;

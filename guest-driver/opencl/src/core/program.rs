@@ -1,58 +1,128 @@
-//! Programs, built from source by the host.
+//! Programs: what they come from, and what devices have of them.
+
+mod build;
+mod host;
+mod link;
+mod realize;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use opencl_sys::{
-    CL_BUILD_IN_PROGRESS, CL_BUILD_NONE, CL_INVALID_BINARY, CL_PROGRAM_BINARIES, CL_PROGRAM_BINARY_SIZES,
-    CL_PROGRAM_BINARY_TYPE, CL_PROGRAM_BINARY_TYPE_NONE, CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE,
-    CL_PROGRAM_BUILD_LOG, CL_PROGRAM_BUILD_OPTIONS, CL_PROGRAM_BUILD_STATUS, CL_PROGRAM_CONTEXT,
-    CL_PROGRAM_DEVICES, CL_PROGRAM_IL, CL_PROGRAM_KERNEL_NAMES, CL_PROGRAM_NUM_DEVICES,
-    CL_PROGRAM_NUM_KERNELS, CL_PROGRAM_REFERENCE_COUNT, CL_PROGRAM_SCOPE_GLOBAL_CTORS_PRESENT,
-    CL_PROGRAM_SCOPE_GLOBAL_DTORS_PRESENT, CL_PROGRAM_SOURCE,
+    CL_BUILD_ERROR, CL_BUILD_NONE, CL_BUILD_SUCCESS, CL_PROGRAM_BINARIES, CL_PROGRAM_BINARY_SIZES,
+    CL_PROGRAM_BINARY_TYPE, CL_PROGRAM_BINARY_TYPE_EXECUTABLE, CL_PROGRAM_BINARY_TYPE_NONE,
+    CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE, CL_PROGRAM_BUILD_LOG, CL_PROGRAM_BUILD_OPTIONS,
+    CL_PROGRAM_BUILD_STATUS, CL_PROGRAM_CONTEXT, CL_PROGRAM_DEVICES, CL_PROGRAM_IL, CL_PROGRAM_KERNEL_NAMES,
+    CL_PROGRAM_NUM_DEVICES, CL_PROGRAM_NUM_KERNELS, CL_PROGRAM_REFERENCE_COUNT,
+    CL_PROGRAM_SCOPE_GLOBAL_CTORS_PRESENT, CL_PROGRAM_SCOPE_GLOBAL_DTORS_PRESENT, CL_PROGRAM_SOURCE,
 };
-use paragpu_protocol::command::{BuildProgram, CreateProgram, Release};
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_SOURCE_BYTES};
-use paragpu_protocol::types::{Create, Span};
-use zerocopy::little_endian::U32;
+use paragpu_protocol::spirv::Module;
 
-use crate::boundary::callback::{Callback, HandleFn};
+use self::host::HostProgram;
 use crate::boundary::object::{Kind, Object};
-use crate::core::binary::Binary;
-use crate::core::connection::Connection;
-use crate::core::context::{self, Context};
+use crate::core::context::Context;
 use crate::core::device::{self, Device};
-use crate::core::error::{ClError, ClResult};
-use crate::core::includes;
+use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::info::{self, Info};
 use crate::core::lock;
-use crate::core::query::Question;
-use crate::core::slots::Slot;
+use crate::core::options;
+use crate::core::recipe::{ARG_INFO_OPTION, Recipe};
+
+pub(crate) use self::build::BuildRequest;
 
 /// A program.
 #[derive(Debug)]
 pub(crate) struct Program {
     context: Arc<Object<Context>>,
-    id: u32,
-    source: Vec<u8>,
-    /// The options that a program from a binary was built with: it is built with the same.
-    binary_options: Option<Vec<u8>>,
-    build: Mutex<Build>,
+    /// Those that the program is for.
+    devices: Vec<Arc<Object<Device>>>,
+    origin: Origin,
+    state: Mutex<State>,
     kernels: AtomicUsize,
 }
 
-/// How far building is. The host refuses every use of a program while it is being built, so whatever sends such a
-/// use holds this lock meanwhile.
+/// What a program comes from.
+#[derive(Debug)]
+enum Origin {
+    /// The application's text, as it is.
+    Source(Arc<Vec<u8>>),
+    /// A SPIR-V module.
+    Il(Arc<Vec<u8>>),
+    /// Kernels that the devices have.
+    BuiltIn,
+    /// A binary that was given out: see [`Recipe`].
+    Binary,
+    /// Other programs.
+    Linked,
+}
+
+/// How far a program is. The host refuses every use of one that it is at, so whatever sends such a use holds this lock
+/// meanwhile.
 #[derive(Debug, Default)]
-struct Build {
+struct State {
+    /// The host's; none while there is only a recipe for it.
+    host: Option<Arc<HostProgram>>,
+    /// The text that the host has, where it is another one than the application's: that with included files.
+    expanded: Option<Arc<Vec<u8>>>,
+    /// True if the host made another program of this one: it will not change it any more.
+    is_frozen: bool,
     is_running: bool,
-    has_executable: bool,
-    /// The text that the host has, where it is not the source but that with included files.
-    expanded: Option<Vec<u8>>,
-    /// The options of each device's last build, by the host's name for the device.
-    options: BTreeMap<u32, String>,
+    /// Specialization constants for the next build.
+    constants: BTreeMap<u32, Vec<u8>>,
+    /// What devices have of the program, by the host's names for them.
+    built: BTreeMap<u32, Built>,
+}
+
+/// What a device has of a program.
+#[derive(Clone, Debug)]
+struct Built {
+    status: i32,
+    /// As the application gave them.
+    options: Option<Vec<u8>>,
+    /// How it was made; none if it failed, and for built-in kernels.
+    recipe: Option<Arc<Recipe>>,
+    /// The log, where the host does not have it.
+    log: Option<Vec<u8>>,
+}
+
+impl Built {
+    /// What is loaded from a binary.
+    fn loaded(recipe: Arc<Recipe>) -> Built {
+        Built { status: CL_BUILD_NONE, options: None, recipe: Some(recipe), log: None }
+    }
+
+    fn binary_type(&self) -> u32 {
+        self.recipe.as_ref().map_or(CL_PROGRAM_BINARY_TYPE_NONE, |recipe| recipe.binary_type())
+    }
+
+    /// "Kernel argument information is only available if … the program executable was built with the -cl-kernel-arg-info
+    /// option". What drivers do without any options is theirs; PoCL has it then too.
+    fn has_arg_info(&self) -> bool {
+        self.options.as_ref().is_none_or(|given| options::have(given, ARG_INFO_OPTION))
+            || self.recipe.as_ref().is_some_and(|recipe| recipe.has_arg_info())
+    }
+
+    fn is_executable(&self) -> bool {
+        self.status == CL_BUILD_SUCCESS && self.binary_type() == CL_PROGRAM_BINARY_TYPE_EXECUTABLE
+    }
+}
+
+/// What became of each of some binaries, and the program if all are good.
+pub(crate) type Loaded = (Vec<ClResult<()>>, Option<Arc<Object<Program>>>);
+
+/// A program that kernels can be made of, for as long as it has any.
+#[derive(Clone, Debug)]
+pub(crate) struct Executable {
+    /// What the host calls it.
+    pub(crate) program: u32,
+    /// The devices that have it.
+    pub(crate) devices: Vec<Arc<Object<Device>>>,
+    /// True if the application asked for the information about kernels' arguments.
+    pub(crate) has_arg_info: bool,
+    /// See [`Recipe::needs_uniform_groups`].
+    pub(crate) needs_uniform_groups: bool,
 }
 
 impl Kind for Program {
@@ -77,51 +147,83 @@ impl Drop for KernelShare {
     }
 }
 
-fn post_source(connection: &Connection, create: Create, source: &[u8]) -> ClResult<()> {
-    if source.len() as u64 > MAX_SOURCE_BYTES {
-        return Err(ClError::OUT_OF_RESOURCES);
-    }
-    if source.len() <= MAX_INLINE_BYTES as usize && !source.is_empty() {
-        return connection.send(&CreateProgram { create, source: Span::NONE }, &[], source);
-    }
-    let mut staging = connection.staging(source.len())?;
-    staging.write(0, source);
-    let slot = connection.slot()?;
-    let create = Create { reply: slot.to_ref(), ..create };
-    connection.send(&CreateProgram { create, source: staging.span() }, &[], &[])?;
-    connection.retire(slot, Some(staging));
-    Ok(())
+/// What the host calls devices of the context's.
+fn references(context: &Context, devices: &[Arc<Object<Device>>]) -> ClResult<Vec<u32>> {
+    devices.iter().map(|device| context.reference(device)).collect()
 }
 
 impl Program {
-    /// `clCreateProgramWithSource`, with the strings put together.
-    pub(crate) fn with_source(context: &Object<Context>, source: Vec<u8>) -> ClResult<Arc<Object<Program>>> {
-        Program::new(context, source, None)
-    }
-
-    /// `clCreateProgramWithBinary`, with the binary of one device.
-    pub(crate) fn with_binary(context: &Object<Context>, binary: &[u8]) -> ClResult<Arc<Object<Program>>> {
-        // CL_INVALID_BINARY if an invalid program binary was encountered for any device.
-        let Binary { text, options } = Binary::read(binary).ok_or(ClError(CL_INVALID_BINARY))?;
-        Program::new(context, text, Some(options))
-    }
-
     fn new(
         context: &Object<Context>,
-        source: Vec<u8>,
-        binary_options: Option<Vec<u8>>,
-    ) -> ClResult<Arc<Object<Program>>> {
-        let connection = context.connection();
-        let id = connection.new_id();
-        post_source(connection, context::create(id, context.id()), &source)?;
-        Ok(Object::new(Program {
+        devices: Vec<Arc<Object<Device>>>,
+        origin: Origin,
+        state: State,
+    ) -> Arc<Object<Program>> {
+        Object::new(Program {
             context: context.arc(),
-            id,
-            source,
-            binary_options,
-            build: Mutex::default(),
+            devices,
+            origin,
+            state: state.into(),
             kernels: AtomicUsize::new(0),
-        }))
+        })
+    }
+
+    /// `clCreateProgramWithSource`, with the strings put together.
+    pub(crate) fn with_source(context: &Object<Context>, source: Vec<u8>) -> ClResult<Arc<Object<Program>>> {
+        let state =
+            State { host: Some(Arc::new(HostProgram::with_source(context, &source)?)), ..State::default() };
+        Ok(Program::new(context, context.devices().to_vec(), Origin::Source(Arc::new(source)), state))
+    }
+
+    /// `clCreateProgramWithIL`, for the devices of the context that take any.
+    pub(crate) fn with_il(
+        context: &Object<Context>,
+        devices: Vec<Arc<Object<Device>>>,
+        module: &[u8],
+    ) -> ClResult<Arc<Object<Program>>> {
+        // CL_INVALID_VALUE if the length-byte block of memory pointed to by il does not contain well-formed intermediate
+        // language.
+        refuse_if(Module::parse(module).is_none(), ClError::INVALID_VALUE)?;
+        let host = HostProgram::with_il(context, module, &BTreeMap::new())?;
+        let state = State { host: Some(Arc::new(host)), ..State::default() };
+        Ok(Program::new(context, devices, Origin::Il(Arc::new(module.to_vec())), state))
+    }
+
+    /// `clCreateProgramWithBuiltInKernels`.
+    pub(crate) fn with_built_in_kernels(
+        context: &Object<Context>,
+        devices: Vec<Arc<Object<Device>>>,
+        names: &[u8],
+    ) -> ClResult<Arc<Object<Program>>> {
+        let references = references(context, &devices)?;
+        let host = HostProgram::with_built_in_kernels(context, &references, names)?;
+        let state = State { host: Some(Arc::new(host)), ..State::default() };
+        Ok(Program::new(context, devices, Origin::BuiltIn, state))
+    }
+
+    /// `clCreateProgramWithBinary`, with a binary for each device.
+    pub(crate) fn with_binaries(
+        context: &Object<Context>,
+        devices: Vec<Arc<Object<Device>>>,
+        binaries: &[Vec<u8>],
+    ) -> ClResult<Loaded> {
+        let recipes: Vec<_> = binaries.iter().map(|binary| Recipe::read(binary)).collect();
+        let first = recipes.iter().flatten().next().cloned();
+        // CL_INVALID_BINARY if an invalid program binary was encountered for any device. All that are of one program fit
+        // together.
+        let fits = |recipe: &Option<Arc<Recipe>>| {
+            let pair = recipe.as_ref().zip(first.as_ref());
+            pair.is_some_and(|(recipe, first)| Arc::ptr_eq(recipe, first) || recipe.is_joined_by(first))
+        };
+        let outcomes: Vec<ClResult<()>> =
+            recipes.iter().map(|recipe| refuse_if(!fits(recipe), ClError::INVALID_BINARY)).collect();
+        if outcomes.iter().any(ClResult::is_err) {
+            return Ok((outcomes, None));
+        }
+        let built = references(context, &devices)?.into_iter().zip(recipes.into_iter().flatten());
+        let built = built.map(|(device, recipe)| (device, Built::loaded(recipe))).collect();
+        let program = Program::new(context, devices, Origin::Binary, State { built, ..State::default() });
+        Ok((outcomes, Some(program)))
     }
 
     /// The program's context.
@@ -129,127 +231,120 @@ impl Program {
         &self.context
     }
 
-    /// What the host calls the program.
-    pub(crate) fn id(&self) -> u32 {
-        self.id
+    /// The devices that the program is for.
+    pub(crate) fn devices(&self) -> &[Arc<Object<Device>>] {
+        &self.devices
     }
 
-    fn connection(&self) -> &Connection {
-        self.context.connection()
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// True if it comes from intermediate language.
+    pub(crate) fn is_il(&self) -> bool {
+        matches!(self.origin, Origin::Il(_))
+    }
+
+    /// True if its kernels are built-in ones.
+    pub(crate) fn is_built_in(&self) -> bool {
+        matches!(self.origin, Origin::BuiltIn)
     }
 
     /// Runs `use_it`, which sends something to the host that needs the built program.
-    pub(crate) fn when_built<T>(&self, use_it: impl FnOnce() -> ClResult<T>) -> ClResult<T> {
-        let build = lock(&self.build);
-        // CL_INVALID_PROGRAM_EXECUTABLE if there is no successfully built executable for program.
-        if build.is_running || !build.has_executable {
-            return Err(ClError::INVALID_PROGRAM_EXECUTABLE);
-        }
-        use_it()
+    pub(crate) fn when_built<T>(&self, use_it: impl FnOnce(Executable) -> ClResult<T>) -> ClResult<T> {
+        self.usable(|executable, _| use_it(executable))
     }
 
-    /// Posts the build of devices of the context: all of them if there are none.
-    fn start_build(&self, devices: &[Arc<Object<Device>>], options: &[u8]) -> ClResult<Slot> {
-        let options = self.binary_options.as_deref().unwrap_or(options);
-        let all = if devices.is_empty() { self.context.devices() } else { devices };
-        let all = all.iter().map(|device| self.context.reference(device)).collect::<ClResult<Vec<_>>>()?;
-        let named = if devices.is_empty() { &[] } else { &all[..] };
-        let named = named.iter().flat_map(|reference| reference.to_le_bytes());
-        let data: Vec<u8> = named.chain(options.iter().copied()).collect();
-        if data.len() > MAX_INLINE_BYTES as usize {
-            return Err(ClError::OUT_OF_RESOURCES);
-        }
-        let mut build = lock(&self.build);
-        // CL_INVALID_OPERATION if the build of a program executable for any of the devices listed in device_list by a
-        // previous call to clBuildProgram for program has not completed.
-        // CL_INVALID_OPERATION if there are kernel objects attached to program.
-        if build.is_running || self.kernels.load(Ordering::Relaxed) > 0 {
-            return Err(ClError::INVALID_OPERATION);
-        }
-        self.post_includes(&mut build, options)?;
-        let slot = self.connection().slot()?;
-        let body = BuildProgram {
-            program: self.id.into(),
-            device_count: (devices.len() as u32).into(),
-            reply: slot.to_ref(),
+    fn usable<T>(&self, use_it: impl FnOnce(Executable, &HostProgram) -> ClResult<T>) -> ClResult<T> {
+        let state = self.state();
+        let is_ready =
+            |device: &&Arc<Object<Device>>| self.built(&state, device).is_some_and(Built::is_executable);
+        let devices: Vec<_> = self.devices.iter().filter(is_ready).cloned().collect();
+        // CL_INVALID_PROGRAM_EXECUTABLE if there is no successfully built executable for program. Of built-in kernels the
+        // host says whether they are built.
+        let is_there = self.is_built_in() || !devices.is_empty();
+        let host = state.host.as_ref().filter(|_| is_there && !state.is_running);
+        let host = host.ok_or(ClError::INVALID_PROGRAM_EXECUTABLE)?;
+        let built: Vec<&Built> = devices.iter().filter_map(|device| self.built(&state, device)).collect();
+        let is_uniform =
+            |built: &&Built| built.recipe.as_ref().is_some_and(|recipe| recipe.needs_uniform_groups());
+        let executable = Executable {
+            program: host.id(),
+            has_arg_info: self.is_built_in() || built.iter().any(|built| built.has_arg_info()),
+            needs_uniform_groups: built.iter().any(is_uniform),
+            devices: if self.is_built_in() { self.devices.clone() } else { devices },
         };
-        self.connection().send(&body, &[], &data)?;
-        build.is_running = true;
-        build.has_executable = false;
-        let options = String::from_utf8_lossy(options);
-        for reference in all {
-            build.options.insert(reference, options.clone().into_owned());
-        }
-        Ok(slot)
+        use_it(executable, host)
     }
 
-    /// Gives the host the text with the files that it includes with these options, if it has another one. It takes the
-    /// program's place: nothing was made of it, or the build would have been refused.
-    fn post_includes(&self, build: &mut Build, options: &[u8]) -> ClResult<()> {
-        let expanded = includes::expand(&self.source, options);
-        if expanded != build.expanded {
-            self.connection().send(&Release { id: self.id.into(), reserved: U32::ZERO }, &[], &[])?;
-            let create = context::create(self.id, self.context.id());
-            post_source(self.connection(), create, expanded.as_ref().unwrap_or(&self.source))?;
-            build.expanded = expanded;
+    /// `clSetProgramSpecializationConstant`, with a value as long as the application says.
+    pub(crate) fn set_constant(&self, id: u32, value: &[u8]) -> ClResult<()> {
+        // CL_INVALID_PROGRAM if program is not a valid program object created from an intermediate language.
+        let Origin::Il(module) = &self.origin else { return Err(ClError::INVALID_PROGRAM) };
+        let size = Module::parse(module).and_then(|module| module.spec_constant_size(id));
+        // CL_INVALID_SPEC_ID if spec_id is not a valid specialization constant identifier.
+        let size = size.ok_or(ClError::INVALID_SPEC_ID)?;
+        // CL_INVALID_VALUE if spec_size does not match the size of the specialization constant in the module.
+        refuse_if(size as usize != value.len(), ClError::INVALID_VALUE)?;
+        let mut state = self.state();
+        // A build that has begun is made with the values before.
+        refuse_if(state.is_running, ClError::INVALID_OPERATION)?;
+        if let Some(host) = state.host.as_ref().filter(|_| !state.is_frozen) {
+            host.set_constant(id, value)?;
         }
+        state.constants.insert(id, value.to_vec());
         Ok(())
     }
 
-    fn end_build(&self, slot: &Slot) -> ClResult<()> {
-        let outcome = self.connection().wait(slot).ok();
-        let mut build = lock(&self.build);
-        build.is_running = false;
-        build.has_executable = outcome.is_ok();
-        outcome.map(|_| ())
+    /// What a device has: its own, or else what the device has which it is a part of.
+    fn built<'a>(&self, state: &'a State, device: &Object<Device>) -> Option<&'a Built> {
+        let own = self.context.reference(device).ok().and_then(|reference| state.built.get(&reference));
+        own.or_else(|| self.built(state, device.parent()?))
     }
 
-    /// The options of the build that a device uses: its own, or else that of the device which it is a part of.
-    fn options_for<'a>(&self, build: &'a Build, device: &Object<Device>) -> Option<&'a String> {
-        let own = self.context.reference(device).ok().and_then(|reference| build.options.get(&reference));
-        own.or_else(|| self.options_for(build, device.parent()?))
-    }
-
-    /// `clGetProgramBuildInfo`.
+    /// `clGetProgramBuildInfo`, for a device of the program.
     pub(crate) fn build_info(&self, device: &Object<Device>, param: u32) -> ClResult<Info> {
-        let index = self.context.reference(device)?;
-        let build = lock(&self.build);
-        let options = self.options_for(&build, device);
-        let ask = |or: Info| match options {
-            Some(_) if !build.is_running => {
-                let question = Question { kind: InfoKind::ProgramBuild, object: self.id, param, index };
-                question.ask(self.connection()).map(Info::from)
+        let reference = self.context.reference(device)?;
+        let state = self.state();
+        let built = self.built(&state, device);
+        let status = built.map_or(CL_BUILD_NONE, |built| built.status);
+        Ok(match param {
+            CL_PROGRAM_BUILD_STATUS => Info::value(status),
+            CL_PROGRAM_BUILD_OPTIONS => {
+                Info::c_string(built.and_then(|built| built.options.as_deref()).unwrap_or_default())
             }
-            _ => Ok(or),
-        };
-        match param {
-            CL_PROGRAM_BUILD_STATUS if options.is_some() && build.is_running => {
-                Ok(Info::value(CL_BUILD_IN_PROGRESS))
+            CL_PROGRAM_BINARY_TYPE => {
+                Info::value(built.map_or(CL_PROGRAM_BINARY_TYPE_NONE, |built| built.binary_type()))
             }
-            CL_PROGRAM_BUILD_STATUS => ask(Info::value(CL_BUILD_NONE)),
-            CL_PROGRAM_BUILD_OPTIONS => Ok(Info::text(options.map_or("", |options| options))),
-            CL_PROGRAM_BUILD_LOG => ask(Info::text("")),
-            CL_PROGRAM_BINARY_TYPE => ask(Info::value(CL_PROGRAM_BINARY_TYPE_NONE)),
-            CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE => ask(Info::value(0usize)),
+            CL_PROGRAM_BUILD_LOG => match (built.and_then(|built| built.log.as_ref()), &state.host) {
+                (Some(log), _) => Info::from(log.clone()),
+                (None, Some(host)) if matches!(status, CL_BUILD_SUCCESS | CL_BUILD_ERROR) => {
+                    // A program that could not be linked may not be there to be asked.
+                    host.log(reference).map_or_else(|_| Info::text(""), Info::from)
+                }
+                _ => Info::text(""),
+            },
+            CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE => match &state.host {
+                Some(host) if status == CL_BUILD_SUCCESS => {
+                    host.ask(InfoKind::ProgramBuild, param, reference)?.into()
+                }
+                _ => Info::value(0usize),
+            },
             // CL_INVALID_VALUE if param_name is not one of the supported values.
-            _ => Err(ClError::INVALID_VALUE),
-        }
+            _ => return Err(ClError::INVALID_VALUE),
+        })
     }
 
-    /// The binary of each device of the context; empty where there is none.
+    /// The binary of each device of the program; empty where there is none.
     fn binaries(&self) -> Vec<Vec<u8>> {
-        let build = lock(&self.build);
-        let text = build.expanded.as_ref().unwrap_or(&self.source);
-        let options =
-            |device: &Arc<Object<Device>>| self.options_for(&build, device).filter(|_| build.has_executable);
-        let binary =
-            |options: &String| Binary { text: text.clone(), options: options.clone().into_bytes() }.write();
-        self.context.devices().iter().map(|device| options(device).map(binary).unwrap_or_default()).collect()
+        let state = self.state();
+        let recipe = |device: &Arc<Object<Device>>| self.built(&state, device)?.recipe.clone();
+        self.devices.iter().map(|device| recipe(device).map_or(Vec::new(), |recipe| recipe.write())).collect()
     }
 
+    /// Asks the host about the executable.
     fn ask(&self, param: u32) -> ClResult<Vec<u8>> {
-        let question = Question { kind: InfoKind::Program, object: self.id, param, index: 0 };
-        self.when_built(|| question.ask(self.connection()))
+        self.usable(|_, host| host.ask(InfoKind::Program, param, 0))
     }
 
     /// The names of the program's kernels.
@@ -260,34 +355,6 @@ impl Program {
 }
 
 impl Object<Program> {
-    /// `clBuildProgram`. With a callback, returns once the build is posted.
-    pub(crate) fn build(
-        &self,
-        devices: &[Arc<Object<Device>>],
-        options: &[u8],
-        notify: Option<Callback<HandleFn>>,
-    ) -> ClResult<()> {
-        let slot = self.start_build(devices, options)?;
-        let Some(notify) = notify else {
-            return self.end_build(&slot);
-        };
-        let program = self.arc();
-        let finish = Arc::new(move || {
-            // The application asks for the outcome itself.
-            let _outcome = program.end_build(&slot);
-            notify.call(program.handle());
-        });
-        let in_thread = finish.clone();
-        let thread = std::thread::Builder::new().name("paragpu-build".into());
-        if let Err(error) = thread.spawn(move || in_thread()) {
-            // It is posted, and the program is of no use before it is ended: "clBuildProgram does not need to wait", but it
-            // may.
-            crate::debug::debug!("no thread for a build: {error}");
-            finish();
-        }
-        Ok(())
-    }
-
     /// A share in the program for a kernel that was just created; called while the program is in use.
     pub(crate) fn share(&self) -> KernelShare {
         self.kernels.fetch_add(1, Ordering::Relaxed);
@@ -296,19 +363,27 @@ impl Object<Program> {
 
     /// `clGetProgramInfo`.
     pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
-        let devices = self.context.devices();
+        let devices = &self.devices;
         Ok(match param {
             CL_PROGRAM_REFERENCE_COUNT => Info::value(self.reference_count()),
             CL_PROGRAM_CONTEXT => Info::handle(self.context.handle()),
             CL_PROGRAM_NUM_DEVICES => Info::value(devices.len() as u32),
             CL_PROGRAM_DEVICES => Info::handles(device::handles(devices).into_iter()),
-            CL_PROGRAM_SOURCE => Info::text(&String::from_utf8_lossy(&self.source)),
+            // "If program is created using [anything else], a null string or the appropriate program source code is
+            // returned".
+            CL_PROGRAM_SOURCE => match &self.origin {
+                Origin::Source(source) => Info::c_string(source),
+                _ => Info::text(""),
+            },
             CL_PROGRAM_BINARY_SIZES => {
                 Info::list(&self.binaries().iter().map(Vec::len).collect::<Vec<usize>>())
             }
             CL_PROGRAM_BINARIES => Info::pointed(self.binaries()),
             // "If program is created with clCreateProgramWithSource ... the param_value_size_ret is 0".
-            CL_PROGRAM_IL => Info::default(),
+            CL_PROGRAM_IL => match &self.origin {
+                Origin::Il(module) => Info::from(module.to_vec()),
+                _ => Info::default(),
+            },
             CL_PROGRAM_NUM_KERNELS
             | CL_PROGRAM_KERNEL_NAMES
             | CL_PROGRAM_SCOPE_GLOBAL_CTORS_PRESENT
@@ -316,11 +391,5 @@ impl Object<Program> {
             // CL_INVALID_VALUE if param_name is not one of the supported values.
             _ => return Err(ClError::INVALID_VALUE),
         })
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.connection().release(self.id);
     }
 }

@@ -38,27 +38,48 @@ impl Question {
         }
         let mut room = FIRST_TRY_BYTES;
         loop {
-            let staging = connection.staging(room)?;
-            let slot = connection.slot()?;
-            let body = GetInfo {
-                kind: (self.kind as u32).into(),
-                object: self.object.into(),
-                param: self.param.into(),
-                index: self.index.into(),
-                dst: staging.span(),
-                reply: slot.to_ref(),
-            };
-            connection.send(&body, &[], input)?;
-            let len = connection.wait(&slot).ok()?.len as usize;
+            let (answer, len) = self.ask_once(connection, input, room)?;
             if len <= room {
-                let mut answer = vec![0; len];
-                staging.read(0, &mut answer);
                 return Ok(answer);
-            }
-            if len > MAX_INFO_BYTES {
-                return Err(ClError::OUT_OF_RESOURCES);
             }
             room = len;
         }
+    }
+
+    /// Asks a question to whose meaning the room for the answer belongs. What there is no room for is zero.
+    pub(crate) fn ask_with_room(
+        &self,
+        connection: &Connection,
+        input: &[u8],
+        room: usize,
+    ) -> ClResult<Vec<u8>> {
+        if !self.kind.allows(self.param) {
+            return Err(ClError::INVALID_VALUE);
+        }
+        let (mut answer, len) = self.ask_once(connection, input, room)?;
+        answer.resize(len, 0);
+        Ok(answer)
+    }
+
+    /// The answer, as far as there is room for it, and its full length.
+    fn ask_once(&self, connection: &Connection, input: &[u8], room: usize) -> ClResult<(Vec<u8>, usize)> {
+        let staging = connection.staging(room)?;
+        let slot = connection.slot()?;
+        let body = GetInfo {
+            kind: (self.kind as u32).into(),
+            object: self.object.into(),
+            param: self.param.into(),
+            index: self.index.into(),
+            dst: staging.span(),
+            reply: slot.to_ref(),
+        };
+        connection.send(&body, &[], input)?;
+        let len = connection.wait(&slot).ok()?.len as usize;
+        if len > MAX_INFO_BYTES {
+            return Err(ClError::OUT_OF_RESOURCES);
+        }
+        let mut answer = vec![0; len.min(room)];
+        staging.read(0, &mut answer);
+        Ok((answer, len))
     }
 }

@@ -15,14 +15,18 @@ pub use crate::sys::opencl::Keep;
 pub use paragpu_protocol::svm::MemoryModel;
 
 pub use crate::sys::compute::{
-    Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, NdRange, Order, Outcome, Partition,
-    Query, QueueHints, Rect, StartWatch, Started, Work,
+    Arg, ArgValue, ClError, DeviceLimits, Done, HostBytes, HostDevice, Linked, NdRange, Order, Outcome,
+    Partition, Query, QueueHints, Rect, StartWatch, Started, SubGroupInput, Work,
 };
 pub use crate::sys::image::{Area, ImageBase, ImageLayout, ImageLimits, ImageSpec, ImageWork, SamplerSpec};
 
 /// A command over a backend's handles.
 pub(crate) type WorkOf<'a, B> =
     Work<'a, <B as Backend>::Buffer, <B as Backend>::Image, <B as Backend>::Kernel>;
+
+/// What an argument is set to, over a backend's handles.
+pub(crate) type ArgValueOf<'a, B> =
+    ArgValue<'a, <B as Backend>::Buffer, <B as Backend>::Image, <B as Backend>::Sampler>;
 
 /// A host's compute devices. Handles release what they stand for when the last of them is dropped.
 ///
@@ -147,6 +151,20 @@ pub trait Backend: Send + Sync + 'static {
     /// A program from source.
     fn create_program(&self, context: &Self::Context, source: &[u8]) -> Result<Self::Program, ClError>;
 
+    /// A program from SPIR-V.
+    fn create_program_with_il(&self, context: &Self::Context, il: &[u8]) -> Result<Self::Program, ClError>;
+
+    /// A program of the devices' built-in kernels of these names, which semicolons separate.
+    fn create_built_in_program(
+        &self,
+        context: &Self::Context,
+        devices: &[&Self::Device],
+        names: &CStr,
+    ) -> Result<Self::Program, ClError>;
+
+    /// Sets a specialization constant of a program from SPIR-V.
+    fn set_spec_constant(&self, program: &Self::Program, id: u32, value: &[u8]) -> Result<(), ClError>;
+
     /// Builds a program for devices (all of its context's if there are none), and waits for it.
     fn build(
         &self,
@@ -155,8 +173,32 @@ pub trait Backend: Send + Sync + 'static {
         options: &CStr,
     ) -> Result<(), ClError>;
 
-    /// A kernel of a program.
-    fn create_kernel(&self, program: &Self::Program, name: &CStr) -> Result<Self::Kernel, ClError>;
+    /// Compiles a program for devices (all of its context's if there are none), with headers and the names by which they
+    /// are included, and waits for it.
+    fn compile(
+        &self,
+        program: &Self::Program,
+        devices: &[&Self::Device],
+        options: &CStr,
+        headers: &[(&CStr, &Self::Program)],
+    ) -> Result<(), ClError>;
+
+    /// Links programs for devices (all of the context's if there are none), and waits for it.
+    fn link(
+        &self,
+        context: &Self::Context,
+        devices: &[&Self::Device],
+        options: &CStr,
+        inputs: &[&Self::Program],
+    ) -> Linked<Self::Program>;
+
+    /// A kernel of a program. `declared` is what its arguments are; without it, the backend knows.
+    fn create_kernel(
+        &self,
+        program: &Self::Program,
+        name: &CStr,
+        declared: Option<&[Arg]>,
+    ) -> Result<Self::Kernel, ClError>;
 
     /// A kernel's arguments.
     fn args<'k>(&self, kernel: &'k Self::Kernel) -> &'k [Arg];

@@ -13,7 +13,7 @@ use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 
 use super::null_image::{self, NullImage};
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec, Keep,
+    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec, Keep, Linked,
     MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, Rect, SamplerSpec, StartWatch,
     Started, Work,
 };
@@ -166,6 +166,21 @@ pub struct NullProgram {
     status: Arc<AtomicI32>,
 }
 
+/// `CL_BUILD_SUCCESS`
+const BUILT: i32 = 0;
+/// `CL_BUILD_NONE`
+const NONE: i32 = -1;
+/// `CL_BUILD_ERROR`
+const FAILED: i32 = -2;
+/// Compiled, but no executable.
+const COMPILED: i32 = 1;
+
+impl NullProgram {
+    fn compiled(&self) -> Result<(), ClError> {
+        if *self.source == BAD_SOURCE { Err(ClError::from_code(-11)) } else { Ok(()) }
+    }
+}
+
 /// A kernel: nothing but its arguments.
 #[derive(Debug)]
 pub struct NullKernel {
@@ -302,21 +317,75 @@ impl Backend for Null {
     }
 
     fn create_program(&self, (): &(), source: &[u8]) -> Result<NullProgram, ClError> {
-        Ok(NullProgram { source: Arc::new(source.to_vec()), status: Arc::new(AtomicI32::new(-1)) })
+        Ok(NullProgram { source: Arc::new(source.to_vec()), status: Arc::new(AtomicI32::new(NONE)) })
     }
 
-    fn build(&self, program: &NullProgram, _devices: &[&NullDevice], _options: &CStr) -> Result<(), ClError> {
-        if *program.source == BAD_SOURCE {
-            program.status.store(-2, Ordering::Relaxed);
-            return Err(ClError::from_code(-11));
-        }
-        program.status.store(0, Ordering::Relaxed);
+    fn create_program_with_il(&self, (): &(), il: &[u8]) -> Result<NullProgram, ClError> {
+        self.create_program(&(), il)
+    }
+
+    fn create_built_in_program(
+        &self,
+        (): &(),
+        _devices: &[&NullDevice],
+        names: &CStr,
+    ) -> Result<NullProgram, ClError> {
+        let known = names.to_bytes().split(|byte| *byte == b';').all(|name| name == KERNEL_NAME.as_bytes());
+        if known { self.create_program(&(), names.to_bytes()) } else { Err(ClError::INVALID_VALUE) }
+    }
+
+    fn set_spec_constant(&self, _program: &NullProgram, _id: u32, _value: &[u8]) -> Result<(), ClError> {
         Ok(())
     }
 
-    fn create_kernel(&self, program: &NullProgram, name: &CStr) -> Result<NullKernel, ClError> {
-        if program.status.load(Ordering::Relaxed) != 0 {
+    fn build(&self, program: &NullProgram, _devices: &[&NullDevice], _options: &CStr) -> Result<(), ClError> {
+        let built = program.compiled();
+        program.status.store(if built.is_ok() { BUILT } else { FAILED }, Ordering::Relaxed);
+        built
+    }
+
+    fn compile(
+        &self,
+        program: &NullProgram,
+        _devices: &[&NullDevice],
+        _options: &CStr,
+        _headers: &[(&CStr, &NullProgram)],
+    ) -> Result<(), ClError> {
+        let compiled = program.compiled();
+        program.status.store(if compiled.is_ok() { COMPILED } else { FAILED }, Ordering::Relaxed);
+        compiled
+    }
+
+    /// The linked program has the text of the first one, so that it has the kernels that are in it.
+    fn link(
+        &self,
+        (): &(),
+        _devices: &[&NullDevice],
+        _options: &CStr,
+        inputs: &[&NullProgram],
+    ) -> Linked<NullProgram> {
+        let usable = inputs.iter().all(|input| input.status.load(Ordering::Relaxed) != FAILED);
+        match inputs.first().filter(|_| usable) {
+            Some(first) => {
+                let status = Arc::new(AtomicI32::new(BUILT));
+                let program = NullProgram { source: first.source.clone(), status };
+                Linked { program: Some(program), outcome: Ok(()) }
+            }
+            None => Linked { program: None, outcome: Err(ClError::LINK_PROGRAM_FAILURE) },
+        }
+    }
+
+    fn create_kernel(
+        &self,
+        program: &NullProgram,
+        name: &CStr,
+        declared: Option<&[Arg]>,
+    ) -> Result<NullKernel, ClError> {
+        if program.status.load(Ordering::Relaxed) != BUILT {
             return Err(ClError::INVALID_PROGRAM_EXECUTABLE);
+        }
+        if let Some(declared) = declared {
+            return Ok(NullKernel { args: declared.to_vec() });
         }
         if let Some(args) = declared_args(&program.source, name.to_bytes()) {
             return Ok(NullKernel { args });

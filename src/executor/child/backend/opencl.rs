@@ -5,13 +5,13 @@ use std::ffi::CStr;
 use paragpu_protocol::image::{ImageFormat, ImageType};
 
 use super::{
-    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, MemoryModel, NdRange, Order,
-    Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
+    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, Linked, MemoryModel, NdRange,
+    Order, Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Partitions, Platform,
-    Program, Queue, Sampler, platforms,
+    self, Buffer, BuiltIns, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Partitions,
+    Platform, Program, Queue, Sampler, platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
@@ -72,6 +72,7 @@ pub struct OpenCl {
     partitions: Partitions,
     /// Kernels print while they run, not when a program synchronises with the device.
     prints_at_once: bool,
+    built_ins: BuiltIns,
 }
 
 struct Candidate {
@@ -114,7 +115,8 @@ impl OpenCl {
             .map(known)
             .collect::<Result<_, _>>()
             .map_err(|error| NoDevice::Device { platform: name, error })?;
-        Ok(OpenCl { platform, devices, partitions: Partitions::default(), prints_at_once })
+        let (partitions, built_ins) = (Partitions::default(), BuiltIns::default());
+        Ok(OpenCl { platform, devices, partitions, prints_at_once, built_ins })
     }
 }
 
@@ -270,12 +272,54 @@ impl Backend for OpenCl {
         Program::with_source(context, source)
     }
 
+    fn create_program_with_il(&self, context: &Context, il: &[u8]) -> Result<Program, ClError> {
+        Program::with_il(self.platform, context, il)
+    }
+
+    fn create_built_in_program(
+        &self,
+        context: &Context,
+        devices: &[&Device],
+        names: &CStr,
+    ) -> Result<Program, ClError> {
+        Program::with_built_in_kernels(context, devices, names)
+    }
+
+    fn set_spec_constant(&self, program: &Program, id: u32, value: &[u8]) -> Result<(), ClError> {
+        program.set_spec_constant(self.platform, id, value)
+    }
+
     fn build(&self, program: &Program, devices: &[&Device], options: &CStr) -> Result<(), ClError> {
         program.build(devices, options)
     }
 
-    fn create_kernel(&self, program: &Program, name: &CStr) -> Result<Kernel, ClError> {
-        Kernel::new(program, name)
+    fn compile(
+        &self,
+        program: &Program,
+        devices: &[&Device],
+        options: &CStr,
+        headers: &[(&CStr, &Program)],
+    ) -> Result<(), ClError> {
+        program.compile(devices, options, headers)
+    }
+
+    fn link(
+        &self,
+        context: &Context,
+        devices: &[&Device],
+        options: &CStr,
+        inputs: &[&Program],
+    ) -> Linked<Program> {
+        Program::link(self.platform, context, devices, options, inputs)
+    }
+
+    fn create_kernel(
+        &self,
+        program: &Program,
+        name: &CStr,
+        declared: Option<&[Arg]>,
+    ) -> Result<Kernel, ClError> {
+        Kernel::new(program, name, declared)
     }
 
     fn args<'k>(&self, kernel: &'k Kernel) -> &'k [Arg] {
@@ -353,6 +397,11 @@ impl Backend for OpenCl {
     }
 
     fn query(&self, query: Query<'_, Device, Program, Kernel>, param: u32) -> Result<Vec<u8>, ClError> {
+        if let Query::Device(device) = query
+            && BuiltIns::answers(param)
+        {
+            return self.built_ins.answer(self.platform, device, param);
+        }
         opencl::query(self.platform, query, param)
     }
 }

@@ -10,11 +10,12 @@ use paragpu_protocol::limits::{MAX_DEVICES, MAX_INFO_BYTES};
 use paragpu_protocol::types::Dim3;
 use zerocopy::FromBytes;
 
-use super::super::backend::{Backend, ClError, Outcome, Query};
+use super::super::backend::{Backend, ClError, Outcome, Query, SubGroupInput};
 use super::super::context::Context;
 use super::super::objects::{ContextObject, KernelObject, ProgramObject, handle};
 use super::launches::{checked_range, ready};
 use super::{require, same_context, sizes};
+use crate::sys::map::Window;
 
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
 const BUILD_OPTIONS: u32 = 0x1182;
@@ -64,7 +65,8 @@ impl<B: Backend> Context<B> {
             }
             Some(kind) => {
                 let kernel = self.objects.kernel(object)?;
-                self.kernel_info(&kernel, kind, index, param, tail.data)?
+                let room = dst.as_ref().map_or(0, Window::len);
+                self.kernel_info(&kernel, kind, index, param, SubGroupInput { value: tail.data, room })?
             }
         };
         let answer = answer.and_then(|answer| {
@@ -90,7 +92,7 @@ impl<B: Backend> Context<B> {
         index: u32,
         param: u32,
     ) -> Result<Result<Vec<u8>, ClError>, Fault> {
-        let host = match handle(&program.host) {
+        let host = match program.host() {
             Ok(host) => host,
             Err(error) => return Ok(Err(error)),
         };
@@ -102,7 +104,7 @@ impl<B: Backend> Context<B> {
             Err(error) => return Ok(Err(error)),
         };
         if param == BUILD_OPTIONS {
-            let mut options = program.build().as_ref().map_or(Vec::new(), |build| build.options.clone());
+            let mut options = program.options(&*self.objects.device(index)?).unwrap_or_default();
             options.push(0);
             return Ok(Ok(options));
         }
@@ -150,10 +152,11 @@ impl<B: Backend> Context<B> {
         kind: InfoKind,
         index: u32,
         param: u32,
-        input: &[u8],
+        input: SubGroupInput<'_>,
     ) -> Result<Result<Vec<u8>, ClError>, Fault> {
         // The input is an array of `size_t`, one for each of at most three dimensions.
-        require(input.len().is_multiple_of(size_of::<u64>()) && input.len() <= 24, Fault::BadValue)?;
+        let len = input.value.len();
+        require(len.is_multiple_of(size_of::<u64>()) && len <= 24, Fault::BadValue)?;
         let state = kernel.state();
         let host = match &state.host {
             Ok(host) => host,

@@ -5,16 +5,19 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use paragpu_protocol::command::{CreateKernel, SetArgLocal, SetArgObject, SetArgValue};
+use paragpu_protocol::command::{CloneKernel, CreateKernel, SetArgLocal, SetArgObject, SetArgValue};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use zerocopy::IntoBytes;
 
-use super::super::backend::{Arg, ArgValue, Backend, Outcome};
+use super::super::backend::{Arg, ArgValue, Backend, ClError, Outcome};
 use super::super::context::Context;
-use super::super::objects::{ArgObject, KernelObject, KernelState, Object, handle};
+use super::super::objects::{ArgObject, KernelObject, KernelState, Object, ProgramObject, handle};
+use super::super::programs::{Origin, for_each_part};
 use super::super::record::{ArgRecord, KernelRecord};
+use super::super::spirv::{self, Unknown};
+use super::shared::coarse_addresses;
 use super::{require, reserved, same_context, size};
 
 impl<B: Backend> Context<B> {
@@ -26,7 +29,10 @@ impl<B: Backend> Context<B> {
         let id = body.create.id.get();
         program.idle()?;
         let common = self.objects.admit(id)?;
-        let host = handle(&program.host).and_then(|program| self.backend.create_kernel(program, &name));
+        let host = program.host().and_then(|host| {
+            let declared = declared_args(&program, tail.data)?;
+            self.backend.create_kernel(host, &name, declared.as_deref())
+        });
         let may_print = program.prints.load(Ordering::Relaxed);
         self.may_print |= may_print;
         let args = host.as_ref().map_or(Vec::new(), |kernel| self.backend.args(kernel).to_vec());
@@ -49,6 +55,64 @@ impl<B: Backend> Context<B> {
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);
         Ok(())
+    }
+
+    /// Everything that the guest can observe of the kernel is in its record, so the other is made of that.
+    pub(crate) fn clone_kernel(&mut self, body: &CloneKernel) -> Result<(), Fault> {
+        let kernel = self.objects.kernel(body.create.parent.get())?;
+        let reply = self.reply(&body.create.reply)?;
+        let id = body.create.id.get();
+        let program = kernel.program.clone();
+        program.idle()?;
+        let common = self.objects.admit(id)?;
+        let state = kernel.state();
+        let host = handle(&state.host).and_then(|_| self.same_kernel(&kernel, &state));
+        let outcome = host.as_ref().map_or_else(|error| Err(*error), |_| Ok(()));
+        program.kernels.fetch_add(1, Ordering::Relaxed);
+        let state = KernelState {
+            record: state.record.clone(),
+            objects: state.objects.clone(),
+            reaches: state.reaches.clone(),
+            host,
+        };
+        let (args, may_print) = (kernel.args.clone(), kernel.may_print);
+        let object = KernelObject { common, program, args, may_print, state: state.into() };
+        self.objects.insert(id, Object::Kernel(Arc::new(object)));
+        reply.status(outcome);
+        Ok(())
+    }
+
+    /// A kernel of the same program with the same arguments.
+    fn same_kernel(&self, kernel: &KernelObject<B>, state: &KernelState<B>) -> Result<B::Kernel, ClError> {
+        let name = CString::new(&*state.record.name).map_err(|_nul| ClError::INVALID_KERNEL_NAME)?;
+        let mut host = self.backend.create_kernel(kernel.program.host()?, &name, Some(&kernel.args))?;
+        for (index, arg) in (0..).zip(&state.record.args) {
+            let object = state.objects.get(&index).ok_or(ClError::INVALID_ARG_VALUE);
+            let value = match arg {
+                ArgRecord::Unset => continue,
+                ArgRecord::Value(bytes) => ArgValue::Value(bytes),
+                ArgRecord::Local(bytes) => {
+                    ArgValue::Local(usize::try_from(*bytes).map_err(|_wide| ClError::INVALID_ARG_SIZE)?)
+                }
+                ArgRecord::Buffer(None) => ArgValue::Buffer(None),
+                ArgRecord::Pointer(_, offset) => match object? {
+                    ArgObject::Buffer(buffer) => {
+                        let shared = buffer.record.shared.ok_or(ClError::INVALID_ARG_VALUE)?;
+                        ArgValue::Pointer((shared.address + offset) as usize)
+                    }
+                    _ => return Err(ClError::INVALID_ARG_VALUE),
+                },
+                ArgRecord::Buffer(Some(_)) | ArgRecord::Image(_) | ArgRecord::Sampler(_) => {
+                    object?.value()?
+                }
+            };
+            self.backend.set_arg(&mut host, index, value)?;
+        }
+        let coarse = coarse_addresses(&state.reaches);
+        if !coarse.is_empty() {
+            self.backend.set_reachable(&mut host, &coarse)?;
+        }
+        Ok(host)
     }
 
     pub(crate) fn set_arg_value(&mut self, body: &SetArgValue, tail: Tail<'_>) -> Result<(), Fault> {
@@ -114,9 +178,7 @@ impl<B: Backend> Context<B> {
         let set = match &value {
             Posted::Local(bytes) => Ok(ArgValue::Local(*bytes)),
             Posted::Object(None) => Ok(ArgValue::Buffer(None)),
-            Posted::Object(Some(ArgObject::Buffer(it))) => handle(&it.host).map(Some).map(ArgValue::Buffer),
-            Posted::Object(Some(ArgObject::Image(it))) => handle(&it.host).map(ArgValue::Image),
-            Posted::Object(Some(ArgObject::Sampler(it))) => handle(&it.host).map(ArgValue::Sampler),
+            Posted::Object(Some(object)) => object.value(),
         };
         let set = set.and_then(|value| self.backend.set_arg(host, index, value));
         let record = match (&set, &value) {
@@ -139,6 +201,27 @@ impl<B: Backend> Context<B> {
         }
         Ok(())
     }
+}
+
+/// What a kernel's arguments are, if it comes from intermediate language: see [`spirv`].
+fn declared_args<B: Backend>(
+    program: &Arc<ProgramObject<B>>,
+    name: &[u8],
+) -> Result<Option<Vec<Arg>>, ClError> {
+    let mut declared = Ok(None);
+    for_each_part(program, |part| {
+        let Origin::Il(il) = &part.origin else { return };
+        declared = match (spirv::kernel_args(il, name), &declared) {
+            (Err(Unknown::NoSuchKernel), _) => return,
+            (Ok(args), Ok(None)) => Ok(Some(args)),
+            // Or two modules have it.
+            (Ok(_) | Err(Unknown::Unclear), _) => Err(Unknown::Unclear),
+        };
+    });
+    declared.map_err(|error| {
+        log::debug!("kernel {}: {error}", String::from_utf8_lossy(name));
+        ClError::OUT_OF_RESOURCES
+    })
 }
 
 enum Posted<B: Backend> {

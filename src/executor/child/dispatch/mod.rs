@@ -4,6 +4,7 @@
 //! [`Fault`](paragpu_protocol::fault::Fault), and fails the context. What an application may get wrong in ways
 //! that only the host can tell is an OpenCL error, and goes where the command reports its outcome.
 
+mod compile;
 mod devices;
 mod image_transfers;
 mod images;

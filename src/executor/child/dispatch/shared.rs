@@ -220,9 +220,7 @@ impl<B: Backend> Context<B> {
             require(buffer.shared.is_some() || buffer.host.is_err(), Fault::UnknownObject)?;
             reaches.push(buffer);
         }
-        let coarse = reaches.iter().filter(|buffer| buffer.coarse.is_some());
-        let coarse: Vec<usize> =
-            coarse.filter_map(|buffer| Some(buffer.record.shared?.address as usize)).collect();
+        let coarse = coarse_addresses(&reaches);
         let mut state = kernel.state();
         let state = &mut *state;
         let is_known = coarse.is_empty() && !state.reaches.iter().any(|buffer| buffer.coarse.is_some());
@@ -241,6 +239,12 @@ impl<B: Backend> Context<B> {
         let shares = |device: &HostDevice<B::Device>| device.limits.memory == MemoryModel::Shared;
         context.devices.iter().all(|device| device.host.as_ref().is_ok_and(shares))
     }
+}
+
+/// Where the memory is that a driver has allocated.
+pub(super) fn coarse_addresses<B: Backend>(buffers: &[Arc<BufferObject<B>>]) -> Vec<usize> {
+    let coarse = buffers.iter().filter(|buffer| buffer.coarse.is_some());
+    coarse.filter_map(|buffer| Some(buffer.record.shared?.address as usize)).collect()
 }
 
 /// Writes the answer, if it is wanted.
