@@ -78,8 +78,12 @@ fn a_program_without_standard_output_goes_on() {
     succeeds(command.args(["-c", "exec \"$0\" --launches 20 >&-"]).arg(&printing));
     // Somebody who goes away ends it, as anybody who writes to a pipe.
     let mut command = daemon.run(&printing);
-    let mut child =
-        command.args(["--launches", "20", "--items", "20000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .args(["--launches", "20", "--items", "20000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     child.wait().unwrap();
     wait_until("its executor to end", || daemon.executors().is_empty());

@@ -24,7 +24,7 @@ static float next(void) {
 static void check(const char *what, const float *got, const double *expected, int count) {
     double sum = 0;
     for (int i = 0; i < count; i++) {
-        if (fabs(got[i] - expected[i]) > 1e-4) {
+        if (!(fabs(got[i] - expected[i]) <= 1e-4)) {
             printf("%s: %d is %g instead of %g\n", what, i, got[i], expected[i]);
             exit(1);
         }
@@ -50,8 +50,9 @@ int main(void) {
     cl_mem_flags copy = CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR;
     cl_mem on_a = clCreateBuffer(context, copy, sizeof a, a, &code);
     cl_mem on_b = clCreateBuffer(context, copy, sizeof b, b, &code);
-    cl_mem on_c = clCreateBuffer(context, CL_MEM_READ_WRITE, sizeof c, NULL, &code);
-    cl_mem on_y = clCreateBuffer(context, CL_MEM_READ_WRITE, sizeof y, NULL, &code);
+    /* With contents, because CLBlast reads what it multiplies by 0. */
+    cl_mem on_c = clCreateBuffer(context, copy, sizeof c, c, &code);
+    cl_mem on_y = clCreateBuffer(context, copy, sizeof y, y, &code);
     must(code, "buffers");
 
     must(CLBlastSgemm(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeNo, M, N, K, 1.0f, on_a, 0, K, on_b, 0, N,

@@ -116,10 +116,12 @@ fn try_program(program: &Program, place: &Place) -> Result<Outcome> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let fill = |words: &[String]| program.fill(words, &place.folder, &python, &folder.path().join("program"));
     if let Some((compiler, arguments)) = fill(&program.build).split_first() {
-        let status = Command::new(compiler).args(arguments).stdin(Stdio::null()).status();
-        match status {
-            Ok(status) if status.success() => {}
-            Ok(_) => return Ok(Outcome::Failed("it cannot be built, see above".to_owned())),
+        match Command::new(compiler).args(arguments).stdin(Stdio::null()).output() {
+            Ok(built) if built.status.success() => {}
+            Ok(built) => {
+                let messages = String::from_utf8_lossy(&built.stderr).into_owned();
+                return Ok(Outcome::Failed(format!("it cannot be built:\n{messages}")));
+            }
             Err(error) => return Ok(Outcome::Skipped(format!("{compiler}: {error}"))),
         }
     }
