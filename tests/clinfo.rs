@@ -26,6 +26,8 @@ const LISTS: &[&str] = &[
     "CL_DEVICE_EXTENSIONS",
     "CL_DEVICE_EXTENSIONS_WITH_VERSION",
     "CL_DEVICE_OPENCL_C_FEATURES",
+    "CL_DEVICE_SVM_CAPABILITIES",
+    "CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR",
     // Queries of extensions that may be left out.
     "CL_DEVICE_SPIR_VERSIONS",
     // Programs come from source only.
