@@ -10,6 +10,7 @@ use opencl_sys::{
 };
 use paragpu_protocol::command::CreateContext;
 use paragpu_protocol::image::{ImageFormat, ImageType};
+use paragpu_protocol::limits::MAX_CONTEXT_DEVICES;
 use paragpu_protocol::svm::MemoryModel;
 use paragpu_protocol::types::{Create, SlotRef};
 
@@ -17,7 +18,7 @@ use crate::boundary::callback::{Callback, HandleFn, NotifyFn};
 use crate::boundary::object::{Kind, Object, RawHandle};
 use crate::core::connection::Connection;
 use crate::core::device::{self, Device};
-use crate::core::error::{ClError, ClResult};
+use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::notifier::Notifier;
@@ -76,15 +77,21 @@ impl Context {
         properties: Vec<isize>,
         notify: Option<Callback<NotifyFn>>,
     ) -> ClResult<Arc<Object<Context>>> {
+        // CL_OUT_OF_RESOURCES if there is a failure to allocate resources required by the OpenCL implementation on the
+        // device: more devices than the host takes.
+        refuse_if(devices.len() > MAX_CONTEXT_DEVICES, ClError::OUT_OF_RESOURCES)?;
         let connection = Connection::current()?;
         let id = connection.new_id();
         let references: Vec<u32> =
             devices.iter().map(|device| device.reference(&connection)).collect::<ClResult<_>>()?;
         let data: Vec<u8> = references.iter().flat_map(|reference| reference.to_le_bytes()).collect();
-        connection.send(&CreateContext { create: create(id, 0) }, &[], &data)?;
-        Ok(Object::new(Context {
+        let slot = connection.slot()?;
+        let create = Create { reply: slot.to_ref(), ..create(id, 0) };
+        connection.send(&CreateContext { create }, &[], &data)?;
+        // From here on dropping it releases it on the host.
+        let context = Object::new(Context {
             notifier: Notifier::new(connection.clone()),
-            connection,
+            connection: connection.clone(),
             id,
             devices,
             references,
@@ -95,7 +102,10 @@ impl Context {
             image_formats: Mutex::default(),
             allocations: Allocations::default(),
             queues: Mutex::default(),
-        }))
+        });
+        // Which devices go together, the host knows.
+        connection.wait(&slot).ok()?;
+        Ok(context)
     }
 
     /// The connection that the context lives in.
@@ -167,13 +177,17 @@ impl Context {
         &self.notifier
     }
 
+    /// Tells the application of an error that no call of its own reports as what it is.
+    pub(crate) fn tell(&self, message: &CStr) {
+        if let Some(notify) = &self.notify {
+            notify.call(message);
+        }
+    }
+
     /// Tells the application, once, that the context is lost.
     pub(crate) fn tell_if_lost(&self) {
-        if self.connection.is_lost()
-            && !self.is_lost_told.swap(true, Ordering::Relaxed)
-            && let Some(notify) = &self.notify
-        {
-            notify.call(LOST);
+        if self.connection.is_lost() && !self.is_lost_told.swap(true, Ordering::Relaxed) {
+            self.tell(LOST);
         }
     }
 

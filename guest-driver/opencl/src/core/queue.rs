@@ -2,6 +2,7 @@
 
 mod native;
 
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use opencl_sys::{
@@ -231,7 +232,15 @@ impl Queue {
         self.context.tell_if_lost();
         copies.perform();
         connection.print();
-        outcome.map(|_| ())
+        outcome.map(|_| ()).inspect_err(|ClError(code)| {
+            // It is that of a command which had no event to report it.
+            if !connection.is_lost()
+                && let Ok(message) =
+                    CString::new(format!("paragpu: a command failed with OpenCL error {code}"))
+            {
+                self.context.tell(&message);
+            }
+        })
     }
 
     /// The host's names of the events that still have to be waited for.

@@ -1,0 +1,107 @@
+//! Does `clinfo` show the same through a vGPU as on the host?
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Daemon, succeeds};
+
+/// What is this platform's own, whatever the host's is.
+const OWN: &[&str] = &[
+    "CL_PLATFORM_NAME",
+    "CL_PLATFORM_VENDOR",
+    "CL_PLATFORM_VERSION",
+    "CL_PLATFORM_ICD_SUFFIX_KHR",
+    // The host's driver may have passed the conformance tests; this one has not.
+    "CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED",
+];
+
+/// Lists of which some may be left out: what this driver does not offer.
+const LISTS: &[&str] = &[
+    "CL_PLATFORM_EXTENSIONS",
+    "CL_PLATFORM_EXTENSIONS_WITH_VERSION",
+    "CL_DEVICE_EXTENSIONS",
+    "CL_DEVICE_EXTENSIONS_WITH_VERSION",
+    "CL_DEVICE_OPENCL_C_FEATURES",
+    "CL_DEVICE_SVM_CAPABILITIES",
+    "CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR",
+    // Queries of extensions that may be left out.
+    "CL_DEVICE_SPIR_VERSIONS",
+    // Programs come from source only.
+    "CL_DEVICE_IL_VERSION",
+    "CL_DEVICE_ILS_WITH_VERSION",
+    "CL_DEVICE_BUILT_IN_KERNELS",
+    "CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION",
+];
+
+/// What cannot be said of programs that come from source only.
+const NOT_OFFERED: &[(&str, &str)] = &[("CL_DEVICE_LINKER_AVAILABLE", "CL_FALSE")];
+
+/// Values by name, and by device where there is one. Spaces count.
+fn values(raw: &str) -> BTreeMap<(String, String), String> {
+    let parse = |line: &str| {
+        // "[SUFFIX/0]    NAME    value"; the suffix is the platform's.
+        let (place, rest) = match line.trim_start().strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((place, rest)) => (place.split_once('/').map_or("", |(_, device)| device), rest),
+            None => ("", line),
+        };
+        let rest = rest.trim_start();
+        let name = rest.split(' ').next().filter(|name| name.starts_with("CL_"))?;
+        let value = rest[name.len()..].trim_start();
+        Some(((place.to_owned(), name.to_owned()), value.to_owned()))
+    };
+    raw.lines().filter_map(parse).collect()
+}
+
+/// True if each word of `shown` is one of `all`, in the same order.
+fn is_part(shown: &str, all: &str) -> bool {
+    fn words(list: &str) -> impl Iterator<Item = &str> {
+        list.split([' ', ';']).filter(|word| !word.is_empty())
+    }
+    let mut rest = words(all);
+    words(shown).all(|word| rest.any(|other| other == word))
+}
+
+#[test]
+fn a_vgpu_shows_what_the_host_shows() {
+    let native = match Command::new("clinfo").arg("--raw").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "skipped: clinfo cannot be run ({error})");
+            return;
+        }
+    };
+    if native.lines().filter(|line| line.trim_start().starts_with("CL_PLATFORM_NAME")).count() != 1 {
+        let _ = writeln!(std::io::stderr(), "skipped: this host does not have exactly one OpenCL platform");
+        return;
+    }
+    let daemon = Daemon::start();
+    let (native, vgpu) = (values(&native), values(&succeeds(daemon.run(Path::new("clinfo")).arg("--raw"))));
+    assert!(native.len() > 80, "{native:?}");
+    let mut wrong = Vec::new();
+    for ((device, name), value) in &native {
+        let shown = vgpu.get(&(device.clone(), name.clone())).map_or("", String::as_str);
+        let fine = shown == value
+            || OWN.contains(&&**name)
+            || LISTS.contains(&&**name) && is_part(shown, value)
+            || NOT_OFFERED.contains(&(name, shown));
+        if !fine {
+            wrong.push(format!("{name}: {value:?} is shown as {shown:?}"));
+        }
+    }
+    for (place, value) in &vgpu {
+        if !native.contains_key(place) {
+            wrong.push(format!("{}: {value:?} is shown, but the host does not say it", place.1));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn parts_of_lists_keep_their_order() {
+    assert!(is_part("", "a b") && is_part("a c", "a  b c") && is_part("a", "a;b"));
+    assert!(!is_part("d", "a b") && !is_part("b a", "a b"));
+}
