@@ -1,5 +1,8 @@
 //! A SPIR-V module, put together word by word: no compiler makes one on the machines where this runs.
 
+// Each example and test uses its part of this file.
+#![allow(dead_code)]
+
 /// `SpecId` of the module's specialization constant, a 32-bit number.
 pub(crate) const ADDEND_ID: u32 = 7;
 /// Its value, if it is not set.
@@ -30,10 +33,7 @@ const BOUND: u32 = 20;
 /// A module with `kernel void scale(global uint *x, uint factor)`, which makes of each element `x`, by global id,
 /// `x * factor + ADDEND`.
 pub(crate) fn scale_module() -> Vec<u8> {
-    let mut module = Module(vec![0x0723_0203, 0x0001_0000, 0, BOUND, 0]);
-    // OpCapability Addresses, Kernel, Int64; OpMemoryModel Physical64 OpenCL.
-    [4, 6, 11].into_iter().for_each(|capability| module.op(17, &[capability]));
-    module.op(14, &[2, 2]);
+    let mut module = Module::new(BOUND);
     // OpEntryPoint Kernel, with the name.
     module.op(15, &[&[6, SCALE], &string("scale")[..], &[WHERE]].concat());
     // OpDecorate: BuiltIn GlobalInvocationId, Constant, LinkageAttributes … Import; SpecId.
@@ -68,20 +68,36 @@ pub(crate) fn scale_module() -> Vec<u8> {
     module.op(62, &[ELEMENT, SUM, 2, 4]);
     module.op(253, &[]);
     module.op(56, &[]);
-    module.0.into_iter().flat_map(u32::to_le_bytes).collect()
+    module.bytes()
 }
 
-struct Module(Vec<u32>);
+/// A module's words.
+pub(crate) struct Module(Vec<u32>);
 
 impl Module {
-    fn op(&mut self, opcode: u32, operands: &[u32]) {
+    /// A module of kernels for 64-bit devices, with results below `bound`.
+    pub(crate) fn new(bound: u32) -> Module {
+        let mut module = Module(vec![0x0723_0203, 0x0001_0000, 0, bound, 0]);
+        // OpCapability Addresses, Kernel, Int64; OpMemoryModel Physical64 OpenCL.
+        [4, 6, 11].into_iter().for_each(|capability| module.op(17, &[capability]));
+        module.op(14, &[2, 2]);
+        module
+    }
+
+    /// The module as it is given to OpenCL.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// Appends an instruction.
+    pub(crate) fn op(&mut self, opcode: u32, operands: &[u32]) {
         self.0.push((operands.len() as u32 + 1) << 16 | opcode);
         self.0.extend(operands);
     }
 }
 
 /// A literal string: its bytes and a NUL, filled up to whole words.
-fn string(text: &str) -> Vec<u32> {
+pub(crate) fn string(text: &str) -> Vec<u32> {
     let mut bytes = text.as_bytes().to_vec();
     bytes.resize((text.len() / 4 + 1) * 4, 0);
     let (words, _) = bytes.as_chunks::<4>();
