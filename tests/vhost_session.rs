@@ -59,6 +59,19 @@ fn start_ring(guest: &mut Guest) {
     guest.ok(&submit(StartRing::new(REGION, MIN_RING_BYTES).as_bytes(), 0));
 }
 
+/// A region of one page, of which the executor must say that it has let go.
+fn add_and_remove_region(guest: &mut Guest, id: u32) {
+    let create =
+        ResourceCreate3d { resource_id: id.into(), width: 4096.into(), ..ResourceCreate3d::default() };
+    guest.ok(&request(Request::ResourceCreate3d, 0, 0, create.as_bytes()));
+    let attach = ResourceAttachBacking { resource_id: id.into(), nr_entries: 1.into() };
+    let entry = MemEntry { addr: FREE.into(), length: 4096.into(), padding: 0.into() };
+    let body = [attach.as_bytes(), entry.as_bytes()].concat();
+    guest.ok(&request(Request::ResourceAttachBacking, 0, 0, &body));
+    guest.ok(&request(Request::CtxAttachResource, CONTEXT, 0, named(id).as_bytes()));
+    guest.ok(&request(Request::CtxDetachResource, CONTEXT, 0, named(id).as_bytes()));
+}
+
 fn read_capset(guest: &mut Guest) {
     let info = request(Request::GetCapsetInfo, 0, 0, GetCapsetInfo::default().as_bytes());
     assert_eq!(guest.ask(&info).0, Response::OkCapsetInfo);
@@ -148,6 +161,8 @@ fn an_executor_that_is_not_quiet_in_time_is_killed_and_its_contexts_are_lost() {
 fn an_executor_that_is_quiet_before_it_is_asked_is_not_believed() {
     let mut guest = Guest::connect(ThreadLauncher(Manners::Hasty));
     start_ring(&mut guest);
+    // What the executor says of a region comes after what it says too early.
+    add_and_remove_region(&mut guest, REGION + 1);
     guest.stop();
     assert_eq!(
         status(&guest),

@@ -29,7 +29,8 @@ impl Daemon {
             .spawn()
             .unwrap();
         let daemon = Daemon { child, directory };
-        wait_until("the daemon's socket", || daemon.socket().exists());
+        // The file is there before anybody listens.
+        wait_until("the daemon to listen", || daemon.log().contains("listening on"));
         daemon
     }
 
