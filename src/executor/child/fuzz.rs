@@ -104,8 +104,10 @@ fn round_trip(bytes: &[u8], again: &mut [u8]) -> Option<Opcode> {
 #[cfg(test)]
 mod tests {
     use paragpu_protocol::command::{
-        Body, CreateBuffer, CreateContext, CreateProgram, CreateQueue, CreateUserEvent, ReadBuffer,
+        Body, CreateBuffer, CreateContext, CreateImage, CreateProgram, CreateQueue, CreateUserEvent,
+        ReadBuffer, ReadImage,
     };
+    use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
     use paragpu_protocol::limits::MAX_FRAME_BYTES;
     use paragpu_protocol::types::{Create, Enqueue, SlotRef, Span};
 
@@ -140,6 +142,25 @@ mod tests {
             ..ReadBuffer::default()
         };
         add(frame(&read, &[7], &[]));
+        let image = CreateImage {
+            create: create(10, 1),
+            flags: 1.into(),
+            format: ImageFormat::new(0x10b5, 0x10d2),
+            kind: (ImageType::Image2d as u32).into(),
+            memory: 3.into(),
+            shape: ImageShape { width: 4.into(), height: 2.into(), ..ImageShape::default() },
+            row_pitch: 32.into(),
+            ..CreateImage::default()
+        };
+        add(frame(&image, &[], &[]));
+        let read = ReadImage {
+            enqueue: read.enqueue,
+            image: 10.into(),
+            extent: [4, 2, 1].map(Into::into),
+            dst: Span::new(1, 65536, 32),
+            ..ReadImage::default()
+        };
+        add(frame(&read, &[], &[]));
         add(frame(&CreateProgram { create: create(4, 1), source: inside }, &[], b"source"));
         add(frame(&CreateProgram { create: create(9, 1), source: Span::NONE }, &[], b"source"));
         fuzz_frames(&session);
