@@ -773,6 +773,36 @@ commands! {
         /// Completed when kernels that have the buffer set, and commands that use it, are gone.
         reply: SlotRef,
     }
+
+    /// Creates a pipe in context `create.parent`: only kernels read and write it.
+    CreatePipe = 0x0070, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// Bytes of a packet.
+        packet_size: U32,
+        /// Packets that it holds.
+        max_packets: U32,
+    }
+
+    /// Creates a queue on the device, for what kernels enqueue, in context `create.parent`.
+    CreateDeviceQueue = 0x0071, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// [Reference](crate::device) to the device.
+        device: U32,
+        /// `CL_QUEUE_SIZE` in bytes; 0 for what the device prefers.
+        size: U32,
+        /// `cl_command_queue_properties`: those of a queue on the device, out of order, and perhaps profiling and the default.
+        properties: U64,
+    }
+
+    /// Makes a queue on the device the one that kernels find as the default, in its context and on its device.
+    SetDefaultQueue = 0x0072, wait: false, data: 0, {
+        /// Id of a queue on the device.
+        queue: U32,
+        /// Reserved, zero.
+        reserved: U32,
+    }
 }
 
 #[cfg(test)]

@@ -57,16 +57,29 @@ pub enum ArgKind {
     Image = 4,
     /// A sampler.
     Sampler = 5,
-    /// Something that this version cannot pass (a pipe, a queue).
+    /// Something that cannot be passed.
     Other = 6,
+    /// A pipe.
+    Pipe = 7,
+    /// A queue on the device.
+    Queue = 8,
 }
 
 impl ArgKind {
     /// The kind with this number.
     pub fn from_wire(number: u8) -> Option<ArgKind> {
-        [ArgKind::Value, ArgKind::Buffer, ArgKind::Local, ArgKind::Image, ArgKind::Sampler, ArgKind::Other]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        [
+            ArgKind::Value,
+            ArgKind::Buffer,
+            ArgKind::Local,
+            ArgKind::Image,
+            ArgKind::Sampler,
+            ArgKind::Other,
+            ArgKind::Pipe,
+            ArgKind::Queue,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == number)
     }
 }
 

@@ -65,6 +65,8 @@ impl ClError {
     pub const INVALID_BUFFER_SIZE: ClError = ClError(-61);
     /// `CL_INVALID_GLOBAL_WORK_SIZE`
     pub const INVALID_GLOBAL_WORK_SIZE: ClError = ClError(-63);
+    /// `CL_INVALID_PIPE_SIZE`
+    pub const INVALID_PIPE_SIZE: ClError = ClError(-69);
     /// `CL_INVALID_DEVICE_PARTITION_COUNT`
     pub const INVALID_PARTITION_COUNT: ClError = ClError(-68);
 
@@ -372,7 +374,7 @@ pub struct Arg {
 
 /// What an argument is set to.
 #[derive(Debug)]
-pub enum ArgValue<'a, B, I, S> {
+pub enum ArgValue<'a, B, I, S, P, Q> {
     /// Bytes.
     Value(&'a [u8]),
     /// A buffer, or a null pointer.
@@ -381,6 +383,10 @@ pub enum ArgValue<'a, B, I, S> {
     Image(&'a I),
     /// A sampler.
     Sampler(&'a S),
+    /// A pipe.
+    Pipe(&'a P),
+    /// A queue on the device.
+    Queue(&'a Q),
     /// A pointer to this address. What a kernel does with it is as much its own affair as any pointer that it computes.
     Pointer(usize),
     /// Local memory of that many bytes.
@@ -388,13 +394,13 @@ pub enum ArgValue<'a, B, I, S> {
 }
 
 // Derived, these would ask the same of the handle.
-impl<B, I, S> Clone for ArgValue<'_, B, I, S> {
+impl<B, I, S, P, Q> Clone for ArgValue<'_, B, I, S, P, Q> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B, I, S> Copy for ArgValue<'_, B, I, S> {}
+impl<B, I, S, P, Q> Copy for ArgValue<'_, B, I, S, P, Q> {}
 
 /// A device, as far as the host decides by it.
 #[derive(Clone, Debug, PartialEq, Eq)]

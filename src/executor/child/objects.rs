@@ -14,8 +14,8 @@ use super::backend::{
 };
 use super::completion::{Completion, Reply};
 use super::record::{
-    ArgRecord, BufferRecord, ContextRecord, DeviceRecord, EventRecord, ImageRecord, KernelRecord,
-    ObjectRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
+    ArgRecord, BufferRecord, ContextRecord, DeviceQueueRecord, DeviceRecord, EventRecord, ImageRecord,
+    KernelRecord, ObjectRecord, PipeRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
 };
 use super::region::Taken;
 
@@ -105,6 +105,16 @@ pub(crate) struct ContextObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) devices: Vec<Arc<DeviceObject<B>>>,
     pub(crate) host: Host<B::Context>,
+    default_queues: Mutex<Vec<DefaultQueue<B>>>,
+}
+
+/// The queue that kernels on a device find as the default.
+#[derive(Debug)]
+pub(crate) struct DefaultQueue<B: Backend> {
+    device: DeviceRecord,
+    serial: Serial,
+    /// Kernels may use it after the guest has released it.
+    _host: B::DeviceQueue,
 }
 
 #[derive(Debug)]
@@ -200,6 +210,24 @@ pub(crate) struct SamplerObject<B: Backend> {
 }
 
 #[derive(Debug)]
+pub(crate) struct PipeObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    pub(crate) record: PipeRecord,
+    pub(crate) host: Host<B::Pipe>,
+}
+
+/// A queue on a device: kernels enqueue there, and no command of the guest's.
+#[derive(Debug)]
+pub(crate) struct DeviceQueueObject<B: Backend> {
+    pub(crate) common: Common,
+    pub(crate) context: Arc<ContextObject<B>>,
+    pub(crate) device: Arc<DeviceObject<B>>,
+    pub(crate) record: DeviceQueueRecord,
+    pub(crate) host: Host<B::DeviceQueue>,
+}
+
+#[derive(Debug)]
 pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
@@ -224,6 +252,8 @@ pub(crate) enum ArgObject<B: Backend> {
     Buffer(Arc<BufferObject<B>>),
     Image(Arc<ImageObject<B>>),
     Sampler(Arc<SamplerObject<B>>),
+    Pipe(Arc<PipeObject<B>>),
+    Queue(Arc<DeviceQueueObject<B>>),
 }
 
 // Derived, this would ask the same of the backend.
@@ -233,6 +263,8 @@ impl<B: Backend> Clone for ArgObject<B> {
             ArgObject::Buffer(buffer) => ArgObject::Buffer(buffer.clone()),
             ArgObject::Image(image) => ArgObject::Image(image.clone()),
             ArgObject::Sampler(sampler) => ArgObject::Sampler(sampler.clone()),
+            ArgObject::Pipe(pipe) => ArgObject::Pipe(pipe.clone()),
+            ArgObject::Queue(queue) => ArgObject::Queue(queue.clone()),
         }
     }
 }
@@ -338,6 +370,26 @@ impl EventState {
 }
 
 impl<B: Backend> ContextObject<B> {
+    pub(crate) fn new(
+        common: Common,
+        devices: Vec<Arc<DeviceObject<B>>>,
+        host: Host<B::Context>,
+    ) -> ContextObject<B> {
+        ContextObject { common, devices, host, default_queues: Mutex::default() }
+    }
+
+    fn default_queues(&self) -> MutexGuard<'_, Vec<DefaultQueue<B>>> {
+        self.default_queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that kernels find this queue as the default of its device.
+    pub(crate) fn set_default_queue(&self, queue: &DeviceQueueObject<B>, host: &B::DeviceQueue) {
+        let (device, serial) = (queue.record.device, queue.common.serial);
+        let mut queues = self.default_queues();
+        queues.retain(|default| default.device != device);
+        queues.push(DefaultQueue { device, serial, _host: host.clone() });
+    }
+
     pub(crate) fn has_device(&self, device: &Arc<DeviceObject<B>>) -> bool {
         self.devices.iter().any(|own| Arc::ptr_eq(own, device))
     }
@@ -398,6 +450,8 @@ impl<B: Backend> ArgObject<B> {
             ArgObject::Buffer(buffer) => &buffer.context,
             ArgObject::Image(image) => &image.context,
             ArgObject::Sampler(sampler) => &sampler.context,
+            ArgObject::Pipe(pipe) => &pipe.context,
+            ArgObject::Queue(queue) => &queue.context,
         }
     }
 
@@ -407,6 +461,8 @@ impl<B: Backend> ArgObject<B> {
             ArgObject::Buffer(buffer) => handle(&buffer.host).map(Some).map(ArgValue::Buffer),
             ArgObject::Image(image) => handle(&image.host).map(ArgValue::Image),
             ArgObject::Sampler(sampler) => handle(&sampler.host).map(ArgValue::Sampler),
+            ArgObject::Pipe(pipe) => handle(&pipe.host).map(ArgValue::Pipe),
+            ArgObject::Queue(queue) => handle(&queue.host).map(ArgValue::Queue),
         }
     }
 
@@ -415,6 +471,8 @@ impl<B: Backend> ArgObject<B> {
             ArgObject::Buffer(buffer) => ArgRecord::Buffer(Some(buffer.common.serial)),
             ArgObject::Image(image) => ArgRecord::Image(image.common.serial),
             ArgObject::Sampler(sampler) => ArgRecord::Sampler(sampler.common.serial),
+            ArgObject::Pipe(pipe) => ArgRecord::Pipe(pipe.common.serial),
+            ArgObject::Queue(queue) => ArgRecord::Queue(queue.common.serial),
         }
     }
 
@@ -422,7 +480,7 @@ impl<B: Backend> ArgObject<B> {
         match self {
             ArgObject::Buffer(buffer) => buffer.shared(),
             ArgObject::Image(image) => image.shared(),
-            ArgObject::Sampler(_) => None,
+            ArgObject::Sampler(_) | ArgObject::Pipe(_) | ArgObject::Queue(_) => None,
         }
     }
 
@@ -431,6 +489,8 @@ impl<B: Backend> ArgObject<B> {
             ArgObject::Buffer(buffer) => Object::Buffer(buffer.clone()),
             ArgObject::Image(image) => Object::Image(image.clone()),
             ArgObject::Sampler(sampler) => Object::Sampler(sampler.clone()),
+            ArgObject::Pipe(pipe) => Object::Pipe(pipe.clone()),
+            ArgObject::Queue(queue) => Object::DeviceQueue(queue.clone()),
         }
     }
 }
@@ -471,6 +531,8 @@ pub(crate) enum Object<B: Backend> {
     Buffer(Arc<BufferObject<B>>),
     Image(Arc<ImageObject<B>>),
     Sampler(Arc<SamplerObject<B>>),
+    Pipe(Arc<PipeObject<B>>),
+    DeviceQueue(Arc<DeviceQueueObject<B>>),
     Program(Arc<ProgramObject<B>>),
     Kernel(Arc<KernelObject<B>>),
     Event(Arc<EventObject<B>>),
@@ -557,6 +619,8 @@ impl<B: Backend> Table<B> {
         buffer, Buffer, BufferObject;
         image, Image, ImageObject;
         sampler, Sampler, SamplerObject;
+        pipe, Pipe, PipeObject;
+        device_queue, DeviceQueue, DeviceQueueObject;
         program, Program, ProgramObject;
         kernel, Kernel, KernelObject;
         event, Event, EventObject;
@@ -576,9 +640,9 @@ impl<B: Backend> Table<B> {
             Object::Event(_) => 0,
             Object::Kernel(_) => 1,
             Object::Program(_) => 2,
-            Object::Image(_) | Object::Sampler(_) => 3,
+            Object::Image(_) | Object::Sampler(_) | Object::Pipe(_) => 3,
             Object::Buffer(_) => 4,
-            Object::Queue(_) => 5,
+            Object::Queue(_) | Object::DeviceQueue(_) => 5,
             Object::Context(_) => 6,
             Object::SubDevice(_) => 7,
         };
@@ -615,7 +679,10 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             collect(&Object::SubDevice(part.parent.clone()), None, found);
         }
         Object::Context(it) => {
-            let record = ContextRecord { devices: names(&it.devices) };
+            let defaults = it.default_queues();
+            let default_queues = defaults.iter().map(|default| (default.device, default.serial)).collect();
+            drop(defaults);
+            let record = ContextRecord { devices: names(&it.devices), default_queues };
             add(&it.common, it.host.as_ref().err().copied(), Record::Context(record));
             for device in &it.devices {
                 collect(&Object::SubDevice(device.clone()), None, found);
@@ -646,6 +713,15 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
         }
         Object::Sampler(it) => {
             add(&it.common, it.host.as_ref().err().copied(), Record::Sampler(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
+        }
+        Object::Pipe(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::Pipe(it.record.clone()));
+            collect(&Object::Context(it.context.clone()), None, found);
+        }
+        Object::DeviceQueue(it) => {
+            add(&it.common, it.host.as_ref().err().copied(), Record::DeviceQueue(it.record.clone()));
+            // Its device is one of the context's.
             collect(&Object::Context(it.context.clone()), None, found);
         }
         Object::Program(it) => {

@@ -39,6 +39,10 @@ pub enum Record {
     Image(ImageRecord),
     /// A sampler.
     Sampler(SamplerRecord),
+    /// A pipe.
+    Pipe(PipeRecord),
+    /// A queue on a device.
+    DeviceQueue(DeviceQueueRecord),
     /// A program.
     Program(ProgramRecord),
     /// A kernel.
@@ -72,6 +76,8 @@ pub struct SubDeviceRecord {
 pub struct ContextRecord {
     /// Its devices.
     pub devices: Vec<DeviceRecord>,
+    /// The default queues on devices, of those that have one.
+    pub default_queues: Vec<(DeviceRecord, Serial)>,
 }
 
 /// A command queue.
@@ -144,6 +150,30 @@ pub struct SamplerRecord {
     pub addressing: u32,
     /// `cl_filter_mode`.
     pub filter: u32,
+}
+
+/// A pipe. The packets in it are not part of its record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeRecord {
+    /// Its context.
+    pub context: Serial,
+    /// Bytes of a packet.
+    pub packet_size: u32,
+    /// Packets that it holds.
+    pub max_packets: u32,
+}
+
+/// A queue on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceQueueRecord {
+    /// Its context.
+    pub context: Serial,
+    /// Its device.
+    pub device: DeviceRecord,
+    /// `cl_command_queue_properties`.
+    pub properties: u64,
+    /// `CL_QUEUE_SIZE` in bytes, if it was said.
+    pub size: Option<u32>,
 }
 
 /// A program.
@@ -235,6 +265,10 @@ pub enum ArgRecord {
     Image(Serial),
     /// A sampler.
     Sampler(Serial),
+    /// A pipe.
+    Pipe(Serial),
+    /// A queue on the device.
+    Queue(Serial),
     /// A pointer to a byte of a shared buffer.
     Pointer(Serial, u64),
     /// That many bytes of local memory.

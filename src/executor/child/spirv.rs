@@ -23,6 +23,8 @@ const OP_TYPE_ARRAY: u16 = 28;
 const OP_TYPE_STRUCT: u16 = 30;
 const OP_TYPE_POINTER: u16 = 32;
 const OP_TYPE_FUNCTION: u16 = 33;
+const OP_TYPE_QUEUE: u16 = 37;
+const OP_TYPE_PIPE: u16 = 38;
 const OP_FUNCTION: u16 = 54;
 const OP_FUNCTION_PARAMETER: u16 = 55;
 
@@ -163,6 +165,9 @@ enum Type {
     /// What a kernel does with it: `ACCESS_READ`, `ACCESS_WRITE`.
     Image(u8),
     Sampler,
+    /// As an image.
+    Pipe(u8),
+    Queue,
     Other,
 }
 
@@ -175,13 +180,11 @@ impl Type {
             OP_TYPE_MATRIX | OP_TYPE_ARRAY | OP_TYPE_STRUCT => Type::Aggregate,
             OP_TYPE_POINTER => Type::Pointer { class: operand(1) },
             // Result, sampled type, dimension, depth, arrayed, multisampled, sampled, format, and perhaps the access.
-            OP_TYPE_IMAGE => Type::Image(match it.operand(8) {
-                Some(0) => ACCESS_READ,
-                Some(1) => ACCESS_WRITE,
-                Some(2) => ACCESS_READ | ACCESS_WRITE,
-                _ => 0,
-            }),
+            OP_TYPE_IMAGE => Type::Image(access(it.operand(8))),
             OP_TYPE_SAMPLER => Type::Sampler,
+            // Result, access.
+            OP_TYPE_PIPE => Type::Pipe(access(it.operand(1))),
+            OP_TYPE_QUEUE => Type::Queue,
             _ => Type::Other,
         }
     }
@@ -211,7 +214,19 @@ impl Type {
             Type::Pointer { .. } | Type::Other => arg(ArgKind::Other),
             Type::Image(access) => Arg { access, ..arg(ArgKind::Image) },
             Type::Sampler => arg(ArgKind::Sampler),
+            Type::Pipe(access) => Arg { access, ..arg(ArgKind::Pipe) },
+            Type::Queue => arg(ArgKind::Queue),
         }
+    }
+}
+
+/// `ACCESS_READ`, `ACCESS_WRITE`, of an access qualifier.
+fn access(qualifier: Option<u32>) -> u8 {
+    match qualifier {
+        Some(0) => ACCESS_READ,
+        Some(1) => ACCESS_WRITE,
+        Some(2) => ACCESS_READ | ACCESS_WRITE,
+        _ => 0,
     }
 }
 
@@ -281,8 +296,10 @@ mod tests {
             op(OP_TYPE_POINTER, &[8, CLASS_UNIFORM_CONSTANT, 1]),
             op(OP_TYPE_SAMPLER, &[9]),
             op(OP_TYPE_IMAGE, &[10, 1, 0, 0, 0, 0, 0, 0]),
-            op(38, &[11]), // OpTypePipe
+            op(OP_TYPE_PIPE, &[11, 1]),
             op(OP_TYPE_VECTOR, &[12, 9, 2]),
+            op(OP_TYPE_QUEUE, &[13]),
+            op(35, &[14]), // OpTypeDeviceEvent
             op(OP_TYPE_FUNCTION, &[&[40, 1], types].concat()),
             op(OP_FUNCTION, &[1, 50, 0, 40]),
         ];
@@ -304,7 +321,12 @@ mod tests {
         assert_eq!(kinds(&[1, 2, 3, 4]), [value(4), value(8), value(16), value(0)]);
         assert_eq!(kinds(&[5, 8, 6]), [(ArgKind::Buffer, 0), (ArgKind::Buffer, 0), (ArgKind::Local, 0)]);
         assert_eq!(kinds(&[9, 10]), [(ArgKind::Sampler, 0), (ArgKind::Image, 0)]);
-        assert_eq!(kinds(&[11, 12]), [(ArgKind::Other, 0); 2], "a pipe, and two samplers as a vector");
+        assert_eq!(kinds(&[11, 13]), [(ArgKind::Pipe, 0), (ArgKind::Queue, 0)]);
+        assert_eq!(
+            kinds(&[14, 12]),
+            [(ArgKind::Other, 0); 2],
+            "a device event, and two samplers as a vector"
+        );
         assert_eq!(kinds(&[]), []);
         // The first parameter is said to be by value, the second is not.
         assert_eq!(kinds(&[7, 7]), [value(0), (ArgKind::Other, 0)]);
@@ -334,7 +356,7 @@ mod tests {
             }
         }
         // Anything that counts, left out.
-        for index in [3, 15, 16, 17] {
+        for index in [3, 17, 18, 19] {
             let mut less = whole.clone();
             less.remove(index);
             assert_eq!(args(&less, b"abc"), Err(Unknown::Unclear), "without {index}");

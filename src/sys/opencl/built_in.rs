@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cl3::device::{CL_DEVICE_BUILT_IN_KERNELS, CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION, CL_DEVICE_NAME};
 
-use super::handle::{Context, Kernel, Program};
+use super::handle::{Context, Program};
+use super::kernel::Kernel;
 use super::query::{Device, Platform};
 use crate::sys::compute::ClError;
 

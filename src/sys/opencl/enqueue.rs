@@ -12,8 +12,9 @@ use cl3::event::{
 };
 use cl3::types::cl_event;
 
-use super::handle::{Buffer, Event, Kernel, Queue};
+use super::handle::{Buffer, Event, Queue};
 use super::image::{self, Image};
+use super::kernel::Kernel;
 use super::{checked, cl, coarse};
 use crate::sys::compute::{ClError, Done, HostBytes, Order, Outcome, Work};
 use crate::sys::image::ImageWork;

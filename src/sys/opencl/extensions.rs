@@ -2,7 +2,8 @@
 
 use std::ffi::{CStr, c_void};
 
-use super::handle::{Kernel, Queue};
+use super::handle::Queue;
+use super::kernel::Kernel;
 use super::query::Platform;
 use super::{checked, cl};
 use crate::sys::compute::{ClError, NdRange};

@@ -17,14 +17,16 @@ use cl3::kernel::{
     CL_KERNEL_ARG_ACCESS_QUALIFIER, CL_KERNEL_ARG_ACCESS_READ_ONLY, CL_KERNEL_ARG_ACCESS_READ_WRITE,
     CL_KERNEL_ARG_ACCESS_WRITE_ONLY, CL_KERNEL_ARG_ADDRESS_CONSTANT, CL_KERNEL_ARG_ADDRESS_GLOBAL,
     CL_KERNEL_ARG_ADDRESS_LOCAL, CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_TYPE_NAME,
-    CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, CL_KERNEL_NUM_ARGS,
+    CL_KERNEL_ARG_TYPE_PIPE, CL_KERNEL_ARG_TYPE_QUALIFIER, CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT,
+    CL_KERNEL_NUM_ARGS,
 };
 use cl3::platform::{CL_PLATFORM_NAME, CL_PLATFORM_VERSION};
 use paragpu_protocol::kernel::{ACCESS_READ, ACCESS_WRITE, ArgKind, type_size};
 use paragpu_protocol::limits::{MAX_INFO_BYTES, MAX_KERNEL_ARGS};
 use paragpu_protocol::svm::MemoryModel;
 
-use super::handle::{Kernel, Program, RawKernel, SubDevice};
+use super::handle::{Program, RawKernel, SubDevice};
+use super::kernel::Kernel;
 use super::{checked, cl};
 use crate::sys::compute::{Arg, ClError, DeviceLimits, HostDevice, Query, SubGroupInput};
 use crate::sys::image::ImageLimits;
@@ -341,6 +343,10 @@ pub(super) fn kernel_arg(kernel: &RawKernel, index: u32) -> Result<Arg, ClError>
         CL_KERNEL_ARG_ACCESS_READ_WRITE => ACCESS_READ | ACCESS_WRITE,
         _ => 0,
     };
+    // The type of a pipe's packets, and how the kernel uses the pipe.
+    if number(&ask(CL_KERNEL_ARG_TYPE_QUALIFIER)?) & u64::from(CL_KERNEL_ARG_TYPE_PIPE) != 0 {
+        return Ok(Arg { kind: ArgKind::Pipe, size: 0, access });
+    }
     // An image whose type has another name.
     if access != 0 && matches!(arg.kind, ArgKind::Buffer | ArgKind::Value) && !name.contains('*') {
         arg = Arg { kind: ArgKind::Image, size: 0, access };
@@ -356,7 +362,8 @@ fn classify(space: u32, name: &str) -> Arg {
     let base = name.trim_start_matches("const ").trim_end_matches('*').trim();
     let opaque = match base {
         "sampler_t" => Some(ArgKind::Sampler),
-        "queue_t" | "event_t" | "clk_event_t" | "reserve_id_t" | "ndrange_t" => Some(ArgKind::Other),
+        "queue_t" => Some(ArgKind::Queue),
+        "event_t" | "clk_event_t" | "reserve_id_t" | "ndrange_t" => Some(ArgKind::Other),
         _ if base.starts_with("image") && base.contains("_t") => Some(ArgKind::Image),
         _ if base.contains("pipe") => Some(ArgKind::Other),
         _ => None,

@@ -6,8 +6,8 @@ use std::ffi::{c_char, c_uchar, c_void};
 use opencl_sys::{cl_bitfield, cl_bool, cl_image_desc, cl_image_format, cl_int, cl_uint, cl_ulong};
 
 use crate::api::{
-    buffer, context, device, event, image, image_transfer, kernel, kernel_memory, memory, native, platform,
-    program, queue, sampler, svm, transfer, unsupported, usm,
+    buffer, context, device, event, image, image_transfer, kernel, kernel_memory, memory, native, pipe,
+    platform, program, queue, sampler, svm, transfer, usm,
 };
 use crate::boundary::arguments::{Answer, EventArgs};
 use crate::boundary::callback::{EventFn, HandleFn, NativeFn, NotifyFn, SvmFreeFn};
@@ -217,8 +217,8 @@ entries! {
     query clGetImageInfo(image: Handle, param_name: cl_uint) => image::info;
     create clCreatePipe(
         context: Handle, flags: cl_bitfield, packet_size: cl_uint, max_packets: cl_uint, properties: *const isize,
-    ) => unsupported::create_pipe;
-    query clGetPipeInfo(pipe: Handle, param_name: cl_uint) => unsupported::pipe_info;
+    ) => pipe::create;
+    query clGetPipeInfo(pipe: Handle, param_name: cl_uint) => pipe::info;
     create clCreateSampler(
         context: Handle, normalized_coords: cl_bool, addressing_mode: cl_uint, filter_mode: cl_uint,
     ) => sampler::create;

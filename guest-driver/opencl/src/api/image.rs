@@ -77,6 +77,7 @@ fn base_in_memory(
             check_in_image(description, &texels, &image)?;
             Ok(Some(Base::Image(image)))
         }
+        MemoryObject::Pipe(_) => Err(ClError::INVALID_IMAGE_DESCRIPTOR),
     }
 }
 

@@ -15,10 +15,12 @@ use crate::boundary::object::{Handle, Object, RawHandle};
 use crate::boundary::pointer::{Bytes, In, Out};
 use crate::core::buffer::Buffer;
 use crate::core::device::Device;
+use crate::core::device_queue::DeviceQueue;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::kernel::{Kernel, Range};
+use crate::core::pipe::Pipe;
 use crate::core::program::Program;
 use crate::core::queue::{Queue, Request};
 use crate::core::sampler::Sampler;
@@ -132,6 +134,23 @@ pub(super) fn set_arg(
             refuse_if(!arg_value.is_null(), ClError::INVALID_ARG_VALUE)?;
             refuse_if(arg_size == 0, ClError::INVALID_ARG_SIZE)?;
             kernel.set_local(arg_index, arg_size)
+        }
+        ArgKind::Pipe => {
+            check_handle_size(arg_size)?;
+            let pipe = arg_value.as_object::<Pipe>()?.ok_or(ClError::INVALID_MEM_OBJECT)?;
+            let is_own = pipe.context().handle() == kernel.context().handle();
+            refuse_if(!is_own, ClError::INVALID_MEM_OBJECT)?;
+            kernel.set_object(arg_index, Some(pipe))
+        }
+        ArgKind::Queue => {
+            // CL_INVALID_DEVICE_QUEUE for an argument declared to be of type queue_t when the specified arg_value is not a
+            // valid device queue object.
+            check_handle_size(arg_size)?;
+            let queue = arg_value.as_object::<DeviceQueue>().ok().flatten();
+            let queue = queue.ok_or(ClError::INVALID_DEVICE_QUEUE)?;
+            let is_own = queue.context().handle() == kernel.context().handle();
+            refuse_if(!is_own, ClError::INVALID_DEVICE_QUEUE)?;
+            kernel.set_object(arg_index, Some(queue))
         }
         // Nothing else can be passed.
         ArgKind::Other => Err(ClError::INVALID_ARG_VALUE),

@@ -79,6 +79,7 @@ pub(super) fn migrate(
         match Handle::<MemoryObject>::get_any(handle)? {
             MemoryObject::Buffer(buffer) => transfer::check(queue, &buffer)?,
             MemoryObject::Image(image) => image_transfer::check(queue, &image)?,
+            MemoryObject::Pipe(pipe) => transfer::check_context(queue, &pipe)?,
         }
     }
     // CL_INVALID_VALUE if flags is not 0 or is not any of the values described in the table above.

@@ -10,6 +10,7 @@ use crate::boundary::object::{Handle, Object, RawHandle};
 use crate::boundary::pointer::{In, Out};
 use crate::core::context::Context;
 use crate::core::device::Device;
+use crate::core::device_queue::DeviceQueue;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::info::Info;
 use crate::core::queue::Queue;
@@ -20,7 +21,7 @@ const ON_DEVICE: u64 = CL_QUEUE_ON_DEVICE | CL_QUEUE_ON_DEVICE_DEFAULT;
 fn create_checked(
     context: &Object<Context>,
     device: &Object<Device>,
-    Wanted { flags: properties, hints }: Wanted,
+    Wanted { flags: properties, hints, size }: Wanted,
     list: Vec<u64>,
 ) -> ClResult<RawHandle> {
     // CL_INVALID_DEVICE if device is not a valid device or is not associated with context.
@@ -28,9 +29,20 @@ fn create_checked(
     // CL_INVALID_VALUE if values specified in properties are not valid.
     refuse_if(properties & !(ON_HOST | ON_DEVICE) != 0, ClError::INVALID_VALUE)?;
     // CL_INVALID_QUEUE_PROPERTIES if values specified in properties are valid but are not supported by the device.
-    let unsupported = properties & !device.queue_properties() != 0 || properties & ON_DEVICE != 0;
+    if properties & ON_DEVICE == 0 {
+        refuse_if(properties & !device.queue_properties() != 0, ClError::INVALID_QUEUE_PROPERTIES)?;
+        return Ok(Queue::new(context, device, properties, hints, list)?.hand_out());
+    }
+    let supported = device.device_queue_properties();
+    let unsupported = supported == 0 || properties & ON_HOST & !supported != 0;
     refuse_if(unsupported, ClError::INVALID_QUEUE_PROPERTIES)?;
-    Ok(Queue::new(context, device, properties, hints, list)?.hand_out())
+    // "If CL_QUEUE_ON_DEVICE is set, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE must also be set"; CL_QUEUE_ON_DEVICE_DEFAULT
+    // "can only be used with CL_QUEUE_ON_DEVICE"; the size "must be a value <= CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE".
+    let needed = CL_QUEUE_ON_DEVICE | CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE;
+    refuse_if(properties & needed != needed, ClError::INVALID_VALUE)?;
+    let fits = size.is_none_or(|size| (1..=device.max_device_queue_size()).contains(&size));
+    refuse_if(!fits, ClError::INVALID_QUEUE_PROPERTIES)?;
+    Ok(DeviceQueue::new(context, device, (properties, size), list)?.hand_out())
 }
 
 /// What a property list says.
@@ -40,6 +52,8 @@ struct Wanted {
     flags: u64,
     /// As `CreateQueue` has them.
     hints: u32,
+    /// `CL_QUEUE_SIZE`, if it is there.
+    size: Option<u32>,
 }
 
 /// `clCreateCommandQueue`.
@@ -50,7 +64,7 @@ pub(super) fn create(
 ) -> ClResult<RawHandle> {
     let (context, device) = (context.get()?, device.get()?);
     refuse_if(properties & !ON_HOST != 0, ClError::INVALID_VALUE)?;
-    create_checked(context, device, Wanted { flags: properties, hints: 0 }, Vec::new())
+    create_checked(context, device, Wanted { flags: properties, ..Wanted::default() }, Vec::new())
 }
 
 /// `clCreateCommandQueueWithProperties`, and `clCreateCommandQueueWithPropertiesKHR` of `cl_khr_create_command_queue`.
@@ -79,8 +93,7 @@ fn wanted(list: &[u64], has_extension: impl Fn(&str) -> bool) -> ClResult<Wanted
         seen.push(name);
         match name {
             PROPERTIES => wanted.flags = value,
-            // A queue on the device; its flag says so too, and is refused for that.
-            SIZE => {}
+            SIZE => wanted.size = Some(u32::try_from(value).or(Err(ClError::INVALID_VALUE))?),
             CL_QUEUE_PRIORITY_KHR if has_extension("cl_khr_priority_hints") => wanted.hints |= hint(value)?,
             CL_QUEUE_THROTTLE_KHR if has_extension("cl_khr_throttle_hints") => {
                 wanted.hints |= hint(value)? << 8;
@@ -103,19 +116,34 @@ fn hint(value: u64) -> ClResult<u32> {
     Ok(value as u32)
 }
 
+/// A queue of either kind.
+fn on_device(queue: &Handle<Queue>) -> Option<Handle<DeviceQueue>> {
+    let on_device = queue.as_kind::<DeviceQueue>();
+    on_device.get().is_ok().then_some(on_device)
+}
+
 /// `clRetainCommandQueue`.
 pub(super) fn retain(queue: Handle<Queue>) -> ClResult<()> {
-    queue.get().map(Object::retain)
+    match on_device(&queue) {
+        Some(queue) => queue.get().map(Object::retain),
+        None => queue.get().map(Object::retain),
+    }
 }
 
 /// `clReleaseCommandQueue`.
 pub(super) fn release(queue: Handle<Queue>) -> ClResult<()> {
-    queue.get()?.release()
+    match on_device(&queue) {
+        Some(queue) => queue.get()?.release(),
+        None => queue.get()?.release(),
+    }
 }
 
 /// `clGetCommandQueueInfo`.
 pub(super) fn info(queue: Handle<Queue>, param_name: u32) -> ClResult<Info> {
-    queue.get()?.info(param_name)
+    match on_device(&queue) {
+        Some(queue) => queue.get()?.info(param_name),
+        None => queue.get()?.info(param_name),
+    }
 }
 
 /// `clFlush`: commands are with the host as soon as they are enqueued.
@@ -145,12 +173,17 @@ pub(super) fn set_property(
 pub(super) fn set_default(
     context: Handle<Context>,
     device: Handle<Device>,
-    _queue: Handle<Queue>,
+    queue: Handle<DeviceQueue>,
 ) -> ClResult<()> {
     let (context, device) = (context.get()?, device.get()?);
     refuse_if(!context.has_device(device), ClError::INVALID_DEVICE)?;
     // CL_INVALID_OPERATION if device does not support a replaceable default on-device queue.
-    Err(ClError::INVALID_OPERATION)
+    refuse_if(!device.has_replaceable_default_queue(), ClError::INVALID_OPERATION)?;
+    // CL_INVALID_COMMAND_QUEUE if command_queue is not a valid command-queue for device.
+    let queue = queue.get()?;
+    let is_own = queue.context().handle() == context.handle() && queue.device().handle() == device.handle();
+    refuse_if(!is_own, ClError::INVALID_COMMAND_QUEUE)?;
+    queue.make_default()
 }
 
 #[cfg(test)]
@@ -173,7 +206,7 @@ mod tests {
     #[test]
     fn hints_are_taken_where_the_extension_is_offered() {
         let list = [CL_QUEUE_THROTTLE_KHR, 4, CL_QUEUE_PRIORITY_KHR, 1];
-        assert_eq!(wanted(&list, |_| true), Ok(Wanted { flags: 0, hints: 0x0401 }));
+        assert_eq!(wanted(&list, |_| true), Ok(Wanted { hints: 0x0401, ..Wanted::default() }));
         let only_priority = |name: &str| name == "cl_khr_priority_hints";
         assert_eq!(wanted(&list, only_priority), Err(ClError::INVALID_VALUE));
         for bad in [0, 3, 8, 1 << 32 | 1] {

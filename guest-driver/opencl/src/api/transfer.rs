@@ -20,8 +20,7 @@ use crate::core::transfer::{self, Enqueued, Part};
 
 /// Checks that every command on a buffer makes.
 pub(super) fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<()> {
-    // CL_INVALID_CONTEXT if the context associated with command_queue and buffer are not the same.
-    refuse_if(queue.context().handle() != buffer.context().handle(), ClError::INVALID_CONTEXT)?;
+    check_context(queue, buffer)?;
     // CL_MISALIGNED_SUB_BUFFER_OFFSET if buffer is a sub-buffer object and offset specified when the sub-buffer object
     // is created is not aligned to CL_DEVICE_MEM_BASE_ADDR_ALIGN value for device associated with queue.
     let (_, origin) = buffer.root();
@@ -29,6 +28,11 @@ pub(super) fn check(queue: &Object<Queue>, buffer: &Object<Buffer>) -> ClResult<
         origin != 0 && !origin.is_multiple_of(queue.device().base_align()),
         ClError::MISALIGNED_SUB_BUFFER_OFFSET,
     )
+}
+
+/// CL_INVALID_CONTEXT if the context associated with command_queue and the memory object are not the same.
+pub(super) fn check_context(queue: &Object<Queue>, memory: &Memory) -> ClResult<()> {
+    refuse_if(queue.context().handle() != memory.context().handle(), ClError::INVALID_CONTEXT)
 }
 
 /// CL_INVALID_OPERATION if the object has been created with a flag that denies the application this access.

@@ -18,6 +18,7 @@ use crate::boundary::callback::{Callback, HandleFn, NotifyFn};
 use crate::boundary::object::{Kind, Object, RawHandle};
 use crate::core::connection::Connection;
 use crate::core::device::{self, Device};
+use crate::core::device_queue::DefaultQueues;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::info::Info;
 use crate::core::lock;
@@ -44,6 +45,7 @@ pub(crate) struct Context {
     notifier: Notifier,
     allocations: Allocations,
     queues: Mutex<Vec<Weak<Object<Queue>>>>,
+    default_queues: DefaultQueues,
 }
 
 /// The host's lists of image formats, by `cl_mem_flags` and type.
@@ -102,6 +104,7 @@ impl Context {
             image_formats: Mutex::default(),
             allocations: Allocations::default(),
             queues: Mutex::default(),
+            default_queues: DefaultQueues::default(),
         });
         // Which devices go together, the host knows.
         connection.wait(&slot).ok()?;
@@ -158,6 +161,11 @@ impl Context {
         let mut queues = lock(&self.queues);
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(queue));
+    }
+
+    /// The default queues on its devices.
+    pub(crate) fn default_queues(&self) -> &DefaultQueues {
+        &self.default_queues
     }
 
     /// Waits until everything that is in the context's queues now is complete.

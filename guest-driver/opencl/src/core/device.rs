@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use opencl_sys::{
-    CL_COMMAND_BUFFER_CAPABILITY_DEVICE_SIDE_ENQUEUE_KHR, CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR,
-    CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR, CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR,
+    CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR, CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR,
+    CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR,
     CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR,
 };
 use opencl_sys::{
@@ -15,14 +15,14 @@ use opencl_sys::{
     CL_DEVICE_IMAGE_MAX_BUFFER_SIZE, CL_DEVICE_IMAGE_SUPPORT, CL_DEVICE_IMAGE2D_MAX_HEIGHT,
     CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE3D_MAX_DEPTH, CL_DEVICE_IMAGE3D_MAX_HEIGHT,
     CL_DEVICE_IMAGE3D_MAX_WIDTH, CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED, CL_DEVICE_LINKER_AVAILABLE,
-    CL_DEVICE_MAX_COMPUTE_UNITS, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_ON_DEVICE_EVENTS,
-    CL_DEVICE_MAX_ON_DEVICE_QUEUES, CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_MAX_WORK_GROUP_SIZE,
+    CL_DEVICE_MAX_COMPUTE_UNITS, CL_DEVICE_MAX_MEM_ALLOC_SIZE, CL_DEVICE_MAX_WORK_GROUP_SIZE,
     CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_MEM_BASE_ADDR_ALIGN, CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT,
     CL_DEVICE_NUMERIC_VERSION, CL_DEVICE_OPENCL_C_FEATURES, CL_DEVICE_PARENT_DEVICE,
     CL_DEVICE_PARTITION_AFFINITY_DOMAIN, CL_DEVICE_PARTITION_MAX_SUB_DEVICES, CL_DEVICE_PARTITION_PROPERTIES,
-    CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS, CL_DEVICE_PIPE_MAX_PACKET_SIZE, CL_DEVICE_PIPE_SUPPORT,
-    CL_DEVICE_PLATFORM, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE,
-    CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES, CL_DEVICE_QUEUE_ON_HOST_PROPERTIES, CL_DEVICE_REFERENCE_COUNT,
+    CL_DEVICE_PIPE_MAX_PACKET_SIZE, CL_DEVICE_PIPE_SUPPORT, CL_DEVICE_PLATFORM,
+    CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE,
+    CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES, CL_DEVICE_QUEUE_ON_HOST_PROPERTIES,
+    CL_DEVICE_QUEUE_REPLACEABLE_DEFAULT, CL_DEVICE_REFERENCE_COUNT,
     CL_DEVICE_SHARED_SYSTEM_MEM_CAPABILITIES_INTEL, CL_DEVICE_SVM_ATOMICS, CL_DEVICE_SVM_CAPABILITIES,
     CL_DEVICE_SVM_COARSE_GRAIN_BUFFER, CL_DEVICE_SVM_FINE_GRAIN_BUFFER, CL_DEVICE_TYPE, CL_DEVICE_VERSION,
     CL_EXEC_NATIVE_KERNEL,
@@ -158,8 +158,44 @@ impl Device {
 
     /// True if a kernel may be enqueued with an empty range: from OpenCL 2.1 on.
     pub(crate) fn allows_empty_range(&self) -> bool {
-        let of_host = self.number::<u32>(CL_DEVICE_NUMERIC_VERSION).unwrap_or(0);
-        extensions::numeric_version(of_host) >= extensions::version(2, 1)
+        self.version() >= extensions::version(2, 1)
+    }
+
+    /// `CL_DEVICE_NUMERIC_VERSION`.
+    fn version(&self) -> u32 {
+        let of_host = self.number(CL_DEVICE_NUMERIC_VERSION).unwrap_or(0);
+        extensions::numeric_version(of_host, self.svm_capabilities() != 0)
+    }
+
+    /// `CL_DEVICE_PIPE_MAX_PACKET_SIZE`, of a device that has pipes. Those of OpenCL 2 all have; later ones say so.
+    pub(crate) fn max_packet_size(&self) -> Option<u32> {
+        let is_said = self.number::<u32>(CL_DEVICE_PIPE_SUPPORT).unwrap_or(0) != 0;
+        let has_pipes = is_said || extensions::major(self.version()) == 2;
+        has_pipes.then(|| self.number(CL_DEVICE_PIPE_MAX_PACKET_SIZE).unwrap_or(0))
+    }
+
+    /// `CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES`: none of a device that has no such queues.
+    pub(crate) fn device_queue_properties(&self) -> u64 {
+        self.number(CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES).unwrap_or(0)
+    }
+
+    /// `CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE`, in bytes.
+    pub(crate) fn preferred_device_queue_size(&self) -> u32 {
+        self.number(CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE).unwrap_or(0)
+    }
+
+    /// `CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE`, in bytes.
+    pub(crate) fn max_device_queue_size(&self) -> u32 {
+        self.number(CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE).unwrap_or(0)
+    }
+
+    /// True if another queue can be made the default one on the device. From OpenCL 2.1 to 2.2 it always can; later devices
+    /// say so.
+    pub(crate) fn has_replaceable_default_queue(&self) -> bool {
+        let capabilities = self.number::<u64>(CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES).unwrap_or(0);
+        let version = self.version();
+        let is_usual = extensions::major(version) == 2 && version >= extensions::version(2, 1);
+        is_usual || capabilities & CL_DEVICE_QUEUE_REPLACEABLE_DEFAULT != 0
     }
 
     /// True if the device takes programs in intermediate language (`CL_DEVICE_IL_VERSION`).
@@ -255,10 +291,9 @@ impl Device {
         CommandBufferVersion::of_host(&self.text(CL_DEVICE_EXTENSIONS).ok()?, &with_version)
     }
 
-    /// `CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR`: without queues on the device, and without several queues.
+    /// `CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR`: without several queues.
     pub(crate) fn command_buffer_capabilities(&self) -> u64 {
-        const NOT_OFFERED: u64 = CL_COMMAND_BUFFER_CAPABILITY_DEVICE_SIDE_ENQUEUE_KHR
-            | CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR;
+        const NOT_OFFERED: u64 = CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR;
         self.number::<u64>(CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR).unwrap_or(0) & !NOT_OFFERED
     }
 
@@ -302,9 +337,6 @@ impl Device {
 impl Object<Device> {
     /// `clGetDeviceInfo`.
     pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
-        if let Some(info) = not_offered(param) {
-            return Ok(info);
-        }
         Ok(match param {
             CL_DEVICE_PLATFORM => Info::handle(platform::found()?.platform.handle()),
             CL_DEVICE_PARENT_DEVICE => {
@@ -332,37 +364,17 @@ impl Object<Device> {
             }
             CL_DEVICE_OPENCL_C_FEATURES => extensions::features(&self.ask(param)?).into(),
             CL_DEVICE_SVM_CAPABILITIES => Info::value(self.svm_capabilities()),
-            CL_DEVICE_VERSION => Info::text(&extensions::device_version(&self.text(param)?)),
-            CL_DEVICE_NUMERIC_VERSION => {
-                let of_host = self.ask(param)?;
-                Info::value(extensions::numeric_version(info::number(&of_host).unwrap_or(0)))
+            // The host's driver may have passed; this one has not.
+            CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED => Info::text("v0000-01-01-00"),
+            CL_DEVICE_VERSION => {
+                Info::text(&extensions::device_version(&self.text(param)?, self.svm_capabilities() != 0))
             }
+            CL_DEVICE_NUMERIC_VERSION => Info::value(self.version()),
             // CL_INVALID_VALUE if param_name is not one of the supported values. This one the protocol means otherwise.
             DEVICE_COUNT => return Err(ClError::INVALID_VALUE),
             _ => self.ask(param)?.into(),
         })
     }
-}
-
-/// Answers that do not depend on the host, each because this driver has no such thing yet, or because it is the
-/// guest's own.
-fn not_offered(param: u32) -> Option<Info> {
-    Some(match param {
-        // Pipes.
-        CL_DEVICE_PIPE_SUPPORT => Info::bool(false),
-        CL_DEVICE_MAX_PIPE_ARGS | CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS | CL_DEVICE_PIPE_MAX_PACKET_SIZE => {
-            Info::value(0u32)
-        }
-        // Queues on the device.
-        CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES | CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES => Info::value(0u64),
-        CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE
-        | CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE
-        | CL_DEVICE_MAX_ON_DEVICE_QUEUES
-        | CL_DEVICE_MAX_ON_DEVICE_EVENTS => Info::value(0u32),
-        // The host's driver may have passed; this one has not.
-        CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED => Info::text("v0000-01-01-00"),
-        _ => return None,
-    })
 }
 
 /// Handles of devices.

@@ -100,14 +100,14 @@ const PLATFORM_EXTENSIONS: &[&str] =
 /// How the loader finds this driver.
 const ICD: &str = "cl_khr_icd";
 
-/// OpenCL C 3.0 features, without the prefix `__opencl_c_`. Left out: `pipes` and `device_enqueue`, whose objects this
-/// driver cannot make yet.
+/// OpenCL C 3.0 features, without the prefix `__opencl_c_`.
 const FEATURES: &[&str] = &[
     "3d_image_writes",
     "atomic_order_acq_rel",
     "atomic_order_seq_cst",
     "atomic_scope_all_devices",
     "atomic_scope_device",
+    "device_enqueue",
     "ext_fp16_global_atomic_add",
     "ext_fp16_global_atomic_load_store",
     "ext_fp16_global_atomic_min_max",
@@ -132,6 +132,7 @@ const FEATURES: &[&str] = &[
     "kernel_clock_scope_device",
     "kernel_clock_scope_sub_group",
     "kernel_clock_scope_work_group",
+    "pipes",
     "program_scope_global_variables",
     "read_write_images",
     "subgroups",
@@ -255,18 +256,32 @@ impl CommandBufferVersion {
     }
 }
 
-/// `CL_DEVICE_VERSION` for the guest. OpenCL 2.0 to 2.2 demand shared virtual memory, pipes and device-side queues
-/// of every device; a device without them is an OpenCL 1.2 device, whatever the compiler can do.
-pub(crate) fn device_version(of_host: &str) -> String {
-    match of_host.strip_prefix("OpenCL 2.").and_then(|rest| rest.split_once(' ')) {
-        Some((_, rest)) => format!("OpenCL 1.2 {rest}"),
-        None => of_host.to_owned(),
+/// `CL_DEVICE_VERSION` for the guest. OpenCL 2.0 to 2.2 demand shared virtual memory of every device; where it cannot be
+/// offered, the device is an OpenCL 1.2 device, whatever the compiler can do. No device is of a later version than this
+/// driver.
+pub(crate) fn device_version(of_host: &str, has_svm: bool) -> String {
+    let parts = of_host.strip_prefix("OpenCL ").and_then(|rest| rest.split_once(' '));
+    let numbers = parts.and_then(|(number, rest)| {
+        let (major, minor) = number.split_once('.')?;
+        Some((version(major.parse().ok()?, minor.parse().ok()?), rest))
+    });
+    match numbers {
+        Some((number, rest)) if numeric_version(number, has_svm) != number => {
+            let number = numeric_version(number, has_svm);
+            format!("OpenCL {}.{} {rest}", major(number), number >> 12 & 0x3ff)
+        }
+        _ => of_host.to_owned(),
     }
 }
 
 /// `CL_DEVICE_NUMERIC_VERSION` that goes with [`device_version`].
-pub(crate) fn numeric_version(of_host: u32) -> u32 {
-    if of_host >> 22 == 2 { version(1, 2) } else { of_host }
+pub(crate) fn numeric_version(of_host: u32, has_svm: bool) -> u32 {
+    if major(of_host) == 2 && !has_svm { version(1, 2) } else { of_host.min(version(3, 0)) }
+}
+
+/// The major part of a `cl_version`.
+pub(crate) fn major(version: u32) -> u32 {
+    version >> 22
 }
 
 #[cfg(test)]
@@ -317,7 +332,7 @@ mod tests {
         // A host's answer that is cut off loses the part entry.
         assert_eq!(device_extensions_with_version(&entries.as_bytes()[..100], true), entries[0].as_bytes());
 
-        let entries = ["__opencl_c_pipes", "__opencl_c_int64"].map(|name| NameVersion::new(name, 7));
+        let entries = ["__opencl_c_magic", "__opencl_c_int64"].map(|name| NameVersion::new(name, 7));
         assert_eq!(features(entries.as_bytes()), entries[1].as_bytes());
     }
 
@@ -336,11 +351,21 @@ mod tests {
     }
 
     #[test]
-    fn a_device_of_version_2_is_presented_as_1_2() {
-        assert_eq!(device_version("OpenCL 2.0 AMD-APP (3590.0)"), "OpenCL 1.2 AMD-APP (3590.0)");
-        assert_eq!(device_version("OpenCL 3.0 CUDA"), "OpenCL 3.0 CUDA");
-        assert_eq!(device_version("OpenCL 1.2 pocl"), "OpenCL 1.2 pocl");
-        assert_eq!(numeric_version(version(2, 1)), version(1, 2));
-        assert_eq!(numeric_version(version(3, 0)), version(3, 0));
+    fn a_device_is_of_no_version_that_asks_for_more_than_is_offered() {
+        let amd = "OpenCL 2.0 AMD-APP (3590.0)";
+        assert_eq!(device_version(amd, true), amd);
+        assert_eq!(device_version(amd, false), "OpenCL 1.2 AMD-APP (3590.0)");
+        for same in ["OpenCL 3.0 CUDA", "OpenCL 1.2 pocl", "OpenCL C 1.2", "else"] {
+            assert_eq!(device_version(same, false), same);
+        }
+        assert_eq!(device_version("OpenCL 3.1 (Build 0)", true), "OpenCL 3.0 (Build 0)");
+        for (of_host, has_svm, shown) in [
+            (version(2, 1), false, version(1, 2)),
+            (version(2, 1), true, version(2, 1)),
+            (version(3, 0), false, version(3, 0)),
+            (version(3, 1), true, version(3, 0)),
+        ] {
+            assert_eq!(numeric_version(of_host, has_svm), shown);
+        }
     }
 }

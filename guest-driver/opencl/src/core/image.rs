@@ -172,7 +172,7 @@ impl Image {
         match &self.parent {
             Some(MemoryObject::Buffer(buffer)) => buffer.shared_bytes().is_some(),
             Some(MemoryObject::Image(image)) => image.is_shared(),
-            None => false,
+            Some(MemoryObject::Pipe(_)) | None => false,
         }
     }
 

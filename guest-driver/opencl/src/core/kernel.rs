@@ -22,11 +22,13 @@ use crate::core::buffer::Buffer;
 use crate::core::connection::Connection;
 use crate::core::context::{self, Context};
 use crate::core::device::Device;
+use crate::core::device_queue::DeviceQueue;
 use crate::core::error::{ClError, ClResult};
 use crate::core::event::Event;
 use crate::core::image::Image;
 use crate::core::info::{self, Info};
 use crate::core::lock;
+use crate::core::pipe::Pipe;
 use crate::core::program::{Executable, KernelShare, Program};
 use crate::core::query::Question;
 use crate::core::queue::{Payload, Queue, Request};
@@ -106,6 +108,18 @@ impl Passable for Object<Image> {
 }
 
 impl Passable for Object<Sampler> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
+}
+
+impl Passable for Object<Pipe> {
+    fn id(&self) -> u32 {
+        (**self).id()
+    }
+}
+
+impl Passable for Object<DeviceQueue> {
     fn id(&self) -> u32 {
         (**self).id()
     }

@@ -18,6 +18,7 @@ use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::mapping::Mapping;
+use crate::core::pipe::Pipe;
 use crate::core::shared::{CoarseBytes, SharedBytes};
 
 /// Kernel access flags: at most one of them.
@@ -198,6 +199,8 @@ pub(crate) enum MemoryObject {
     Buffer(Arc<Object<Buffer>>),
     /// An image.
     Image(Arc<Object<Image>>),
+    /// A pipe.
+    Pipe(Arc<Object<Pipe>>),
 }
 
 /// Does the same for an object of any kind.
@@ -206,6 +209,7 @@ macro_rules! for_any {
         match $object {
             MemoryObject::Buffer($it) => $does,
             MemoryObject::Image($it) => $does,
+            MemoryObject::Pipe($it) => $does,
         }
     };
 }
@@ -213,10 +217,13 @@ macro_rules! for_any {
 impl Handle<MemoryObject> {
     /// The object, of whatever kind; `CL_INVALID_MEM_OBJECT` if the handle is none.
     pub(crate) fn get_any(&self) -> ClResult<MemoryObject> {
-        match self.as_kind::<Buffer>().get() {
-            Ok(buffer) => Ok(MemoryObject::Buffer(buffer.arc())),
-            Err(_) => self.as_kind::<Image>().get().map(|image| MemoryObject::Image(image.arc())),
+        if let Ok(buffer) = self.as_kind::<Buffer>().get() {
+            return Ok(MemoryObject::Buffer(buffer.arc()));
         }
+        if let Ok(image) = self.as_kind::<Image>().get() {
+            return Ok(MemoryObject::Image(image.arc()));
+        }
+        self.as_kind::<Pipe>().get().map(|pipe| MemoryObject::Pipe(pipe.arc()))
     }
 }
 

@@ -13,7 +13,7 @@ use paragpu_protocol::command::{Barrier, Body, CreateQueue, Finish, Marker};
 use paragpu_protocol::limits::MAX_WAIT_EVENTS;
 use paragpu_protocol::types::{Enqueue, SlotRef};
 
-use crate::boundary::object::{Kind, Object, RawHandle};
+use crate::boundary::object::{Kind, Object};
 use crate::core::completion::Completion;
 use crate::core::connection::Connection;
 use crate::core::context::{self, Context};
@@ -271,8 +271,7 @@ impl Object<Queue> {
             CL_QUEUE_REFERENCE_COUNT => Info::value(self.reference_count()),
             CL_QUEUE_PROPERTIES => Info::value(self.properties),
             CL_QUEUE_PROPERTIES_ARRAY => Info::list(&self.property_list),
-            // There are no queues on the device, so none is the default one.
-            CL_QUEUE_DEVICE_DEFAULT => Info::handle(RawHandle::NULL),
+            CL_QUEUE_DEVICE_DEFAULT => self.context.default_queues().info(&self.device),
             // CL_INVALID_VALUE if param_name is not one of the supported values. CL_QUEUE_SIZE is for queues on the
             // device: "CL_INVALID_COMMAND_QUEUE if command_queue is not a valid command-queue for param_name".
             opencl_sys::CL_QUEUE_SIZE => return Err(ClError::INVALID_COMMAND_QUEUE),

@@ -25,8 +25,14 @@ pub(crate) type WorkOf<'a, B> =
     Work<'a, <B as Backend>::Buffer, <B as Backend>::Image, <B as Backend>::Kernel>;
 
 /// What an argument is set to, over a backend's handles.
-pub(crate) type ArgValueOf<'a, B> =
-    ArgValue<'a, <B as Backend>::Buffer, <B as Backend>::Image, <B as Backend>::Sampler>;
+pub(crate) type ArgValueOf<'a, B> = ArgValue<
+    'a,
+    <B as Backend>::Buffer,
+    <B as Backend>::Image,
+    <B as Backend>::Sampler,
+    <B as Backend>::Pipe,
+    <B as Backend>::DeviceQueue,
+>;
 
 /// A host's compute devices. Handles release what they stand for when the last of them is dropped.
 ///
@@ -44,6 +50,10 @@ pub trait Backend: Send + Sync + 'static {
     type Image: Clone + Send + Sync + fmt::Debug + 'static;
     /// A sampler.
     type Sampler: Clone + Send + Sync + fmt::Debug + 'static;
+    /// A pipe.
+    type Pipe: Clone + Send + Sync + fmt::Debug + 'static;
+    /// A queue on the device.
+    type DeviceQueue: Clone + Send + Sync + fmt::Debug + 'static;
     /// A program.
     type Program: Clone + Send + Sync + fmt::Debug + 'static;
     /// A kernel. Not shared: setting arguments is not thread-safe.
@@ -148,6 +158,31 @@ pub trait Backend: Send + Sync + 'static {
     /// A sampler.
     fn create_sampler(&self, context: &Self::Context, spec: SamplerSpec) -> Result<Self::Sampler, ClError>;
 
+    /// A pipe for that many packets of so many bytes.
+    fn create_pipe(
+        &self,
+        context: &Self::Context,
+        packet_size: u32,
+        max_packets: u32,
+    ) -> Result<Self::Pipe, ClError>;
+
+    /// A queue on a device with these `cl_command_queue_properties`, of `size` bytes, or as large as the device prefers.
+    fn create_device_queue(
+        &self,
+        context: &Self::Context,
+        device: &Self::Device,
+        properties: u64,
+        size: Option<u32>,
+    ) -> Result<Self::DeviceQueue, ClError>;
+
+    /// Makes a queue on a device the default of that device.
+    fn set_default_queue(
+        &self,
+        context: &Self::Context,
+        device: &Self::Device,
+        queue: &Self::DeviceQueue,
+    ) -> Result<(), ClError>;
+
     /// A program from source.
     fn create_program(&self, context: &Self::Context, source: &[u8]) -> Result<Self::Program, ClError>;
 
@@ -208,7 +243,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         kernel: &mut Self::Kernel,
         index: u32,
-        value: ArgValue<'_, Self::Buffer, Self::Image, Self::Sampler>,
+        value: ArgValueOf<'_, Self>,
     ) -> Result<(), ClError>;
 
     /// Tells which coarse-grain memory a kernel reaches through pointers in memory.

@@ -13,14 +13,14 @@ use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 
 use super::null_image::{self, NullImage};
 use super::{
-    Arg, ArgValue, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec, Keep, Linked,
-    MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, Rect, SamplerSpec, StartWatch,
-    Started, Work,
+    Arg, ArgValue, ArgValueOf, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec,
+    Keep, Linked, MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, Rect, SamplerSpec,
+    StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
 
 /// Name of a kernel that every built program has, beside those in its text. Its arguments: a value of 4 bytes, a
-/// value of unknown size, a buffer, local memory, an image, a sampler.
+/// value of unknown size, a buffer, local memory, an image, a sampler, a pipe, a queue on the device.
 pub const KERNEL_NAME: &str = "k";
 
 /// A program with this text does not build.
@@ -191,6 +191,14 @@ pub struct NullKernel {
 #[derive(Clone, Debug)]
 pub struct NullEvent(Arc<AtomicI32>);
 
+/// A pipe, which nobody reads.
+#[derive(Clone, Debug)]
+pub struct NullPipe;
+
+/// A queue in which nothing is enqueued.
+#[derive(Clone, Debug)]
+pub struct NullDeviceQueue;
+
 impl Backend for Null {
     type Device = NullDevice;
     type Coarse = ();
@@ -199,6 +207,8 @@ impl Backend for Null {
     type Buffer = NullBuffer;
     type Image = NullImage;
     type Sampler = ();
+    type Pipe = NullPipe;
+    type DeviceQueue = NullDeviceQueue;
     type Program = NullProgram;
     type Kernel = NullKernel;
     type Event = NullEvent;
@@ -316,6 +326,29 @@ impl Backend for Null {
         Ok(())
     }
 
+    fn create_pipe(&self, (): &(), packet_size: u32, max_packets: u32) -> Result<NullPipe, ClError> {
+        if packet_size == 0 || max_packets == 0 { Err(ClError::INVALID_PIPE_SIZE) } else { Ok(NullPipe) }
+    }
+
+    fn create_device_queue(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        _properties: u64,
+        _size: Option<u32>,
+    ) -> Result<NullDeviceQueue, ClError> {
+        Ok(NullDeviceQueue)
+    }
+
+    fn set_default_queue(
+        &self,
+        (): &(),
+        _device: &NullDevice,
+        _queue: &NullDeviceQueue,
+    ) -> Result<(), ClError> {
+        Ok(())
+    }
+
     fn create_program(&self, (): &(), source: &[u8]) -> Result<NullProgram, ClError> {
         Ok(NullProgram { source: Arc::new(source.to_vec()), status: Arc::new(AtomicI32::new(NONE)) })
     }
@@ -402,6 +435,8 @@ impl Backend for Null {
                 arg(ArgKind::Local, 0),
                 Arg { access: ACCESS_READ, ..arg(ArgKind::Image, 0) },
                 arg(ArgKind::Sampler, 0),
+                arg(ArgKind::Pipe, 0),
+                arg(ArgKind::Queue, 0),
             ],
         })
     }
@@ -414,7 +449,7 @@ impl Backend for Null {
         &self,
         kernel: &mut NullKernel,
         index: u32,
-        value: ArgValue<'_, NullBuffer, NullImage, ()>,
+        value: ArgValueOf<'_, Null>,
     ) -> Result<(), ClError> {
         let arg = kernel.args.get(index as usize).ok_or(ClError::INVALID_ARG_VALUE)?;
         match (arg.kind, value) {
@@ -422,6 +457,8 @@ impl Backend for Null {
             | (ArgKind::Buffer, ArgValue::Buffer(_) | ArgValue::Pointer(_))
             | (ArgKind::Image, ArgValue::Image(_))
             | (ArgKind::Sampler, ArgValue::Sampler(()))
+            | (ArgKind::Pipe, ArgValue::Pipe(NullPipe))
+            | (ArgKind::Queue, ArgValue::Queue(NullDeviceQueue))
             | (ArgKind::Local, ArgValue::Local(_)) => Ok(()),
             _ => Err(ClError::INVALID_ARG_VALUE),
         }
@@ -512,6 +549,8 @@ fn declared_args(source: &[u8], name: &[u8]) -> Option<Vec<Arg>> {
             true => ArgKind::Buffer,
             false if text.contains("image") => ArgKind::Image,
             false if text.contains("sampler_t") => ArgKind::Sampler,
+            false if text.contains("pipe ") => ArgKind::Pipe,
+            false if text.contains("queue_t") => ArgKind::Queue,
             false => ArgKind::Value,
         };
         Arg { kind, size: 0, access: 0 }

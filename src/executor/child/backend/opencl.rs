@@ -5,13 +5,13 @@ use std::ffi::CStr;
 use paragpu_protocol::image::{ImageFormat, ImageType};
 
 use super::{
-    Arg, ArgValue, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, Linked, MemoryModel, NdRange,
-    Order, Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
+    Arg, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, Linked, MemoryModel, NdRange, Order,
+    Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
 use crate::sys::opencl::{
-    self, Buffer, BuiltIns, CoarseMemory, Context, Device, Event, Image, Kernel, LoadError, Partitions,
-    Platform, Program, Queue, Sampler, platforms,
+    self, Buffer, BuiltIns, CoarseMemory, Context, Device, DeviceQueue, Event, HostArg, Image, Kernel,
+    LoadError, Partitions, Pipe, Platform, Program, Queue, Sampler, platforms,
 };
 
 /// Environment variable: part of the name of the platform to use.
@@ -144,6 +144,8 @@ impl Backend for OpenCl {
     type Buffer = Buffer;
     type Image = Image;
     type Sampler = Sampler;
+    type Pipe = Pipe;
+    type DeviceQueue = DeviceQueue;
     type Program = Program;
     type Kernel = Kernel;
     type Event = Event;
@@ -268,6 +270,29 @@ impl Backend for OpenCl {
         Sampler::new(context, spec)
     }
 
+    fn create_pipe(&self, context: &Context, packet_size: u32, max_packets: u32) -> Result<Pipe, ClError> {
+        Pipe::new(self.platform, context, packet_size, max_packets)
+    }
+
+    fn create_device_queue(
+        &self,
+        context: &Context,
+        device: &Device,
+        properties: u64,
+        size: Option<u32>,
+    ) -> Result<DeviceQueue, ClError> {
+        DeviceQueue::new(context, device, properties, size)
+    }
+
+    fn set_default_queue(
+        &self,
+        context: &Context,
+        device: &Device,
+        queue: &DeviceQueue,
+    ) -> Result<(), ClError> {
+        queue.make_default(context, device)
+    }
+
     fn create_program(&self, context: &Context, source: &[u8]) -> Result<Program, ClError> {
         Program::with_source(context, source)
     }
@@ -326,12 +351,7 @@ impl Backend for OpenCl {
         kernel.args()
     }
 
-    fn set_arg(
-        &self,
-        kernel: &mut Kernel,
-        index: u32,
-        value: ArgValue<'_, Buffer, Image, Sampler>,
-    ) -> Result<(), ClError> {
+    fn set_arg(&self, kernel: &mut Kernel, index: u32, value: HostArg<'_>) -> Result<(), ClError> {
         kernel.set(index, value)
     }
 

@@ -102,9 +102,11 @@ impl<B: Backend> Context<B> {
                     }
                     _ => return Err(ClError::INVALID_ARG_VALUE),
                 },
-                ArgRecord::Buffer(Some(_)) | ArgRecord::Image(_) | ArgRecord::Sampler(_) => {
-                    object?.value()?
-                }
+                ArgRecord::Buffer(Some(_))
+                | ArgRecord::Image(_)
+                | ArgRecord::Sampler(_)
+                | ArgRecord::Pipe(_)
+                | ArgRecord::Queue(_) => object?.value()?,
             };
             self.backend.set_arg(&mut host, index, value)?;
         }
@@ -155,6 +157,8 @@ impl<B: Backend> Context<B> {
             ArgKind::Buffer => Some(ArgObject::Buffer(self.objects.buffer(id)?)),
             ArgKind::Image => Some(ArgObject::Image(self.objects.image(id)?)),
             ArgKind::Sampler => Some(ArgObject::Sampler(self.objects.sampler(id)?)),
+            ArgKind::Pipe => Some(ArgObject::Pipe(self.objects.pipe(id)?)),
+            ArgKind::Queue => Some(ArgObject::Queue(self.objects.device_queue(id)?)),
             ArgKind::Value | ArgKind::Local | ArgKind::Other => return Err(Fault::BadValue),
         };
         if let Some(object) = &object {

@@ -123,7 +123,9 @@ pub(super) fn ready<'k, B: Backend>(
             | ArgRecord::Buffer(_)
             | ArgRecord::Pointer(..)
             | ArgRecord::Image(_)
-            | ArgRecord::Sampler(_) => {}
+            | ArgRecord::Sampler(_)
+            | ArgRecord::Pipe(_)
+            | ArgRecord::Queue(_) => {}
         }
     }
     if local_memory > limits.local_memory {

@@ -5,6 +5,7 @@
 //! that only the host can tell is an OpenCL error, and goes where the command reports its outcome.
 
 mod compile;
+mod device_side;
 mod devices;
 mod image_transfers;
 mod images;
