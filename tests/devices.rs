@@ -11,6 +11,18 @@ fn devices_queues_events_and_contexts_are_as_the_specification_says() {
     assert!(output.contains(" passed, 0 failed"), "{output}");
 }
 
+/// PoCL has neither, and the example says what it skips; with Intel's OpenCL for processors there is nothing to skip.
+#[test]
+fn pipes_and_queues_on_the_device_work_or_are_refused() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("device_side")));
+    print!("{output}");
+    for what in ["pipes", "queues"] {
+        assert_eq!(output.lines().filter(|line| line.contains(what)).count(), 1, "{output}");
+    }
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+}
+
 /// Runs one of `life_check`'s lives, and waits until nothing of it is left on the host.
 fn live(life: &str) -> String {
     let daemon = Daemon::start();

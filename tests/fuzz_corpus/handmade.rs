@@ -22,6 +22,8 @@ use paragpu_protocol::virtio_gpu::{
 };
 use zerocopy::{Immutable, IntoBytes};
 
+#[path = "device_side.rs"]
+mod device_side;
 #[path = "programs.rs"]
 mod programs;
 
@@ -119,6 +121,7 @@ fn every_command() -> Vec<u8> {
     frames.add(&SetArgValue { kernel, index: 1.into(), reply: slot(9) }, &[], &[1, 0, 0, 0]);
     frames.add(&SetArgLocal { kernel, index: 2.into(), size: 64.into() }, &[], &[]);
     programs::add(&mut frames);
+    device_side::add(&mut frames);
     frames.add(&CreateUserEvent { create: create(USER_EVENT, CONTEXT) }, &[], &[]);
     let launch = EnqueueKernel {
         enqueue: enqueue(10),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use paragpu_protocol::command::{
-    Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateImage, CreateKernel,
-    CreateProgram, CreateQueue, CreateSampler, CreateSubBuffer, CreateSubDevices, CreateUserEvent,
-    EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, ReadBuffer, ReadBufferRect, Release, SetArgLocal,
-    SetArgObject, SetArgValue, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect,
+    Body, BuildProgram, CopyBuffer, CopyBufferRect, CreateBuffer, CreateContext, CreateDeviceQueue,
+    CreateImage, CreateKernel, CreatePipe, CreateProgram, CreateQueue, CreateSampler, CreateSubBuffer,
+    CreateSubDevices, CreateUserEvent, EnqueueKernel, FillBuffer, Finish, GetInfo, Marker, ReadBuffer,
+    ReadBufferRect, Release, SetArgLocal, SetArgObject, SetArgValue, SetUserEvent, WatchEvent, WriteBuffer,
+    WriteBufferRect,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
@@ -36,6 +37,8 @@ const KERNEL: u32 = 6;
 const EVENT: u32 = 7;
 pub(super) const IMAGE: u32 = 8;
 const SAMPLER: u32 = 9;
+pub(super) const PIPE: u32 = 10;
+pub(super) const DEVICE_QUEUE: u32 = 11;
 pub(super) const SIZE: u64 = 256;
 
 pub(super) struct Rig {
@@ -77,6 +80,19 @@ pub(super) fn sampler(id: u32) -> CreateSampler {
     }
 }
 
+pub(super) fn pipe(id: u32) -> CreatePipe {
+    CreatePipe { create: create(id, CONTEXT), packet_size: 4.into(), max_packets: 16.into() }
+}
+
+/// On the first device, and not its default.
+pub(super) fn device_queue(id: u32) -> CreateDeviceQueue {
+    CreateDeviceQueue {
+        create: create(id, CONTEXT),
+        properties: 0b101.into(),
+        ..CreateDeviceQueue::default()
+    }
+}
+
 impl Rig {
     fn empty(builds: Builds) -> Rig {
         let memory = Arc::new(Mapping::anonymous(65536).unwrap());
@@ -109,6 +125,8 @@ impl Rig {
         self.run(&CreateUserEvent { create: create(EVENT, CONTEXT) }, &[], &[]).unwrap();
         self.run(&image(IMAGE), &[], &[]).unwrap();
         self.run(&sampler(SAMPLER), &[], &[]).unwrap();
+        self.run(&pipe(PIPE), &[], &[]).unwrap();
+        self.run(&device_queue(DEVICE_QUEUE), &[], &[]).unwrap();
     }
 
     fn buffer(&mut self, id: u32, size: u64) {
@@ -155,6 +173,8 @@ impl Rig {
         self.run(&local(3), &[], &[]).unwrap();
         self.run(&object(4, IMAGE), &[], &[]).unwrap();
         self.run(&object(5, SAMPLER), &[], &[]).unwrap();
+        self.run(&object(6, PIPE), &[], &[]).unwrap();
+        self.run(&object(7, DEVICE_QUEUE), &[], &[]).unwrap();
     }
 }
 
@@ -249,7 +269,7 @@ fn an_argument_is_set_only_to_what_it_is() {
     assert_eq!(fault(&value(0), &[], &[0; 4]), None);
     assert_eq!(fault(&value(1), &[], &[0; 100]), None);
     // Bytes for a buffer would be a pointer of the guest's choice.
-    for index in [2, 3, 4, 5, 6, u32::MAX] {
+    for index in [2, 3, 4, 5, 6, 7, 8, u32::MAX] {
         assert_eq!(fault(&value(index), &[], &[0x41; 8]), Some(Fault::BadValue), "{index}");
     }
     for len in [0, 3, 8] {
@@ -261,8 +281,13 @@ fn an_argument_is_set_only_to_what_it_is() {
     }
     assert_eq!(fault(&object(4, IMAGE), &[], &[]), None);
     assert_eq!(fault(&object(5, SAMPLER), &[], &[]), None);
+    assert_eq!(fault(&object(6, PIPE), &[], &[]), None);
+    assert_eq!(fault(&object(7, DEVICE_QUEUE), &[], &[]), None);
     // Each only with an object of its kind, and only a buffer may be none.
-    for (index, id) in [(2, IMAGE), (4, BUFFER), (4, SAMPLER), (4, 0), (5, IMAGE), (5, 0)] {
+    let others = [(2, PIPE), (6, BUFFER), (6, 0), (7, QUEUE), (7, 0)];
+    for (index, id) in
+        [(2, IMAGE), (4, BUFFER), (4, SAMPLER), (4, 0), (5, IMAGE), (5, 0)].into_iter().chain(others)
+    {
         assert_eq!(fault(&object(index, id), &[], &[]), Some(Fault::UnknownObject), "{index}: {id}");
     }
     for index in [0, 2, 4, 99] {
@@ -281,6 +306,7 @@ fn a_kernel_with_unset_arguments_does_not_reach_the_device() {
     assert!(matches!(args[2], ArgRecord::Buffer(Some(_))));
     assert_eq!(args[3], ArgRecord::Local(64));
     assert!(matches!((&args[4], &args[5]), (ArgRecord::Image(_), ArgRecord::Sampler(_))));
+    assert!(matches!((&args[6], &args[7]), (ArgRecord::Pipe(_), ArgRecord::Queue(_))));
 }
 
 #[test]
@@ -776,7 +802,7 @@ fn records_survive_being_written_down() {
     let records = rig.context.records();
     let bytes = postcard::to_allocvec(&records).unwrap();
     assert_eq!(postcard::from_bytes::<Vec<super::record::ObjectRecord>>(&bytes).unwrap(), records);
-    assert_eq!(records.len(), 8);
+    assert_eq!(records.len(), 10);
 }
 
 #[test]

@@ -399,7 +399,7 @@ mod tests {
             (PRIVATE, "float3", ArgKind::Value, 16),
             (PRIVATE, "struct point", ArgKind::Value, 0),
             (PRIVATE, "sampler_t", ArgKind::Sampler, 0),
-            (PRIVATE, "queue_t", ArgKind::Other, 0),
+            (PRIVATE, "queue_t", ArgKind::Queue, 0),
             (PRIVATE, "int*", ArgKind::Other, 0),
         ] {
             assert_eq!(classify(space, name), Arg { kind, size, access: 0 }, "{name}");

@@ -52,11 +52,11 @@ impl Platform {
 
     /// What people call it, such as `PoCL 3.1+debian`.
     pub(crate) fn title(&self) -> String {
-        // "OpenCL", its version, and then what the vendor says of itself.
+        // "OpenCL", its version, and then what the vendor says of itself: a name and a version, or less.
         let words: Vec<_> = self.version.split_whitespace().skip(2).take(2).collect();
-        match words.is_empty() {
-            true => format!("{} {}", self.name, self.driver),
-            false => words.join(" "),
+        match words[..] {
+            [name, version] => format!("{name} {version}"),
+            _ => format!("{} {}", self.name, self.driver),
         }
     }
 }
@@ -79,5 +79,7 @@ mod tests {
         assert_eq!(platform.device, "pthread-haswell");
         assert!(platform.identity().contains("Language | OpenCL 3.0 PoCL 3.1+debian"));
         assert!(Platform::parse("#PLATFORMS 0\n").is_none());
+        let terse = Platform { name: "A".into(), version: "OpenCL 3.1 LINUX".into(), ..platform };
+        assert_eq!(terse.title(), "A 3.1+debian");
     }
 }
