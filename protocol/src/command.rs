@@ -13,6 +13,10 @@ use crate::image::{ImageFormat, ImageShape, MAX_ELEMENT_BYTES};
 use crate::limits::MAX_INLINE_BYTES;
 use crate::types::{Create, Dim3, Enqueue, SlotRef, Span};
 
+mod table;
+
+use table::{commands, encode_parsed};
+
 /// A command's fixed part, tied to its opcode.
 pub trait Body: FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned {
     /// The opcode that this is the body of.
@@ -25,128 +29,6 @@ pub trait Body: FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned {
         debug_assert!(data.len() <= Self::OPCODE.max_data() as usize);
         write_frame(out, Self::OPCODE as u16, self.as_bytes(), wait, data)
     }
-}
-
-macro_rules! commands {
-    ($(
-        $(#[$doc:meta])*
-        $name:ident = $code:literal, wait: $wait:literal, data: $data:expr, {
-            $( $(#[$field_doc:meta])* $field:ident: $type:ty, )*
-        }
-    )*) => {
-        /// Number of a command in its frame's header.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u16)]
-        pub enum Opcode {
-            $( $(#[$doc])* $name = $code, )*
-        }
-
-        impl Opcode {
-            /// Every opcode, in the order of the table.
-            pub const ALL: &'static [Opcode] = &[ $( Opcode::$name, )* ];
-
-            /// The opcode with this number.
-            pub fn from_wire(number: u16) -> Option<Opcode> {
-                match number {
-                    $( $code => Some(Opcode::$name), )*
-                    _ => None,
-                }
-            }
-
-            /// The command's name, for logs.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $( Opcode::$name => stringify!($name), )*
-                }
-            }
-
-            /// True if the command may have a wait list.
-            pub fn may_wait(self) -> bool {
-                match self {
-                    $( Opcode::$name => $wait, )*
-                }
-            }
-
-            /// Most inline data bytes that the command may have.
-            pub fn max_data(self) -> u32 {
-                match self {
-                    $( Opcode::$name => $data, )*
-                }
-            }
-
-            /// Size of the command's body in bytes.
-            pub fn body_len(self) -> usize {
-                match self {
-                    $( Opcode::$name => size_of::<$name>(), )*
-                }
-            }
-        }
-
-        $(
-            $(#[$doc])*
-            #[derive(
-                Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-                Unaligned,
-            )]
-            #[repr(C)]
-            pub struct $name {
-                $( $(#[$field_doc])* pub $field: $type, )*
-            }
-
-            impl Body for $name {
-                const OPCODE: Opcode = Opcode::$name;
-            }
-        )*
-
-        /// A command, understood but not yet allowed: its ids and numbers are the guest's claims.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Command<'a> {
-            $( $(#[$doc])* $name(&'a $name, Tail<'a>), )*
-        }
-
-        impl<'a> Command<'a> {
-            /// Gives a frame its type. Every byte is accounted for: a wait list or data where the command has
-            /// none is a fault.
-            pub fn parse(frame: &Frame<'a>) -> Result<Command<'a>, Fault> {
-                let opcode =
-                    Opcode::from_wire(frame.header.opcode.get()).ok_or(Fault::UnknownOpcode)?;
-                if frame.header.data_len.get() > opcode.max_data()
-                    || (frame.header.wait_count.get() != 0 && !opcode.may_wait())
-                {
-                    return Err(Fault::BadFrame);
-                }
-                Ok(match opcode {
-                    $( Opcode::$name => {
-                        let (body, tail) = frame.split()?;
-                        Command::$name(body, tail)
-                    } )*
-                })
-            }
-
-            /// The command's opcode.
-            pub fn opcode(&self) -> Opcode {
-                match self {
-                    $( Command::$name(..) => Opcode::$name, )*
-                }
-            }
-
-            /// Writes the command back as a frame; the inverse of [`parse`](Command::parse).
-            pub fn encode(&self, out: &mut [u8]) -> Option<usize> {
-                match self {
-                    $( Command::$name(body, tail) => encode_parsed(out, *body, tail), )*
-                }
-            }
-        }
-    };
-}
-
-fn encode_parsed<B: Body>(out: &mut [u8], body: &B, tail: &Tail<'_>) -> Option<usize> {
-    let mut wait = [0; crate::limits::MAX_WAIT_EVENTS as usize];
-    let wait = wait.get_mut(..tail.wait.len())?;
-    for (to, id) in wait.iter_mut().zip(tail.wait) {
-        *to = id.get();
-    }
-    body.encode(out, wait, tail.data)
 }
 
 commands! {
@@ -806,76 +688,4 @@ commands! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame;
-    use crate::limits::MAX_FRAME_BYTES;
-    use proptest::prelude::{any, prop};
-    use proptest::{prop_assert, prop_assert_eq, proptest};
-    use std::vec;
-
-    #[test]
-    fn opcodes_round_trip_and_have_distinct_names() {
-        let mut names = std::collections::BTreeSet::new();
-        for &opcode in Opcode::ALL {
-            assert_eq!(Opcode::from_wire(opcode as u16), Some(opcode));
-            assert!(names.insert(opcode.name()), "{opcode:?}");
-            // The longest possible frame of each command fits a frame and the smallest ring.
-            let wait = if opcode.may_wait() { usize::from(crate::limits::MAX_WAIT_EVENTS) } else { 0 };
-            assert!(
-                frame::frame_len(opcode.body_len(), wait, opcode.max_data() as usize).is_some(),
-                "{opcode:?}"
-            );
-        }
-        assert_eq!(Opcode::from_wire(0xffff), None);
-    }
-
-    #[test]
-    fn a_wait_list_where_none_belongs_is_a_fault() {
-        let mut out = [0; 256];
-        let body = Release { id: 3.into(), reserved: U32::ZERO };
-        let len = write_frame(&mut out, Opcode::Release as u16, body.as_bytes(), &[1], &[]).unwrap();
-        let frame = Frame::parse(&out[..len]).unwrap();
-        assert_eq!(Command::parse(&frame), Err(Fault::BadFrame));
-    }
-
-    proptest! {
-        /// Any body, wait list and data of any command survive the way through a frame.
-        #[test]
-        fn commands_round_trip(
-            index in 0..Opcode::ALL.len(),
-            body in prop::collection::vec(any::<u8>(), 256),
-            wait in prop::collection::vec(any::<u32>(), 0..40),
-            data in prop::collection::vec(any::<u8>(), 0..300),
-        ) {
-            let opcode = Opcode::ALL[index];
-            let wait = if opcode.may_wait() { &wait[..] } else { &[] };
-            let data = &data[..data.len().min(opcode.max_data() as usize)];
-            let mut out = vec![0; MAX_FRAME_BYTES as usize];
-            let len = write_frame(&mut out, opcode as u16, &body[..opcode.body_len()], wait, data).unwrap();
-            let command = Command::parse(&Frame::parse(&out[..len]).unwrap()).unwrap();
-            prop_assert_eq!(command.opcode(), opcode);
-            let mut again = vec![0xff; MAX_FRAME_BYTES as usize];
-            prop_assert_eq!(command.encode(&mut again), Some(len));
-            prop_assert_eq!(&again[..len], &out[..len]);
-        }
-
-        /// Garbage is refused or understood, never a panic; what is understood encodes to the same meaning.
-        #[test]
-        fn garbage_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 16..400)) {
-            bytes.truncate(bytes.len() & !15);
-            let len = bytes.len() as u32;
-            bytes[4..8].copy_from_slice(&len.to_le_bytes());
-            bytes[1] = 0;
-            bytes[3] = 0;
-            bytes[9..16].fill(0);
-            if let Ok(command) = Frame::parse(&bytes).and_then(|frame| Command::parse(&frame)) {
-                let mut again = vec![0; MAX_FRAME_BYTES as usize];
-                let len = command.encode(&mut again).unwrap();
-                prop_assert!(len <= bytes.len());
-                let frame = Frame::parse(&again[..len]).unwrap();
-                prop_assert_eq!(Command::parse(&frame), Ok(command));
-            }
-        }
-    }
-}
+mod tests;
