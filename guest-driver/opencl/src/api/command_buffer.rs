@@ -8,7 +8,7 @@ use opencl_sys::{
     CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
 };
 
-use crate::api::{kernel, svm, transfer};
+use crate::api::{image_transfer, kernel, svm, transfer};
 use crate::boundary::arguments::{EventArgs, RecordArgs};
 use crate::boundary::object::{Handle, Object, RawHandle};
 use crate::boundary::pointer::{AppMemory, Bytes, In};
@@ -16,6 +16,7 @@ use crate::core::buffer::Buffer;
 use crate::core::command_buffer::{CommandBuffer, Post};
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult, refuse_if};
+use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::kernel::Kernel;
 use crate::core::queue::{Queue, Request};
@@ -243,55 +244,60 @@ pub(super) fn svm_fill(
     recording.command(Box::new(post))
 }
 
-/// There are no images yet: CL_INVALID_MEM_OBJECT if an image is not a valid image object.
-fn no_image(args: &RecordArgs) -> ClResult<()> {
-    args.begin()?;
-    Err(ClError::INVALID_MEM_OBJECT)
-}
-
 /// `clCommandCopyImageKHR`.
 pub(super) fn copy_image(
     args: RecordArgs,
-    _src_image: AppMemory,
-    _dst_image: AppMemory,
-    _src_origin: In<usize>,
-    _dst_origin: In<usize>,
-    _region: In<usize>,
+    src_image: Handle<Image>,
+    dst_image: Handle<Image>,
+    src_origin: In<usize>,
+    dst_origin: In<usize>,
+    region: In<usize>,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let (src, dst) = ((src_image.get()?, src_origin), (dst_image.get()?, dst_origin));
+    let post = image_transfer::copier(recording.queue(), src, dst, region)?;
+    recording.command(Box::new(post))
 }
 
 /// `clCommandCopyBufferToImageKHR`.
 pub(super) fn copy_buffer_to_image(
     args: RecordArgs,
-    _src_buffer: Handle<Buffer>,
-    _dst_image: AppMemory,
-    _src_offset: usize,
-    _dst_origin: In<usize>,
-    _region: In<usize>,
+    src_buffer: Handle<Buffer>,
+    dst_image: Handle<Image>,
+    src_offset: usize,
+    dst_origin: In<usize>,
+    region: In<usize>,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let (src, dst) = ((src_buffer.get()?, src_offset), (dst_image.get()?, dst_origin));
+    let post = image_transfer::from_buffer_copier(recording.queue(), src, dst, region)?;
+    recording.command(Box::new(post))
 }
 
 /// `clCommandCopyImageToBufferKHR`.
 pub(super) fn copy_image_to_buffer(
     args: RecordArgs,
-    _src_image: AppMemory,
-    _dst_buffer: Handle<Buffer>,
-    _src_origin: In<usize>,
-    _region: In<usize>,
-    _dst_offset: usize,
+    src_image: Handle<Image>,
+    dst_buffer: Handle<Buffer>,
+    src_origin: In<usize>,
+    region: In<usize>,
+    dst_offset: usize,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let (src, dst) = ((src_image.get()?, src_origin), (dst_buffer.get()?, dst_offset));
+    let post = image_transfer::to_buffer_copier(recording.queue(), src, region, dst)?;
+    recording.command(Box::new(post))
 }
 
 /// `clCommandFillImageKHR`.
 pub(super) fn fill_image(
     args: RecordArgs,
-    _image: AppMemory,
-    _fill_color: AppMemory,
-    _origin: In<usize>,
-    _region: In<usize>,
+    image: Handle<Image>,
+    fill_color: Bytes,
+    origin: In<usize>,
+    region: In<usize>,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let post = image_transfer::filler(recording.queue(), image.get()?, fill_color, (origin, region))?;
+    recording.command(Box::new(post))
 }
