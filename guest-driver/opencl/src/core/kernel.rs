@@ -135,13 +135,20 @@ pub(crate) struct Limits {
 }
 
 /// The index space of a launch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) dims: u32,
     pub(crate) offset: [usize; 3],
     pub(crate) global: [usize; 3],
     /// Nothing if the host may choose.
     pub(crate) local: Option<[usize; 3]>,
+}
+
+impl Range {
+    /// True if all work-groups have the same size, as far as the application says.
+    pub(crate) fn is_uniform(&self) -> bool {
+        self.local.is_none_or(|local| (0..3).all(|dim| self.global[dim].is_multiple_of(local[dim])))
+    }
 }
 
 impl Kind for Kernel {
