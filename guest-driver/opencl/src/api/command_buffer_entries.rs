@@ -11,6 +11,7 @@ use crate::boundary::arguments::{Answer, EventArgs, RecordArgs};
 use crate::boundary::entry::entries;
 use crate::boundary::pointer::Argument;
 use crate::core::extensions::CommandBufferVersion;
+use crate::core::platform;
 
 type Handle = *mut c_void;
 
@@ -98,8 +99,12 @@ pub(super) fn function_address(name: &[u8], version: CommandBufferVersion) -> Op
         b"clGetCommandBufferInfoKHR" => Some(clGetCommandBufferInfoKHR as *mut c_void),
         b"clEnqueueCommandBufferKHR" => Some(clEnqueueCommandBufferKHR as *mut c_void),
         b"clCommandNDRangeKernelKHR" => Some(clCommandNDRangeKernelKHR as *mut c_void),
-        b"clUpdateMutableCommandsKHR" => Some(clUpdateMutableCommandsKHR as *mut c_void),
-        b"clGetMutableCommandInfoKHR" => Some(clGetMutableCommandInfoKHR as *mut c_void),
+        b"clUpdateMutableCommandsKHR" if platform::has_mutable_dispatch() => {
+            Some(clUpdateMutableCommandsKHR as *mut c_void)
+        }
+        b"clGetMutableCommandInfoKHR" if platform::has_mutable_dispatch() => {
+            Some(clGetMutableCommandInfoKHR as *mut c_void)
+        }
         _ => recorder(name, version.has_properties()),
     }
 }

@@ -17,6 +17,7 @@ use crate::boundary::pointer::In;
 use crate::core::command_buffer::CommandBuffer;
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult, refuse_if};
+use crate::core::extensions::MUTABLE_FIELDS;
 use crate::core::info::Info;
 use crate::core::kernel::Range;
 use crate::core::mutable_command::{MutableCommand, Update};
@@ -42,6 +43,7 @@ impl Properties {
             };
             refuse_if(place.replace(pair[1]).is_some(), ClError::INVALID_VALUE)?;
         }
+        refuse_if(properties.fields.unwrap_or(0) & !MUTABLE_FIELDS != 0, ClError::INVALID_VALUE)?;
         check_asserts(properties.asserts.unwrap_or(0))?;
         list.push(0);
         Ok(Properties { list, ..properties })
@@ -187,7 +189,7 @@ mod tests {
         let both = parse(&[asserts, 1, fields, CL_MUTABLE_DISPATCH_ARGUMENTS_KHR]).unwrap();
         assert!(both.defers_arguments() && both.limits_groups());
         assert_eq!(both.list().len(), 5);
-        for list in [&[7, 1][..], &[fields, 1, fields, 1], &[asserts, 2]] {
+        for list in [&[7, 1][..], &[fields, 1, fields, 1], &[fields, 1 << 5], &[asserts, 2]] {
             assert_eq!(parse(list), Err(ClError::INVALID_VALUE), "{list:?}");
         }
     }

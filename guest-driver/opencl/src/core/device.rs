@@ -7,9 +7,6 @@ use opencl_sys::{
     CL_COMMAND_BUFFER_CAPABILITY_DEVICE_SIDE_ENQUEUE_KHR, CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR,
     CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR, CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR,
     CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR, CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR,
-    CL_MUTABLE_DISPATCH_ARGUMENTS_KHR, CL_MUTABLE_DISPATCH_EXEC_INFO_KHR,
-    CL_MUTABLE_DISPATCH_GLOBAL_OFFSET_KHR, CL_MUTABLE_DISPATCH_GLOBAL_SIZE_KHR,
-    CL_MUTABLE_DISPATCH_LOCAL_SIZE_KHR,
 };
 use opencl_sys::{
     CL_DEVICE_BUILT_IN_KERNELS, CL_DEVICE_COMPILER_AVAILABLE, CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES,
@@ -40,7 +37,7 @@ use zerocopy::little_endian::U64;
 use crate::boundary::object::{Kind, Object, RawHandle};
 use crate::core::connection::Connection;
 use crate::core::error::{ClError, ClResult};
-use crate::core::extensions::{CommandBufferVersion, MutableDispatchVersion, Offer};
+use crate::core::extensions::{CommandBufferVersion, MUTABLE_FIELDS, MutableDispatchVersion, Offer};
 use crate::core::info::{self, Info};
 use crate::core::partition::Partition;
 use crate::core::query::Question;
@@ -283,12 +280,7 @@ impl Device {
 
     /// `CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR`, as far as it is known here.
     pub(crate) fn mutable_dispatch_capabilities(&self) -> u64 {
-        const KNOWN: u64 = CL_MUTABLE_DISPATCH_GLOBAL_OFFSET_KHR
-            | CL_MUTABLE_DISPATCH_GLOBAL_SIZE_KHR
-            | CL_MUTABLE_DISPATCH_LOCAL_SIZE_KHR
-            | CL_MUTABLE_DISPATCH_ARGUMENTS_KHR
-            | CL_MUTABLE_DISPATCH_EXEC_INFO_KHR;
-        self.number::<u64>(CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR).unwrap_or(0) & KNOWN
+        self.number::<u64>(CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR).unwrap_or(0) & MUTABLE_FIELDS
     }
 
     /// What some extensions need.

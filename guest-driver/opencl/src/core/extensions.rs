@@ -3,6 +3,11 @@
 //! A list of what is known to work through this driver: an extension that only concerns the language works because
 //! the host compiles the program; one with entry points or queries works only if this driver has them.
 
+use opencl_sys::{
+    CL_MUTABLE_DISPATCH_ARGUMENTS_KHR, CL_MUTABLE_DISPATCH_EXEC_INFO_KHR,
+    CL_MUTABLE_DISPATCH_GLOBAL_OFFSET_KHR, CL_MUTABLE_DISPATCH_GLOBAL_SIZE_KHR,
+    CL_MUTABLE_DISPATCH_LOCAL_SIZE_KHR,
+};
 use zerocopy::{Immutable, IntoBytes};
 
 /// Why an extension works here.
@@ -277,6 +282,13 @@ impl CommandBufferVersion {
 }
 
 const MUTABLE_DISPATCH: &str = "cl_khr_command_buffer_mutable_dispatch";
+
+/// What of a recorded launch may be changeable: `cl_mutable_dispatch_fields_khr`.
+pub(crate) const MUTABLE_FIELDS: u64 = CL_MUTABLE_DISPATCH_GLOBAL_OFFSET_KHR
+    | CL_MUTABLE_DISPATCH_GLOBAL_SIZE_KHR
+    | CL_MUTABLE_DISPATCH_LOCAL_SIZE_KHR
+    | CL_MUTABLE_DISPATCH_ARGUMENTS_KHR
+    | CL_MUTABLE_DISPATCH_EXEC_INFO_KHR;
 
 /// A version of `cl_khr_command_buffer_mutable_dispatch`, from 0.9.2 on: before, changes were a linked list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
