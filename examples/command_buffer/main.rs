@@ -78,8 +78,8 @@ impl Bench {
             Need::Images => device.image_support()?,
             Need::SharedMemory => has_svm,
             Need::MutableCommands => is_mutable,
-            Need::Both => is_mutable && has_svm,
-            Need::Simultaneous => is_mutable && self.capabilities()? & 1 << 2 != 0,
+            Need::MutableSharedMemory => is_mutable && has_svm,
+            Need::SimultaneousChanges => is_mutable && self.capabilities()? & 1 << 2 != 0,
         })
     }
 
@@ -107,8 +107,8 @@ enum Need {
     Images,
     SharedMemory,
     MutableCommands,
-    Both,
-    Simultaneous,
+    MutableSharedMemory,
+    SimultaneousChanges,
 }
 
 const CHECKS: &[(&str, Need, Check)] = &[
@@ -121,8 +121,8 @@ const CHECKS: &[(&str, Need, Check)] = &[
     ("mistakes with images", Need::Images, images::mistakes),
     ("kernels reach what they reached when they were recorded", Need::SharedMemory, reach::pointers),
     ("launches change between executions", Need::MutableCommands, mutable::changes),
-    ("launches change while an execution waits", Need::Simultaneous, mutable::behind_user_event),
-    ("shared memory of launches changes", Need::Both, mutable::shared_memory),
+    ("launches change while an execution waits", Need::SimultaneousChanges, mutable::behind_user_event),
+    ("shared memory of launches changes", Need::MutableSharedMemory, mutable::shared_memory),
     ("queries of recorded launches", Need::MutableCommands, mutable::queries),
     ("mistakes with changes, of which nothing stays", Need::MutableCommands, mutable::mistakes),
 ];
