@@ -79,8 +79,8 @@ impl InfoKind {
                 0x4000..=0x400b | 0x410f => true,
                 // cl_intel_unified_shared_memory.
                 0x4190..=0x4194 => true,
-                // cl_khr_command_buffer.
-                0x129a | 0x12a9 | 0x12aa => true,
+                // cl_khr_command_buffer, cl_khr_command_buffer_mutable_dispatch.
+                0x129a | 0x12a9 | 0x12aa | 0x12b0 => true,
                 // cl_amd_device_attribute_query, the plain ones.
                 0x4030..=0x4034 | 0x4036..=0x404c => true,
                 // SUB_GROUP_SIZES of cl_intel_required_subgroup_size, cl_intel_device_attribute_query.

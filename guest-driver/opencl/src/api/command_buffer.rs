@@ -1,27 +1,33 @@
 //! `cl_khr_command_buffer`: recording commands, and enqueueing what was recorded.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 
 use opencl_sys::{
     CL_COMMAND_BUFFER_CAPABILITY_SIMULTANEOUS_USE_KHR, CL_COMMAND_BUFFER_FLAGS_KHR,
-    CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
+    CL_COMMAND_BUFFER_MUTABLE_KHR, CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR,
+    CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
 };
 
-use crate::api::{kernel, svm, transfer};
+use crate::api::mutable_command::{self, Properties};
+use crate::api::{image_transfer, kernel, svm, transfer};
 use crate::boundary::arguments::{EventArgs, RecordArgs};
 use crate::boundary::object::{Handle, Object, RawHandle};
 use crate::boundary::pointer::{AppMemory, Bytes, In};
 use crate::core::buffer::Buffer;
-use crate::core::command_buffer::{CommandBuffer, Post};
+use crate::core::command_buffer::{CommandBuffer, Post, Terms};
 use crate::core::device::Device;
 use crate::core::error::{ClError, ClResult, refuse_if};
+use crate::core::extensions::{CommandBufferVersion, MutableDispatchVersion};
+use crate::core::image::Image;
 use crate::core::info::Info;
 use crate::core::kernel::Kernel;
+use crate::core::mutable_command::{Launch, MutableCommand};
 use crate::core::queue::{Queue, Request};
 
 /// `CL_COMMAND_BUFFER_CAPABILITY_OUT_OF_ORDER_KHR`, before version 0.9.7.
 const OUT_OF_ORDER: u64 = 1 << 3;
+/// `CL_COMMAND_BUFFER_MUTABLE_DISPATCH_ASSERTS_KHR` of `cl_khr_command_buffer_mutable_dispatch`.
+const MUTABLE_DISPATCH_ASSERTS: u64 = 0x12b7;
 
 /// `clCreateCommandBufferKHR`.
 pub(super) fn create(num_queues: u32, queues: In<*mut c_void>, properties: In<u64>) -> ClResult<RawHandle> {
@@ -40,28 +46,48 @@ pub(super) fn create(num_queues: u32, queues: In<*mut c_void>, properties: In<u6
     if !version.has_supported_properties() {
         refuse_if(!is_compatible(queue), ClError::INCOMPATIBLE_COMMAND_QUEUE)?;
     }
-    let mut list = properties.properties().unwrap_or_default();
-    let mut flags = None;
+    let terms = terms(device, version, properties)?;
+    // CL_INVALID_PROPERTY if values specified in properties are valid but are not supported by all the devices associated
+    // with command-queues in queues.
+    let capabilities = device.command_buffer_capabilities();
+    let is_supported = capabilities & CL_COMMAND_BUFFER_CAPABILITY_SIMULTANEOUS_USE_KHR != 0;
+    refuse_if(terms.is_simultaneous && !is_supported, ClError::INVALID_PROPERTY)?;
+    Ok(CommandBuffer::new(queues, version, terms).hand_out())
+}
+
+/// What the properties of a command buffer say.
+fn terms(device: &Device, version: CommandBufferVersion, properties: In<u64>) -> ClResult<Terms> {
+    let list = properties.properties().unwrap_or_default();
+    let mutable_dispatch = device.mutable_dispatch_version();
+    let (mut flags, mut asserts) = (None, None);
     for pair in list.chunks_exact(2) {
         // CL_INVALID_VALUE if values specified in properties are not valid, or if the same property name is specified
         // more than once.
-        let is_known = pair[0] == CL_COMMAND_BUFFER_FLAGS_KHR && flags.is_none();
-        refuse_if(!is_known, ClError::INVALID_VALUE)?;
-        flags = Some(pair[1]);
+        let place = match pair[0] {
+            CL_COMMAND_BUFFER_FLAGS_KHR => &mut flags,
+            MUTABLE_DISPATCH_ASSERTS if mutable_dispatch.is_some() => &mut asserts,
+            _ => return Err(ClError::INVALID_VALUE),
+        };
+        refuse_if(place.replace(pair[1]).is_some(), ClError::INVALID_VALUE)?;
     }
-    let flags = flags.unwrap_or(0);
-    let valid = if version.has_pending_state() { CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR } else { 0 };
+    let (flags, asserts) = (flags.unwrap_or(0), asserts.unwrap_or(0));
+    // CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR moved from this extension to that for mutable commands.
+    let simultaneous = CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR;
+    let valid = match (mutable_dispatch.is_some(), version.has_pending_state()) {
+        (true, _) => simultaneous | CL_COMMAND_BUFFER_MUTABLE_KHR,
+        (false, true) => simultaneous,
+        (false, false) => 0,
+    };
     refuse_if(flags & !valid != 0, ClError::INVALID_VALUE)?;
-    // CL_INVALID_PROPERTY if values specified in properties are valid but are not supported by all the devices associated
-    // with command-queues in queues.
-    let is_simultaneous = flags & CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR != 0;
-    let capabilities = device.command_buffer_capabilities();
-    let is_supported = capabilities & CL_COMMAND_BUFFER_CAPABILITY_SIMULTANEOUS_USE_KHR != 0;
-    refuse_if(is_simultaneous && !is_supported, ClError::INVALID_PROPERTY)?;
-    if !properties.is_null() {
-        list.push(0);
-    }
-    Ok(CommandBuffer::new(queues, list, version, is_simultaneous).hand_out())
+    mutable_command::check_asserts(asserts)?;
+    let end = (!properties.is_null()).then_some(0);
+    Ok(Terms {
+        property_list: list.into_iter().chain(end).collect(),
+        is_simultaneous: flags & simultaneous != 0,
+        mutable_dispatch,
+        is_mutable: flags & CL_COMMAND_BUFFER_MUTABLE_KHR != 0,
+        limits_groups: asserts != 0,
+    })
 }
 
 /// True if command buffers can be recorded for this queue, or enqueued in it.
@@ -154,19 +180,35 @@ pub(super) fn nd_range_kernel(
     global_work_size: In<usize>,
     local_work_size: In<usize>,
 ) -> ClResult<()> {
-    let recording = args.begin()?;
-    let (queue, kernel) = (recording.queue(), kernel.get()?);
+    let recording = args.begin_any()?;
+    let (buffer, queue, kernel) = (recording.buffer(), recording.queue(), kernel.get()?);
+    let version = buffer.mutable_dispatch();
+    if version.is_none() {
+        args.check_plain()?;
+    }
+    let properties = Properties::parse(args.properties())?;
+    let fields = properties.fields(queue.device())?;
     // CL_INVALID_OPERATION if the device associated with command_queue does not support
     // CL_COMMAND_BUFFER_CAPABILITY_KERNEL_PRINTF_KHR and the kernel contains a printf call.
     let prints = opencl_sys::CL_COMMAND_BUFFER_CAPABILITY_KERNEL_PRINTF_KHR;
     let is_refused = kernel.may_print() && queue.device().command_buffer_capabilities() & prints == 0;
     refuse_if(is_refused, ClError::INVALID_OPERATION)?;
-    let sizes = (global_work_offset, global_work_size, local_work_size);
-    let Some(range) = kernel::launch_range(queue, kernel, work_dim, sizes)? else {
-        return recording.command(nothing());
-    };
-    let kernel: Arc<Object<Kernel>> = kernel.duplicate()?;
-    recording.command(Box::new(move |queue, request| kernel.enqueue(queue, request, range)))
+    // CL_INVALID_VALUE if command_buffer was created with the CL_COMMAND_BUFFER_MUTABLE_DISPATCH_ASSERTS_KHR property with
+    // CL_MUTABLE_DISPATCH_ASSERT_NO_ADDITIONAL_WORK_GROUPS_KHR and local_work_size is NULL, or if properties includes the
+    // CL_MUTABLE_DISPATCH_ASSERTS_KHR property with it and local_work_size is NULL.
+    let limits_groups = buffer.limits_groups() || properties.limits_groups();
+    refuse_if(limits_groups && local_work_size.is_null(), ClError::INVALID_VALUE)?;
+    kernel::check_kernel(queue, kernel)?;
+    // CL_INVALID_KERNEL_ARGS if the kernel argument values have not been specified and the
+    // CL_MUTABLE_DISPATCH_ARGUMENTS_KHR flag was not set in the properties parameter: since version 0.9.5.
+    let may_lack = version.is_some_and(MutableDispatchVersion::takes_incomplete_kernels)
+        && properties.defers_arguments();
+    refuse_if(!may_lack && !kernel.has_all_args(), ClError::INVALID_KERNEL_ARGS)?;
+    let given = kernel::given_range(work_dim, (global_work_offset, global_work_size, local_work_size))?;
+    let range = kernel::check_range(queue, kernel, given)?;
+    let launch = Launch { kernel: kernel.duplicate()?, given, range };
+    let command = MutableCommand::new(buffer, kernel, (properties.list(), fields), launch);
+    recording.launch(command)
 }
 
 /// `clCommandCopyBufferKHR`.
@@ -243,55 +285,60 @@ pub(super) fn svm_fill(
     recording.command(Box::new(post))
 }
 
-/// There are no images yet: CL_INVALID_MEM_OBJECT if an image is not a valid image object.
-fn no_image(args: &RecordArgs) -> ClResult<()> {
-    args.begin()?;
-    Err(ClError::INVALID_MEM_OBJECT)
-}
-
 /// `clCommandCopyImageKHR`.
 pub(super) fn copy_image(
     args: RecordArgs,
-    _src_image: AppMemory,
-    _dst_image: AppMemory,
-    _src_origin: In<usize>,
-    _dst_origin: In<usize>,
-    _region: In<usize>,
+    src_image: Handle<Image>,
+    dst_image: Handle<Image>,
+    src_origin: In<usize>,
+    dst_origin: In<usize>,
+    region: In<usize>,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let (src, dst) = ((src_image.get()?, src_origin), (dst_image.get()?, dst_origin));
+    let post = image_transfer::copier(recording.queue(), src, dst, region)?;
+    recording.command(Box::new(post))
 }
 
 /// `clCommandCopyBufferToImageKHR`.
 pub(super) fn copy_buffer_to_image(
     args: RecordArgs,
-    _src_buffer: Handle<Buffer>,
-    _dst_image: AppMemory,
-    _src_offset: usize,
-    _dst_origin: In<usize>,
-    _region: In<usize>,
+    src_buffer: Handle<Buffer>,
+    dst_image: Handle<Image>,
+    src_offset: usize,
+    dst_origin: In<usize>,
+    region: In<usize>,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let (src, dst) = ((src_buffer.get()?, src_offset), (dst_image.get()?, dst_origin));
+    let post = image_transfer::from_buffer_copier(recording.queue(), src, dst, region)?;
+    recording.command(Box::new(post))
 }
 
 /// `clCommandCopyImageToBufferKHR`.
 pub(super) fn copy_image_to_buffer(
     args: RecordArgs,
-    _src_image: AppMemory,
-    _dst_buffer: Handle<Buffer>,
-    _src_origin: In<usize>,
-    _region: In<usize>,
-    _dst_offset: usize,
+    src_image: Handle<Image>,
+    dst_buffer: Handle<Buffer>,
+    src_origin: In<usize>,
+    region: In<usize>,
+    dst_offset: usize,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let (src, dst) = ((src_image.get()?, src_origin), (dst_buffer.get()?, dst_offset));
+    let post = image_transfer::to_buffer_copier(recording.queue(), src, region, dst)?;
+    recording.command(Box::new(post))
 }
 
 /// `clCommandFillImageKHR`.
 pub(super) fn fill_image(
     args: RecordArgs,
-    _image: AppMemory,
-    _fill_color: AppMemory,
-    _origin: In<usize>,
-    _region: In<usize>,
+    image: Handle<Image>,
+    fill_color: Bytes,
+    origin: In<usize>,
+    region: In<usize>,
 ) -> ClResult<()> {
-    no_image(&args)
+    let recording = args.begin()?;
+    let post = image_transfer::filler(recording.queue(), image.get()?, fill_color, (origin, region))?;
+    recording.command(Box::new(post))
 }

@@ -1,4 +1,4 @@
-//! The entry points of `cl_khr_command_buffer`. Those that record commands come twice: as of version 0.9.5, and as before,
+//! The entry points of `cl_khr_command_buffer` and `cl_khr_command_buffer_mutable_dispatch`. Those that record commands come twice: as of version 0.9.5, and as before,
 //! when only the one for kernels had `properties`. An application gets the host's version by the name.
 #![allow(non_snake_case, reason = "the names are OpenCL's")]
 
@@ -6,11 +6,12 @@ use std::ffi::c_void;
 
 use opencl_sys::{cl_int, cl_uint, cl_ulong};
 
-use crate::api::command_buffer;
+use crate::api::{command_buffer, mutable_command};
 use crate::boundary::arguments::{Answer, EventArgs, RecordArgs};
 use crate::boundary::entry::entries;
 use crate::boundary::pointer::Argument;
 use crate::core::extensions::CommandBufferVersion;
+use crate::core::platform;
 
 type Handle = *mut c_void;
 
@@ -25,6 +26,10 @@ entries! {
     enqueue clEnqueueCommandBufferKHR(
         num_queues: cl_uint, queues: *mut Handle, command_buffer: Handle,
     ) => command_buffer::enqueue;
+    status clUpdateMutableCommandsKHR(
+        command_buffer: Handle, num_configs: cl_uint, config_types: *const cl_uint, configs: *mut *const c_void,
+    ) => mutable_command::update;
+    query clGetMutableCommandInfoKHR(command: Handle, param_name: cl_uint) => mutable_command::info;
     record clCommandNDRangeKernelKHR(
         kernel: Handle, work_dim: cl_uint, global_work_offset: *const usize, global_work_size: *const usize,
         local_work_size: *const usize,
@@ -94,6 +99,12 @@ pub(super) fn function_address(name: &[u8], version: CommandBufferVersion) -> Op
         b"clGetCommandBufferInfoKHR" => Some(clGetCommandBufferInfoKHR as *mut c_void),
         b"clEnqueueCommandBufferKHR" => Some(clEnqueueCommandBufferKHR as *mut c_void),
         b"clCommandNDRangeKernelKHR" => Some(clCommandNDRangeKernelKHR as *mut c_void),
+        b"clUpdateMutableCommandsKHR" if platform::has_mutable_dispatch() => {
+            Some(clUpdateMutableCommandsKHR as *mut c_void)
+        }
+        b"clGetMutableCommandInfoKHR" if platform::has_mutable_dispatch() => {
+            Some(clGetMutableCommandInfoKHR as *mut c_void)
+        }
         _ => recorder(name, version.has_properties()),
     }
 }

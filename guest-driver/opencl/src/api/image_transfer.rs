@@ -17,6 +17,7 @@ use crate::core::image::Image;
 use crate::core::image_transfer::{self, ImagePart, color_bytes};
 use crate::core::mapping::{self, Region};
 use crate::core::queue::{Queue, Request};
+use crate::core::transfer::Enqueued;
 
 /// Checks that every command on an image makes.
 pub(super) fn check(queue: &Object<Queue>, image: &Image) -> ClResult<()> {
@@ -51,6 +52,35 @@ fn pitches(part: &ImagePart<'_>, ptr: AppMemory, row_pitch: usize, slice_pitch: 
     texels.pitches(part.area.region, row_pitch, slice_pitch).ok_or(ClError::INVALID_VALUE)
 }
 
+/// `clEnqueueReadImage` or `clEnqueueWriteImage`.
+struct HostTransfer {
+    command: u32,
+    /// The flag of an image that denies the application this.
+    denied: u64,
+    post: fn(&Object<Queue>, &Request<'_>, ImagePart<'_>, AppMemory, Pitches) -> Enqueued,
+}
+
+impl HostTransfer {
+    fn enqueue(
+        self,
+        (queue, image): (Handle<Queue>, Handle<Image>),
+        blocking: u32,
+        (origin, region): (In<usize>, In<usize>),
+        (ptr, row_pitch, slice_pitch): (AppMemory, usize, usize),
+        events: &EventArgs,
+    ) -> ClResult<()> {
+        let (queue, image) = (queue.get()?, image.get()?);
+        check(queue, image)?;
+        let part = part(image, origin, region)?;
+        let pitches = pitches(&part, ptr, row_pitch, slice_pitch)?;
+        let wait = events.wait_list(queue.context())?;
+        check_host_access(image, self.denied)?;
+        let request = Request::new(self.command, &wait, events.wants_event()).blocking(blocking);
+        events.give((self.post)(queue, &request, part, ptr, pitches)?);
+        Ok(())
+    }
+}
+
 /// `clEnqueueReadImage`.
 #[expect(clippy::too_many_arguments, reason = "the specification's")]
 pub(super) fn read(
@@ -64,15 +94,10 @@ pub(super) fn read(
     ptr: AppMemory,
     events: EventArgs,
 ) -> ClResult<()> {
-    let (queue, image) = (queue.get()?, image.get()?);
-    check(queue, image)?;
-    let part = part(image, origin, region)?;
-    let pitches = pitches(&part, ptr, row_pitch, slice_pitch)?;
-    let wait = events.wait_list(queue.context())?;
-    check_host_access(image, CL_MEM_HOST_WRITE_ONLY)?;
-    let request = Request::new(CL_COMMAND_READ_IMAGE, &wait, events.wants_event()).blocking(blocking);
-    events.give(image_transfer::read(queue, &request, part, ptr, pitches)?);
-    Ok(())
+    let (command, denied) = (CL_COMMAND_READ_IMAGE, CL_MEM_HOST_WRITE_ONLY);
+    let transfer = HostTransfer { command, denied, post: image_transfer::read };
+    let memory = (ptr, row_pitch, slice_pitch);
+    transfer.enqueue((queue, image), blocking, (origin, region), memory, &events)
 }
 
 /// `clEnqueueWriteImage`.
@@ -88,15 +113,27 @@ pub(super) fn write(
     ptr: AppMemory,
     events: EventArgs,
 ) -> ClResult<()> {
-    let (queue, image) = (queue.get()?, image.get()?);
+    let (command, denied) = (CL_COMMAND_WRITE_IMAGE, CL_MEM_HOST_READ_ONLY);
+    let transfer = HostTransfer { command, denied, post: image_transfer::write };
+    let memory = (ptr, row_pitch, slice_pitch);
+    transfer.enqueue((queue, image), blocking, (origin, region), memory, &events)
+}
+
+/// A checked `clEnqueueFillImage` or `clCommandFillImageKHR`.
+pub(super) fn filler(
+    queue: &Object<Queue>,
+    image: &Object<Image>,
+    fill_color: Bytes,
+    (origin, region): (In<usize>, In<usize>),
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
     check(queue, image)?;
-    let part = part(image, origin, region)?;
-    let pitches = pitches(&part, ptr, row_pitch, slice_pitch)?;
-    let wait = events.wait_list(queue.context())?;
-    check_host_access(image, CL_MEM_HOST_READ_ONLY)?;
-    let request = Request::new(CL_COMMAND_WRITE_IMAGE, &wait, events.wants_event()).blocking(blocking);
-    events.give(image_transfer::write(queue, &request, part, ptr, pitches)?);
-    Ok(())
+    // CL_INVALID_VALUE if fill_color is NULL.
+    let color = fill_color.get(color_bytes(image)).ok_or(ClError::INVALID_VALUE)?.to_vec();
+    let area = part(image, origin, region)?.area;
+    let image = image.arc();
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| {
+        image_transfer::fill(queue, request, ImagePart { image: &image, area }, &color)
+    })
 }
 
 /// `clEnqueueFillImage`.
@@ -109,14 +146,38 @@ pub(super) fn fill(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, image) = (queue.get()?, image.get()?);
-    check(queue, image)?;
-    // CL_INVALID_VALUE if fill_color is NULL.
-    let color = fill_color.get(color_bytes(image)).ok_or(ClError::INVALID_VALUE)?;
-    let part = part(image, origin, region)?;
+    let fill = filler(queue, image, fill_color, (origin, region))?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_FILL_IMAGE, &wait, events.wants_event());
-    events.give(image_transfer::fill(queue, &request, part, color)?);
+    events.give(fill(queue, &request)?);
     Ok(())
+}
+
+/// An image, and an origin in it.
+type Corner<'a> = (&'a Object<Image>, In<usize>);
+
+/// A checked `clEnqueueCopyImage` or `clCommandCopyImageKHR`.
+pub(super) fn copier(
+    queue: &Object<Queue>,
+    (src, src_origin): Corner<'_>,
+    (dst, dst_origin): Corner<'_>,
+    region: In<usize>,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    check(queue, src)?;
+    check(queue, dst)?;
+    // CL_IMAGE_FORMAT_MISMATCH if src_image and dst_image do not use the same image format.
+    let is_same = src.description().format == dst.description().format;
+    refuse_if(!is_same, ClError::IMAGE_FORMAT_MISMATCH)?;
+    let (from, to) = (part(src, src_origin, region)?.area, part(dst, dst_origin, region)?.area);
+    // CL_MEM_COPY_OVERLAP if src_image and dst_image are the same image object and the source and destination regions
+    // overlap.
+    let overlaps = src.handle() == dst.handle() && from.overlaps(&to);
+    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
+    let (src, dst) = (src.arc(), dst.arc());
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| {
+        let (from, to) = (ImagePart { image: &src, area: from }, ImagePart { image: &dst, area: to });
+        image_transfer::copy(queue, request, from, to)
+    })
 }
 
 /// `clEnqueueCopyImage`.
@@ -130,32 +191,54 @@ pub(super) fn copy(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, src, dst) = (queue.get()?, src_image.get()?, dst_image.get()?);
-    check(queue, src)?;
-    check(queue, dst)?;
-    // CL_IMAGE_FORMAT_MISMATCH if src_image and dst_image do not use the same image format.
-    let is_same = src.description().format == dst.description().format;
-    refuse_if(!is_same, ClError::IMAGE_FORMAT_MISMATCH)?;
-    let (from, to) = (part(src, src_origin, region)?, part(dst, dst_origin, region)?);
-    // CL_MEM_COPY_OVERLAP if src_image and dst_image are the same image object and the source and destination regions
-    // overlap.
-    let overlaps = src.handle() == dst.handle() && from.area.overlaps(&to.area);
-    refuse_if(overlaps, ClError::MEM_COPY_OVERLAP)?;
+    let copy = copier(queue, (src, src_origin), (dst, dst_origin), region)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_COPY_IMAGE, &wait, events.wants_event());
-    events.give(image_transfer::copy(queue, &request, from, to)?);
+    events.give(copy(queue, &request)?);
     Ok(())
 }
 
-/// Checks a buffer that a box is copied to or from.
-fn check_buffer(
+/// Which way a box is copied between an image and a buffer.
+type Direction = fn(&Object<Queue>, &Request<'_>, ImagePart<'_>, (&Object<Buffer>, usize)) -> Enqueued;
+
+/// A checked copy between a box of an image and a buffer: `clEnqueueCopyImageToBuffer`, `clEnqueueCopyBufferToImage`, or
+/// one that is recorded.
+fn buffer_copier(
+    direction: Direction,
     queue: &Object<Queue>,
-    buffer: &Object<Buffer>,
-    offset: usize,
-    part: &ImagePart<'_>,
-) -> ClResult<()> {
+    (image, origin): Corner<'_>,
+    region: In<usize>,
+    (buffer, offset): (&Object<Buffer>, usize),
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    check(queue, image)?;
+    let part = part(image, origin, region)?;
     transfer::check(queue, buffer)?;
     // CL_INVALID_VALUE if the region specified by offset and the bytes of the box refer to a region outside the buffer.
-    refuse_if(!buffer.contains(offset, part.len()), ClError::INVALID_VALUE)
+    refuse_if(!buffer.contains(offset, part.len()), ClError::INVALID_VALUE)?;
+    let (area, image, buffer) = (part.area, image.arc(), buffer.arc());
+    Ok(move |queue: &Object<Queue>, request: &Request<'_>| {
+        direction(queue, request, ImagePart { image: &image, area }, (&buffer, offset))
+    })
+}
+
+/// A checked `clEnqueueCopyImageToBuffer` or `clCommandCopyImageToBufferKHR`.
+pub(super) fn to_buffer_copier(
+    queue: &Object<Queue>,
+    src: Corner<'_>,
+    region: In<usize>,
+    dst: (&Object<Buffer>, usize),
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    buffer_copier(image_transfer::copy_to_buffer, queue, src, region, dst)
+}
+
+/// A checked `clEnqueueCopyBufferToImage` or `clCommandCopyBufferToImageKHR`.
+pub(super) fn from_buffer_copier(
+    queue: &Object<Queue>,
+    src: (&Object<Buffer>, usize),
+    dst: Corner<'_>,
+    region: In<usize>,
+) -> ClResult<impl Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync + use<>> {
+    buffer_copier(image_transfer::copy_from_buffer, queue, dst, region, src)
 }
 
 /// `clEnqueueCopyImageToBuffer`.
@@ -169,12 +252,10 @@ pub(super) fn copy_to_buffer(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, image, buffer) = (queue.get()?, src_image.get()?, dst_buffer.get()?);
-    check(queue, image)?;
-    let part = part(image, src_origin, region)?;
-    check_buffer(queue, buffer, dst_offset, &part)?;
+    let copy = to_buffer_copier(queue, (image, src_origin), region, (buffer, dst_offset))?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_COPY_IMAGE_TO_BUFFER, &wait, events.wants_event());
-    events.give(image_transfer::copy_to_buffer(queue, &request, part, (buffer, dst_offset))?);
+    events.give(copy(queue, &request)?);
     Ok(())
 }
 
@@ -189,12 +270,10 @@ pub(super) fn copy_from_buffer(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, buffer, image) = (queue.get()?, src_buffer.get()?, dst_image.get()?);
-    check(queue, image)?;
-    let part = part(image, dst_origin, region)?;
-    check_buffer(queue, buffer, src_offset, &part)?;
+    let copy = from_buffer_copier(queue, (buffer, src_offset), (image, dst_origin), region)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_COPY_BUFFER_TO_IMAGE, &wait, events.wants_event());
-    events.give(image_transfer::copy_from_buffer(queue, &request, (buffer, src_offset), part)?);
+    events.give(copy(queue, &request)?);
     Ok(())
 }
 

@@ -94,7 +94,11 @@ pub(super) fn set_arg(
     arg_size: usize,
     arg_value: Bytes,
 ) -> ClResult<()> {
-    let kernel = kernel.get()?;
+    give_arg(kernel.get()?, arg_index, arg_size, arg_value)
+}
+
+/// `clSetKernelArg`, or what a recorded launch shall have as an argument.
+pub(super) fn give_arg(kernel: &Kernel, arg_index: u32, arg_size: usize, arg_value: Bytes) -> ClResult<()> {
     match kernel.arg_kind(arg_index)? {
         ArgKind::Value => {
             // CL_INVALID_ARG_SIZE if arg_size is zero. CL_INVALID_ARG_VALUE if arg_value specified is not a valid value.
@@ -225,7 +229,7 @@ pub(super) fn sub_group_info(
 }
 
 /// Up to three sizes; `rest` fills the dimensions that are not used.
-fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
+pub(super) fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
     let values = values.values(dims as usize)?;
     Some([0, 1, 2].map(|dim| values.get(dim).copied().unwrap_or(rest)))
 }
@@ -251,42 +255,50 @@ fn check_local(kernel: &Kernel, device: &Object<Device>, range: &Range) -> ClRes
     // CL_INVALID_WORK_GROUP_SIZE if the program was compiled with -cl-uniform-work-group-size, or the device has no
     // non-uniform work-groups, and the number of work-items specified by global_work_size is not evenly divisible by the
     // size of work-group.
-    let is_even = (0..3).all(|dim| range.global[dim].is_multiple_of(local[dim]));
     let may_be_uneven = !kernel.needs_uniform_groups() && device.has_non_uniform_work_groups();
-    refuse_if(!is_even && !may_be_uneven, ClError::INVALID_WORK_GROUP_SIZE)
+    refuse_if(!range.is_uniform() && !may_be_uneven, ClError::INVALID_WORK_GROUP_SIZE)
 }
 
 /// Checks that every launch makes.
 fn check_launch(queue: &Object<Queue>, kernel: &Object<Kernel>) -> ClResult<()> {
+    check_kernel(queue, kernel)?;
+    // CL_INVALID_KERNEL_ARGS if the kernel argument values have not been specified.
+    refuse_if(!kernel.has_all_args(), ClError::INVALID_KERNEL_ARGS)
+}
+
+/// Checks that every launch makes, and those that are recorded before their arguments are set.
+pub(super) fn check_kernel(queue: &Object<Queue>, kernel: &Object<Kernel>) -> ClResult<()> {
     // CL_INVALID_CONTEXT if context associated with command_queue and kernel are not the same.
     refuse_if(queue.context().handle() != kernel.context().handle(), ClError::INVALID_CONTEXT)?;
     // CL_INVALID_PROGRAM_EXECUTABLE if there is no successfully built program executable available for device associated
     // with command_queue.
-    refuse_if(!kernel.has_device(queue.device()), ClError::INVALID_PROGRAM_EXECUTABLE)?;
-    // CL_INVALID_KERNEL_ARGS if the kernel argument values have not been specified.
-    refuse_if(!kernel.has_all_args(), ClError::INVALID_KERNEL_ARGS)
+    refuse_if(!kernel.has_device(queue.device()), ClError::INVALID_PROGRAM_EXECUTABLE)
 }
 
 /// Offset, global and local sizes as the application gives them.
 type Sizes = (In<usize>, In<usize>, In<usize>);
 
-/// The checked index space of a launch; nothing if it is empty.
-pub(super) fn launch_range(
-    queue: &Object<Queue>,
-    kernel: &Object<Kernel>,
+/// The index space that the application asks for.
+pub(super) fn given_range(
     work_dim: u32,
     (global_work_offset, global_work_size, local_work_size): Sizes,
-) -> ClResult<Option<Range>> {
-    check_launch(queue, kernel)?;
+) -> ClResult<Range> {
     // CL_INVALID_WORK_DIMENSION if work_dim is not a valid value (i.e. a value between 1 and 3).
     refuse_if(!(1..=3).contains(&work_dim), ClError::INVALID_WORK_DIMENSION)?;
-    let global = sizes(global_work_size, work_dim, 1);
-    let mut range = Range {
+    Ok(Range {
         dims: work_dim,
         offset: sizes(global_work_offset, work_dim, 0).unwrap_or_default(),
-        global: global.unwrap_or_default(),
+        global: sizes(global_work_size, work_dim, 1).unwrap_or_default(),
         local: sizes(local_work_size, work_dim, 1),
-    };
+    })
+}
+
+/// Checks an index space, and completes it; nothing if it is empty.
+pub(super) fn check_range(
+    queue: &Object<Queue>,
+    kernel: &Object<Kernel>,
+    mut range: Range,
+) -> ClResult<Option<Range>> {
     if range.global.contains(&0) {
         // CL_INVALID_GLOBAL_WORK_SIZE if global_work_size is NULL or if any of the values specified in it are 0 — before
         // OpenCL 2.1. Since then the command "will trivially succeed after its event dependencies are satisfied".
@@ -303,7 +315,7 @@ pub(super) fn launch_range(
         let required = kernel.limits(queue.device())?.required;
         range.local = (required != [0; 3]).then(|| required.map(|size| size as usize));
         let is_deeper =
-            range.local.is_some_and(|local| local[work_dim as usize..].iter().any(|size| *size != 1));
+            range.local.is_some_and(|local| local[range.dims as usize..].iter().any(|size| *size != 1));
         refuse_if(is_deeper, ClError::INVALID_WORK_GROUP_SIZE)?;
     }
     check_local(kernel, queue.device(), &range)?;
@@ -321,8 +333,9 @@ pub(super) fn enqueue_nd_range(
     events: EventArgs,
 ) -> ClResult<()> {
     let (queue, kernel) = (queue.get()?, kernel.get()?);
-    let sizes = (global_work_offset, global_work_size, local_work_size);
-    let range = launch_range(queue, kernel, work_dim, sizes)?;
+    check_launch(queue, kernel)?;
+    let given = given_range(work_dim, (global_work_offset, global_work_size, local_work_size))?;
+    let range = check_range(queue, kernel, given)?;
     let wait = events.wait_list(queue.context())?;
     let request = Request::new(CL_COMMAND_NDRANGE_KERNEL, &wait, events.wants_event());
     events.give(match range {

@@ -21,7 +21,11 @@ fn check_svm(kernel: &Kernel) -> ClResult<()> {
 
 /// `clSetKernelArgSVMPointer`, `clSetKernelArgMemPointerINTEL`.
 pub(super) fn set_arg(kernel: Handle<Kernel>, index: u32, pointer: AppMemory) -> ClResult<()> {
-    let kernel = kernel.get()?;
+    give_pointer(kernel.get()?, index, pointer)
+}
+
+/// The same, or what a recorded launch shall have as an argument.
+pub(super) fn give_pointer(kernel: &Kernel, index: u32, pointer: AppMemory) -> ClResult<()> {
     check_svm(kernel)?;
     // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index. CL_INVALID_ARG_VALUE if arg_value specified is not a
     // valid value: a pointer to something that is not shared, or for an argument that is no pointer.
@@ -40,7 +44,11 @@ pub(super) fn set_exec_info(
     size: usize,
     value: Bytes,
 ) -> ClResult<()> {
-    let kernel = kernel.get()?;
+    give_exec_info(kernel.get()?, param_name, size, value)
+}
+
+/// `clSetKernelExecInfo`, or the same for a recorded launch.
+pub(super) fn give_exec_info(kernel: &Kernel, param_name: u32, size: usize, value: Bytes) -> ClResult<()> {
     check_svm(kernel)?;
     // CL_INVALID_VALUE if param_name is not valid, if param_value is NULL or if the size specified by param_value_size is
     // not valid.

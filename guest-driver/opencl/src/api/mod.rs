@@ -18,6 +18,7 @@ mod image_transfer;
 mod kernel;
 mod kernel_memory;
 mod memory;
+mod mutable_command;
 mod native;
 mod pipe;
 mod platform;

@@ -10,6 +10,7 @@ use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::event::Event;
 use crate::core::info::Info;
+use crate::core::mutable_command::MutableCommand;
 use crate::core::queue::Queue;
 
 /// Where a query's answer goes: `param_value_size`, `param_value`, `param_value_size_ret`.
@@ -142,17 +143,33 @@ impl RecordArgs {
         }
     }
 
-    /// Checks what all these functions check.
+    /// Checks what all these functions check. Only kernels have properties, and handles.
     pub(crate) fn begin(&self) -> ClResult<Recording<'_>> {
+        let recording = self.begin_any()?;
+        self.check_plain()?;
+        Ok(recording)
+    }
+
+    /// The properties, without the 0 at their end; nothing for NULL.
+    pub(crate) fn properties(&self) -> Option<Vec<u64>> {
+        self.properties.properties()
+    }
+
+    /// Checks that neither properties nor a handle are asked for.
+    pub(crate) fn check_plain(&self) -> ClResult<()> {
+        // CL_INVALID_VALUE if values specified in properties are not valid: there are none.
+        refuse_if(self.properties.value().is_some_and(|name| name != 0), ClError::INVALID_VALUE)?;
+        // CL_INVALID_VALUE if mutable_handle is not NULL.
+        refuse_if(!self.handle.is_null(), ClError::INVALID_VALUE)
+    }
+
+    /// Checks what all these functions check, whether they have properties and handles or not.
+    pub(crate) fn begin_any(&self) -> ClResult<Recording<'_>> {
         let buffer = self.command_buffer.get()?;
         // CL_INVALID_COMMAND_QUEUE if command_queue is not NULL (without cl_khr_command_buffer_multi_device).
         refuse_if(!self.queue.is_null(), ClError::INVALID_COMMAND_QUEUE)?;
         // CL_INVALID_OPERATION if command_buffer has been finalized.
         refuse_if(buffer.is_final(), ClError::INVALID_OPERATION)?;
-        // CL_INVALID_VALUE if values specified in properties are not valid: there are none.
-        refuse_if(self.properties.value().is_some_and(|name| name != 0), ClError::INVALID_VALUE)?;
-        // CL_INVALID_VALUE if mutable_handle is not NULL.
-        refuse_if(!self.handle.is_null(), ClError::INVALID_VALUE)?;
         // CL_INVALID_SYNC_POINT_WAIT_LIST_KHR if sync_point_wait_list is NULL and num_sync_points_in_wait_list is > 0, or
         // sync_point_wait_list is not NULL and num_sync_points_in_wait_list is 0, or if synchronization-point objects in
         // sync_point_wait_list are not valid synchronization-points.
@@ -161,7 +178,7 @@ impl RecordArgs {
         let points = self.list.values(self.count as usize).unwrap_or_default();
         let known = 1..=buffer.sync_points();
         refuse_if(points.iter().any(|point| !known.contains(point)), invalid)?;
-        Ok(Recording { buffer, points, point: self.point })
+        Ok(Recording { buffer, points, point: self.point, handle: self.handle })
     }
 }
 
@@ -170,9 +187,15 @@ pub(crate) struct Recording<'a> {
     buffer: &'a Object<CommandBuffer>,
     points: Vec<u32>,
     point: Out<u32>,
+    handle: Out<*mut c_void>,
 }
 
 impl Recording<'_> {
+    /// The command buffer.
+    pub(crate) fn buffer(&self) -> &Object<CommandBuffer> {
+        self.buffer
+    }
+
     /// The queue that the command is for.
     pub(crate) fn queue(&self) -> &Object<Queue> {
         &self.buffer.queues()[0]
@@ -186,6 +209,14 @@ impl Recording<'_> {
     /// Records it as a barrier.
     pub(crate) fn barrier(self, post: Post) -> ClResult<()> {
         self.record(true, post)
+    }
+
+    /// Records a launch, which lives as long as the command buffer.
+    pub(crate) fn launch(self, launch: Arc<Object<MutableCommand>>) -> ClResult<()> {
+        let handle = launch.handle();
+        self.point.set(self.buffer.record_launch(0, &self.points, launch)?);
+        self.handle.fill_handles(&[handle]);
+        Ok(())
     }
 
     fn record(self, is_barrier: bool, post: Post) -> ClResult<()> {

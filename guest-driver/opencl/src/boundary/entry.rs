@@ -180,36 +180,20 @@ macro_rules! entry {
             })
         }
     };
-    (record $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
-        pub(super) unsafe extern "C" fn $name(
-            command_buffer: *mut c_void,
-            command_queue: *mut c_void,
-            properties: *const cl_ulong,
-            $($arg: $type,)*
-            num_sync_points_in_wait_list: cl_uint,
-            sync_point_wait_list: *const cl_uint,
-            sync_point: *mut cl_uint,
-            mutable_handle: *mut *mut c_void,
-        ) -> cl_int {
-            $crate::boundary::entry::status(|| {
-                // SAFETY: the application keeps what the specification demands of its arguments.
-                unsafe {
-                    $path(
-                        RecordArgs::new(
-                            (command_buffer, command_queue, properties),
-                            (num_sync_points_in_wait_list, sync_point_wait_list, sync_point),
-                            mutable_handle,
-                        ),
-                        $( Argument::from_c($arg), )*
-                    )
-                }
-            })
-        }
+    (record $name:ident $args:tt => $path:path) => {
+        $crate::boundary::entry::entry!{ recorder (properties: *const cl_ulong) properties; $name $args => $path }
     };
-    (record_without_properties $name:ident ($($arg:ident: $type:ty),*) => $path:path) => {
+    (record_without_properties $name:ident $args:tt => $path:path) => {
+        $crate::boundary::entry::entry!{ recorder () std::ptr::null(); $name $args => $path }
+    };
+    (
+        recorder ($($properties:ident: $list:ty)?) $given:expr;
+        $name:ident ($($arg:ident: $type:ty),*) => $path:path
+    ) => {
         pub(super) unsafe extern "C" fn $name(
             command_buffer: *mut c_void,
             command_queue: *mut c_void,
+            $($properties: $list,)?
             $($arg: $type,)*
             num_sync_points_in_wait_list: cl_uint,
             sync_point_wait_list: *const cl_uint,
@@ -221,7 +205,7 @@ macro_rules! entry {
                 unsafe {
                     $path(
                         RecordArgs::new(
-                            (command_buffer, command_queue, std::ptr::null()),
+                            (command_buffer, command_queue, $given),
                             (num_sync_points_in_wait_list, sync_point_wait_list, sync_point),
                             mutable_handle,
                         ),

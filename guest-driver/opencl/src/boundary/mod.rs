@@ -7,6 +7,7 @@
 
 pub(crate) mod arguments;
 pub(crate) mod callback;
+pub(crate) mod dispatch_config;
 pub(crate) mod entry;
 pub(crate) mod object;
 pub(crate) mod pointer;

@@ -17,9 +17,10 @@ use crate::boundary::object::{Kind, Object};
 use crate::core::context::Context;
 use crate::core::error::{ClError, ClResult, refuse_if};
 use crate::core::event::Event;
-use crate::core::extensions::CommandBufferVersion;
+use crate::core::extensions::{CommandBufferVersion, MutableDispatchVersion};
 use crate::core::info::Info;
 use crate::core::lock;
+use crate::core::mutable_command::{MutableCommand, Update};
 use crate::core::queue::{Queue, Request};
 use crate::core::transfer::Enqueued;
 
@@ -29,6 +30,8 @@ pub(crate) const COMMAND: u32 = 0x12a8;
 const CONTEXT: u32 = 0x1299;
 /// `CL_COMMAND_BUFFER_STATE_PENDING_KHR`, before version 0.9.8.
 const PENDING: u32 = 2;
+/// `CL_COMMAND_BUFFER_STATE_FINALIZED_KHR`, since version 0.9.5 of `cl_khr_command_buffer_mutable_dispatch`.
+const FINALIZED: u32 = 2;
 
 /// What a recorded command does when its time comes.
 pub(crate) type Post = Box<dyn Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Send + Sync>;
@@ -37,12 +40,24 @@ pub(crate) type Post = Box<dyn Fn(&Object<Queue>, &Request<'_>) -> Enqueued + Se
 #[derive(Debug)]
 pub(crate) struct CommandBuffer {
     queues: Vec<Arc<Object<Queue>>>,
-    /// As the application gave them.
-    property_list: Vec<u64>,
     version: CommandBufferVersion,
-    /// May be enqueued while it is still executing.
-    is_simultaneous: bool,
+    terms: Terms,
     state: Mutex<State>,
+}
+
+/// What the application wants of a command buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    /// The properties, as it gave them.
+    pub(crate) property_list: Vec<u64>,
+    /// May be enqueued while it is still executing.
+    pub(crate) is_simultaneous: bool,
+    /// The version of `cl_khr_command_buffer_mutable_dispatch` that there is for it.
+    pub(crate) mutable_dispatch: Option<MutableDispatchVersion>,
+    /// What is recorded may be changed.
+    pub(crate) is_mutable: bool,
+    /// No launch will have more work-groups than when it was recorded.
+    pub(crate) limits_groups: bool,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +65,8 @@ struct State {
     is_final: bool,
     commands: Vec<Command>,
     orders: Vec<Order>,
+    /// Launches that were recorded before all of their arguments were set.
+    incomplete: Vec<Arc<Object<MutableCommand>>>,
     /// Executions that may still be going on.
     pending: Vec<Arc<Object<Event>>>,
 }
@@ -79,18 +96,11 @@ impl CommandBuffer {
     /// A command buffer for queues of one context.
     pub(crate) fn new(
         queues: Vec<Arc<Object<Queue>>>,
-        property_list: Vec<u64>,
         version: CommandBufferVersion,
-        is_simultaneous: bool,
+        terms: Terms,
     ) -> Arc<Object<CommandBuffer>> {
         let state = State { orders: vec![Order::default(); queues.len()], ..State::default() };
-        Object::new(CommandBuffer {
-            queues,
-            property_list,
-            version,
-            is_simultaneous,
-            state: Mutex::new(state),
-        })
+        Object::new(CommandBuffer { queues, version, terms, state: Mutex::new(state) })
     }
 
     /// The queues that commands are recorded for.
@@ -106,6 +116,21 @@ impl CommandBuffer {
     /// The version of the extension by whose rules it was made.
     pub(crate) fn version(&self) -> CommandBufferVersion {
         self.version
+    }
+
+    /// The version of `cl_khr_command_buffer_mutable_dispatch` that there is for it.
+    pub(crate) fn mutable_dispatch(&self) -> Option<MutableDispatchVersion> {
+        self.terms.mutable_dispatch
+    }
+
+    /// True if what is recorded may be changed.
+    pub(crate) fn is_mutable(&self) -> bool {
+        self.terms.is_mutable
+    }
+
+    /// True if no launch will have more work-groups than when it was recorded.
+    pub(crate) fn limits_groups(&self) -> bool {
+        self.terms.limits_groups
     }
 
     /// True once nothing can be recorded any more.
@@ -135,7 +160,17 @@ impl CommandBuffer {
         is_barrier: bool,
         post: Post,
     ) -> ClResult<u32> {
-        let mut state = lock(&self.state);
+        self.record_in(&mut lock(&self.state), queue, sync_points, is_barrier, post)
+    }
+
+    fn record_in(
+        &self,
+        state: &mut State,
+        queue: usize,
+        sync_points: &[u32],
+        is_barrier: bool,
+        post: Post,
+    ) -> ClResult<u32> {
         refuse_if(state.is_final, ClError::INVALID_OPERATION)?;
         let number = state.commands.len();
         let points = sync_points.iter().map(|point| *point as usize - 1);
@@ -145,6 +180,31 @@ impl CommandBuffer {
         Ok(number as u32 + 1)
     }
 
+    /// Adds a launch for the queue with this index. Returns its sync point.
+    pub(crate) fn record_launch(
+        &self,
+        queue: usize,
+        sync_points: &[u32],
+        launch: Arc<Object<MutableCommand>>,
+    ) -> ClResult<u32> {
+        let mut state = lock(&self.state);
+        let incomplete = (!launch.has_all_args()).then(|| launch.clone());
+        let post: Post = Box::new(move |queue, request| launch.post(queue, request));
+        let point = self.record_in(&mut state, queue, sync_points, false, post)?;
+        state.incomplete.extend(incomplete);
+        Ok(point)
+    }
+
+    /// `clUpdateMutableCommandsKHR`: makes the changes if none is refused, with nothing enqueued meanwhile.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Update) -> ClResult<()>) -> ClResult<()> {
+        let mut state = lock(&self.state);
+        let mut update = Update::default();
+        change(&mut update)?;
+        update.apply();
+        state.incomplete.retain(|launch| !launch.has_all_args());
+        Ok(())
+    }
+
     /// `CL_COMMAND_BUFFER_STATE_KHR`.
     fn state(&self) -> u32 {
         let mut state = lock(&self.state);
@@ -152,6 +212,8 @@ impl CommandBuffer {
             CL_COMMAND_BUFFER_STATE_RECORDING_KHR
         } else if self.version.has_pending_state() && CommandBuffer::is_pending(&mut state) {
             PENDING
+        } else if !state.incomplete.is_empty() {
+            FINALIZED
         } else {
             CL_COMMAND_BUFFER_STATE_EXECUTABLE_KHR
         }
@@ -170,12 +232,12 @@ impl CommandBuffer {
         wants_event: bool,
     ) -> ClResult<Option<Arc<Object<Event>>>> {
         let mut state = lock(&self.state);
-        // CL_INVALID_OPERATION if command_buffer has not been finalized.
-        refuse_if(!state.is_final, ClError::INVALID_OPERATION)?;
+        // CL_INVALID_OPERATION if command_buffer has not been finalized, or not all the arguments of its commands are set.
+        refuse_if(!state.is_final || !state.incomplete.is_empty(), ClError::INVALID_OPERATION)?;
         // CL_INVALID_OPERATION if command_buffer was not created with the CL_COMMAND_BUFFER_SIMULTANEOUS_USE_KHR flag and
         // is in the Pending state. Since version 0.9.8 that is the application's business.
         let keeps_count = self.version.has_pending_state();
-        let is_refused = keeps_count && !self.is_simultaneous && CommandBuffer::is_pending(&mut state);
+        let is_refused = keeps_count && !self.terms.is_simultaneous && CommandBuffer::is_pending(&mut state);
         refuse_if(is_refused, ClError::INVALID_OPERATION)?;
         let event = post_all(&state.commands, queues, wait, wants_event || keeps_count)?;
         if keeps_count {
@@ -193,7 +255,7 @@ impl Object<CommandBuffer> {
             CL_COMMAND_BUFFER_QUEUES_KHR => Info::handles(self.queues.iter().map(|queue| queue.handle())),
             CL_COMMAND_BUFFER_REFERENCE_COUNT_KHR => Info::value(self.reference_count()),
             CL_COMMAND_BUFFER_STATE_KHR => Info::value(self.state()),
-            CL_COMMAND_BUFFER_PROPERTIES_ARRAY_KHR => Info::list(&self.property_list),
+            CL_COMMAND_BUFFER_PROPERTIES_ARRAY_KHR => Info::list(&self.terms.property_list),
             CONTEXT if self.version.has_context_query() => Info::handle(self.context().handle()),
             // CL_INVALID_VALUE if param_name is not one of the supported values.
             _ => return Err(ClError::INVALID_VALUE),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use opencl_sys::{
     CL_COMMAND_BUFFER_CAPABILITY_MULTIPLE_QUEUE_KHR, CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR,
     CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR,
-    CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR,
+    CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR, CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR,
 };
 use opencl_sys::{
     CL_DEVICE_BUILT_IN_KERNELS, CL_DEVICE_COMPILER_AVAILABLE, CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES,
@@ -37,7 +37,7 @@ use zerocopy::little_endian::U64;
 use crate::boundary::object::{Kind, Object, RawHandle};
 use crate::core::connection::Connection;
 use crate::core::error::{ClError, ClResult};
-use crate::core::extensions::CommandBufferVersion;
+use crate::core::extensions::{CommandBufferVersion, MUTABLE_FIELDS, MutableDispatchVersion, Offer};
 use crate::core::info::{self, Info};
 use crate::core::partition::Partition;
 use crate::core::query::Question;
@@ -221,7 +221,7 @@ impl Device {
     /// True if the application is told of this extension, by the device or by the platform.
     pub(crate) fn has_extension(&self, name: &str) -> bool {
         let of_device = self.text(CL_DEVICE_EXTENSIONS).unwrap_or_default();
-        let of_device = extensions::device_extensions(&of_device, self.shares_memory());
+        let of_device = extensions::device_extensions(&of_device, self.offer());
         let lists = [of_device, platform::extensions()];
         lists.iter().any(|list| list.split_ascii_whitespace().any(|known| known == name))
     }
@@ -307,6 +307,25 @@ impl Device {
         self.number(CL_DEVICE_COMMAND_BUFFER_SUPPORTED_QUEUE_PROPERTIES_KHR)
     }
 
+    /// The version of `cl_khr_command_buffer_mutable_dispatch`, if the host has it in one that there is here.
+    pub(crate) fn mutable_dispatch_version(&self) -> Option<MutableDispatchVersion> {
+        self.command_buffer_version()?;
+        MutableDispatchVersion::of_host(&self.ask(CL_DEVICE_EXTENSIONS_WITH_VERSION).ok()?)
+    }
+
+    /// `CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR`, as far as it is known here.
+    pub(crate) fn mutable_dispatch_capabilities(&self) -> u64 {
+        self.number::<u64>(CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR).unwrap_or(0) & MUTABLE_FIELDS
+    }
+
+    /// What some extensions need.
+    fn offer(&self) -> Offer {
+        Offer {
+            shared_memory: self.shares_memory(),
+            mutable_dispatch: self.mutable_dispatch_version().is_some(),
+        }
+    }
+
     /// True if the application's functions can be enqueued: `CL_EXEC_NATIVE_KERNEL`.
     pub(crate) fn runs_native_kernels(&self) -> bool {
         self.number::<u64>(CL_DEVICE_EXECUTION_CAPABILITIES).unwrap_or(0) & CL_EXEC_NATIVE_KERNEL != 0
@@ -346,10 +365,10 @@ impl Object<Device> {
             // returned."
             CL_DEVICE_REFERENCE_COUNT => Info::value(self.parent().map_or(1, |_| self.reference_count())),
             CL_DEVICE_EXTENSIONS => {
-                Info::text(&extensions::device_extensions(&self.text(param)?, self.shares_memory()))
+                Info::text(&extensions::device_extensions(&self.text(param)?, self.offer()))
             }
             CL_DEVICE_EXTENSIONS_WITH_VERSION => {
-                extensions::device_extensions_with_version(&self.ask(param)?, self.shares_memory()).into()
+                extensions::device_extensions_with_version(&self.ask(param)?, self.offer()).into()
             }
             // CL_INVALID_VALUE if param_name is not one of the supported values: those of an extension that is not offered.
             CL_DEVICE_HOST_MEM_CAPABILITIES_INTEL..=CL_DEVICE_SHARED_SYSTEM_MEM_CAPABILITIES_INTEL
@@ -362,6 +381,10 @@ impl Object<Device> {
             CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR if self.command_buffer_version().is_some() => {
                 Info::value(self.command_buffer_capabilities())
             }
+            CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR if self.mutable_dispatch_version().is_some() => {
+                Info::value(self.mutable_dispatch_capabilities())
+            }
+            CL_DEVICE_MUTABLE_DISPATCH_CAPABILITIES_KHR => return Err(ClError::INVALID_VALUE),
             CL_DEVICE_OPENCL_C_FEATURES => extensions::features(&self.ask(param)?).into(),
             CL_DEVICE_SVM_CAPABILITIES => Info::value(self.svm_capabilities()),
             // The host's driver may have passed; this one has not.

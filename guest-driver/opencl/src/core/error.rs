@@ -84,6 +84,8 @@ impl ClError {
     /// `CL_INCOMPATIBLE_COMMAND_QUEUE_KHR` of `cl_khr_command_buffer`.
     pub(crate) const INCOMPATIBLE_COMMAND_QUEUE: ClError =
         ClError(opencl_sys::CL_INCOMPATIBLE_COMMAND_QUEUE_KHR);
+    /// `CL_INVALID_MUTABLE_COMMAND_KHR` of `cl_khr_command_buffer_mutable_dispatch`.
+    pub(crate) const INVALID_MUTABLE_COMMAND: ClError = ClError(opencl_sys::CL_INVALID_MUTABLE_COMMAND_KHR);
     /// `CL_PLATFORM_NOT_FOUND_KHR` of `cl_khr_icd`.
     pub(crate) const PLATFORM_NOT_FOUND: ClError = ClError(opencl_sys::CL_PLATFORM_NOT_FOUND_KHR);
 }

@@ -3,6 +3,11 @@
 //! A list of what is known to work through this driver: an extension that only concerns the language works because
 //! the host compiles the program; one with entry points or queries works only if this driver has them.
 
+use opencl_sys::{
+    CL_MUTABLE_DISPATCH_ARGUMENTS_KHR, CL_MUTABLE_DISPATCH_EXEC_INFO_KHR,
+    CL_MUTABLE_DISPATCH_GLOBAL_OFFSET_KHR, CL_MUTABLE_DISPATCH_GLOBAL_SIZE_KHR,
+    CL_MUTABLE_DISPATCH_LOCAL_SIZE_KHR,
+};
 use zerocopy::{Immutable, IntoBytes};
 
 /// Why an extension works here.
@@ -22,6 +27,8 @@ enum Because {
     SharedMemory,
     /// It adds properties of queues, which this driver passes on.
     QueueProperties,
+    /// It adds entry points for what this driver has recorded, from a version on.
+    RecordedCommands,
 }
 
 /// Sorted by name, for binary search.
@@ -57,6 +64,7 @@ const DEVICE_EXTENSIONS: &[(&str, Because)] = &[
     ("cl_khr_async_work_group_copy_fence", Because::Language),
     ("cl_khr_byte_addressable_store", Because::Language),
     ("cl_khr_command_buffer", Because::EntryPoint),
+    (MUTABLE_DISPATCH, Because::RecordedCommands),
     ("cl_khr_create_command_queue", Because::EntryPoint),
     ("cl_khr_depth_images", Because::Images),
     ("cl_khr_device_uuid", Because::Queries),
@@ -151,9 +159,22 @@ const FEATURES: &[&str] = &[
     "work_group_collective_functions",
 ];
 
-fn is_device_extension(name: &str, shares_memory: bool) -> bool {
+/// What extensions need that this driver offers for some devices only.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Offer {
+    /// The device shares memory with the host.
+    pub(crate) shared_memory: bool,
+    /// The host has the extension in a [version](MutableDispatchVersion) that this driver has.
+    pub(crate) mutable_dispatch: bool,
+}
+
+fn is_device_extension(name: &str, offer: Offer) -> bool {
     let found = DEVICE_EXTENSIONS.binary_search_by_key(&name, |(known, _)| known);
-    found.is_ok_and(|index| shares_memory || DEVICE_EXTENSIONS[index].1 != Because::SharedMemory)
+    found.is_ok_and(|index| match DEVICE_EXTENSIONS[index].1 {
+        Because::SharedMemory => offer.shared_memory,
+        Because::RecordedCommands => offer.mutable_dispatch,
+        _ => true,
+    })
 }
 
 fn is_feature(name: &str) -> bool {
@@ -161,8 +182,8 @@ fn is_feature(name: &str) -> bool {
 }
 
 /// `CL_DEVICE_EXTENSIONS`, filtered. What is left is as the host has it, spaces and all.
-pub(crate) fn device_extensions(of_host: &str, shares_memory: bool) -> String {
-    let is_left = |word: &&str| word.trim().is_empty() || is_device_extension(word.trim(), shares_memory);
+pub(crate) fn device_extensions(of_host: &str, offer: Offer) -> String {
+    let is_left = |word: &&str| word.trim().is_empty() || is_device_extension(word.trim(), offer);
     let left: String = of_host.split_inclusive(' ').filter(is_left).collect();
     // Without a space at the end where the last ones are left out.
     if of_host.ends_with(' ') { left } else { left.trim_end().to_owned() }
@@ -194,8 +215,8 @@ fn filter_versions(of_host: &[u8], keep: impl Fn(&str) -> bool) -> Vec<u8> {
 }
 
 /// `CL_DEVICE_EXTENSIONS_WITH_VERSION`, filtered by the same list.
-pub(crate) fn device_extensions_with_version(of_host: &[u8], shares_memory: bool) -> Vec<u8> {
-    filter_versions(of_host, |name| is_device_extension(name, shares_memory))
+pub(crate) fn device_extensions_with_version(of_host: &[u8], offer: Offer) -> Vec<u8> {
+    filter_versions(of_host, |name| is_device_extension(name, offer))
 }
 
 /// `CL_DEVICE_OPENCL_C_FEATURES`, filtered.
@@ -225,6 +246,13 @@ pub(crate) const fn version(major: u32, minor: u32) -> u32 {
     major << 22 | minor << 12
 }
 
+/// The version of an extension in `CL_DEVICE_EXTENSIONS_WITH_VERSION`.
+fn stated_version(name: &str, with_version: &[u8]) -> Option<u32> {
+    let (entries, _) = with_version.as_chunks::<NAME_VERSION_BYTES>();
+    let stated = entries.iter().find(|entry| super::info::text(&entry[4..]) == name);
+    stated.and_then(|entry| super::info::number(entry))
+}
+
 /// A version of `cl_khr_command_buffer`. It changed from version to version, its functions' arguments included: an
 /// application finds what it finds on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,12 +266,10 @@ impl CommandBufferVersion {
     /// The host's version, from `CL_DEVICE_EXTENSIONS_WITH_VERSION` where it has that, and if it has the extension.
     pub(crate) fn of_host(extensions: &str, with_version: &[u8]) -> Option<CommandBufferVersion> {
         const NAME: &str = "cl_khr_command_buffer";
-        let (entries, _) = with_version.as_chunks::<NAME_VERSION_BYTES>();
-        let stated = entries.iter().find(|entry| super::info::text(&entry[4..]) == NAME);
-        let stated = stated.and_then(|entry| super::info::number::<u32>(entry));
         // One that states none is from before there were others.
         let listed = || extensions.split_ascii_whitespace().any(|name| name == NAME);
-        stated.or_else(|| listed().then_some(CommandBufferVersion::patch(0))).map(CommandBufferVersion)
+        let version = stated_version(NAME, with_version);
+        version.or_else(|| listed().then_some(CommandBufferVersion::patch(0))).map(CommandBufferVersion)
     }
 
     /// `CL_COMMAND_BUFFER_CONTEXT_KHR`.
@@ -265,6 +291,32 @@ impl CommandBufferVersion {
     /// A buffer that is being executed is in a state of its own.
     pub(crate) fn has_pending_state(self) -> bool {
         self.0 < CommandBufferVersion::patch(8)
+    }
+}
+
+const MUTABLE_DISPATCH: &str = "cl_khr_command_buffer_mutable_dispatch";
+
+/// What of a recorded launch may be changeable: `cl_mutable_dispatch_fields_khr`.
+pub(crate) const MUTABLE_FIELDS: u64 = CL_MUTABLE_DISPATCH_GLOBAL_OFFSET_KHR
+    | CL_MUTABLE_DISPATCH_GLOBAL_SIZE_KHR
+    | CL_MUTABLE_DISPATCH_LOCAL_SIZE_KHR
+    | CL_MUTABLE_DISPATCH_ARGUMENTS_KHR
+    | CL_MUTABLE_DISPATCH_EXEC_INFO_KHR;
+
+/// A version of `cl_khr_command_buffer_mutable_dispatch`, from 0.9.2 on: before, changes were a linked list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MutableDispatchVersion(u32);
+
+impl MutableDispatchVersion {
+    /// The host's version, from `CL_DEVICE_EXTENSIONS_WITH_VERSION`, and if it is one that there is here.
+    pub(crate) fn of_host(with_version: &[u8]) -> Option<MutableDispatchVersion> {
+        let stated = stated_version(MUTABLE_DISPATCH, with_version)?;
+        (stated >= CommandBufferVersion::patch(2)).then_some(MutableDispatchVersion(stated))
+    }
+
+    /// A kernel may be recorded whose arguments are not all set.
+    pub(crate) fn takes_incomplete_kernels(self) -> bool {
+        self.0 >= CommandBufferVersion::patch(5)
     }
 }
 
@@ -300,6 +352,8 @@ pub(crate) fn major(version: u32) -> u32 {
 mod tests {
     use super::*;
 
+    const NOTHING: Offer = Offer { shared_memory: false, mutable_dispatch: false };
+
     #[test]
     fn the_lists_are_sorted() {
         assert!(DEVICE_EXTENSIONS.is_sorted_by_key(|(name, _)| *name));
@@ -309,17 +363,18 @@ mod tests {
     #[test]
     fn only_what_works_here_passes() {
         let host = "cl_khr_fp64 cl_khr_spir  cl_khr_gl_sharing cl_khr_semaphore cl_khr_int64_base_atomics";
-        assert_eq!(device_extensions(host, true), "cl_khr_fp64  cl_khr_int64_base_atomics");
-        assert_eq!(device_extensions("", true), "");
-        assert_eq!(device_extensions("cl_khr_fp64 cl_khr_spir", true), "cl_khr_fp64");
+        assert_eq!(device_extensions(host, NOTHING), "cl_khr_fp64  cl_khr_int64_base_atomics");
+        assert_eq!(device_extensions("", NOTHING), "");
+        assert_eq!(device_extensions("cl_khr_fp64 cl_khr_spir", NOTHING), "cl_khr_fp64");
         assert_eq!(
-            device_extensions("cl_khr_fp64  cl_khr_fp16 ", true),
+            device_extensions("cl_khr_fp64  cl_khr_fp16 ", NOTHING),
             "cl_khr_fp64  cl_khr_fp16 ",
             "as it is"
         );
         let usm = "cl_intel_unified_shared_memory";
+        let shared = Offer { shared_memory: true, ..NOTHING };
         assert_eq!(
-            (device_extensions(usm, true), device_extensions(usm, false)),
+            (device_extensions(usm, shared), device_extensions(usm, NOTHING)),
             (usm.into(), String::new())
         );
     }
@@ -339,10 +394,13 @@ mod tests {
     #[test]
     fn versioned_lists_are_filtered_by_the_same_rule() {
         let entries = ["cl_khr_fp64", "cl_khr_spir", "cl_khr_fp16"].map(|name| NameVersion::new(name, 7));
-        let kept = device_extensions_with_version(entries.as_bytes(), true);
+        let kept = device_extensions_with_version(entries.as_bytes(), NOTHING);
         assert_eq!(kept, [entries[0], entries[2]].as_bytes());
         // A host's answer that is cut off loses the part entry.
-        assert_eq!(device_extensions_with_version(&entries.as_bytes()[..100], true), entries[0].as_bytes());
+        assert_eq!(
+            device_extensions_with_version(&entries.as_bytes()[..100], NOTHING),
+            entries[0].as_bytes()
+        );
 
         let entries = ["__opencl_c_magic", "__opencl_c_int64"].map(|name| NameVersion::new(name, 7));
         assert_eq!(features(entries.as_bytes()), entries[1].as_bytes());
@@ -360,6 +418,20 @@ mod tests {
         assert!(new.has_properties() && new.has_supported_properties() && !new.has_pending_state());
         assert_eq!(of("cl_khr_fp64", &[fp64]), None);
         assert!(of("cl_khr_fp64 cl_khr_command_buffer", &[]).is_some_and(|first| !first.has_context_query()));
+    }
+
+    #[test]
+    fn mutable_dispatch_is_offered_from_the_version_that_takes_an_array_of_changes() {
+        let of = |patch| {
+            let entry = NameVersion::new(MUTABLE_DISPATCH, version(0, 9) | patch);
+            MutableDispatchVersion::of_host(entry.as_bytes())
+        };
+        assert_eq!((of(0), of(1), MutableDispatchVersion::of_host(&[])), (None, None, None));
+        let takes = |patch| of(patch).map(MutableDispatchVersion::takes_incomplete_kernels);
+        assert_eq!([takes(2), takes(3), takes(5)], [Some(false), Some(false), Some(true)]);
+        let offer = Offer { mutable_dispatch: true, ..NOTHING };
+        assert_eq!(device_extensions(MUTABLE_DISPATCH, offer), MUTABLE_DISPATCH);
+        assert_eq!(device_extensions(MUTABLE_DISPATCH, NOTHING), "");
     }
 
     #[test]

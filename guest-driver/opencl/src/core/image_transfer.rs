@@ -208,8 +208,8 @@ pub(crate) fn copy_to_buffer(
 pub(crate) fn copy_from_buffer(
     queue: &Object<Queue>,
     request: &Request<'_>,
-    (buffer, offset): (&Object<Buffer>, usize),
     part: ImagePart<'_>,
+    (buffer, offset): (&Object<Buffer>, usize),
 ) -> Enqueued {
     let posted = queue.enqueue(request, Payload::None, &[], |enqueue: Enqueue| CopyBufferToImage {
         enqueue,

@@ -149,13 +149,20 @@ pub(crate) struct Limits {
 }
 
 /// The index space of a launch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) dims: u32,
     pub(crate) offset: [usize; 3],
     pub(crate) global: [usize; 3],
     /// Nothing if the host may choose.
     pub(crate) local: Option<[usize; 3]>,
+}
+
+impl Range {
+    /// True if all work-groups have the same size, as far as the application says.
+    pub(crate) fn is_uniform(&self) -> bool {
+        self.local.is_none_or(|local| (0..3).all(|dim| self.global[dim].is_multiple_of(local[dim])))
+    }
 }
 
 impl Kind for Kernel {
@@ -309,8 +316,8 @@ impl Kernel {
         })
     }
 
-    /// `clCloneKernel`: another kernel with the same arguments, which the host copies: the application may have released
-    /// what they name.
+    /// `clCloneKernel`: "a shallow copy of the kernel object, its arguments and any information passed to the kernel object
+    /// using clSetKernelExecInfo". The host copies them: the application may have released what they name.
     pub(crate) fn duplicate(&self) -> ClResult<Arc<Object<Kernel>>> {
         let id = self.connection().new_id();
         // Locked, so that both are copied as they are now.
@@ -510,6 +517,16 @@ impl Drop for Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_groups_are_uniform_if_they_fill_the_index_space_or_the_host_chooses() {
+        let range = |global, local| Range { dims: 2, offset: [5, 0, 0], global, local };
+        assert!(range([6, 4, 1], None).is_uniform());
+        assert!(range([6, 4, 1], Some([3, 4, 1])).is_uniform());
+        assert!(!range([6, 4, 1], Some([4, 4, 1])).is_uniform());
+        assert!(!range([6, 4, 1], Some([6, 3, 1])).is_uniform());
+        assert!(!range([6, 4, 1], Some([0, 4, 1])).is_uniform());
+    }
 
     #[test]
     fn kernel_descriptions_that_are_cut_off_are_refused() {

@@ -22,6 +22,7 @@ pub(crate) mod info;
 pub(crate) mod kernel;
 pub(crate) mod mapping;
 pub(crate) mod memory;
+pub(crate) mod mutable_command;
 pub(crate) mod notifier;
 mod options;
 pub(crate) mod partition;

@@ -99,6 +99,11 @@ pub(crate) fn command_buffer_version() -> Option<CommandBufferVersion> {
     found().ok()?.devices.iter().find_map(|device| device.command_buffer_version())
 }
 
+/// True if a device has `cl_khr_command_buffer_mutable_dispatch`.
+pub(crate) fn has_mutable_dispatch() -> bool {
+    found().is_ok_and(|found| found.devices.iter().any(|device| device.mutable_dispatch_version().is_some()))
+}
+
 /// The devices of a type, by the rules of `clGetDeviceIDs`.
 pub(crate) fn devices_of_type(wanted: u64) -> ClResult<Vec<Arc<Object<Device>>>> {
     // CL_INVALID_DEVICE_TYPE if device_type is not a valid value.

@@ -2,7 +2,8 @@
 
 use paragpu_protocol::command::{
     BuildProgram, CloneKernel, CompileProgram, CreateBuiltInProgram, CreateKernel, CreateProgram,
-    CreateProgramWithIl, EnqueueKernel, LinkProgram, Release, SetSpecConstant,
+    CreateProgramWithIl, CreateSharedBuffer, EnqueueKernel, LinkProgram, Release, ReleaseShared, SetExecInfo,
+    SetSpecConstant,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
@@ -15,7 +16,7 @@ use zerocopy::little_endian::U32;
 use super::super::backend::null::{BAD_SOURCE, KERNEL_NAME};
 use super::super::builds::Builds;
 use super::super::record::{ArgRecord, BuildKind, DeviceRecord, OriginRecord, ProgramRecord, Record};
-use super::{CONTEXT, KERNEL, PROGRAM, Rig, create, dim, span};
+use super::{CONTEXT, KERNEL, PROGRAM, REGION, Rig, create, dim, span};
 
 const OBJECT: u32 = 40;
 const HEADER: u32 = 41;
@@ -293,6 +294,33 @@ fn built_in_kernels_are_made_by_name() {
         record(&rig, 60).origin,
         OriginRecord::BuiltIn { devices: vec![DeviceRecord::Root(0)], names }
     );
+}
+
+#[test]
+fn a_clone_reaches_what_the_kernel_reached_and_keeps_it() {
+    let mut rig = Rig::new();
+    for (id, offset) in [(20_u32, 40960), (21, 45056)] {
+        let memory = Span::new(REGION, offset, 4096);
+        let create = create(id, CONTEXT);
+        let shared = CreateSharedBuffer { create, flags: 1.into(), memory, info: Span::NONE };
+        rig.run(&shared, &[], &[]).unwrap();
+    }
+    let reaches = |id: u32| (SetExecInfo { kernel: KERNEL.into(), reserved: U32::ZERO }, id.to_le_bytes());
+    let (body, ids) = reaches(20);
+    rig.run(&body, &[], &ids).unwrap();
+    rig.run(&CloneKernel { create: create(70, KERNEL) }, &[], &[]).unwrap();
+    let (body, ids) = reaches(21);
+    rig.run(&body, &[], &ids).unwrap();
+    rig.run(&release(KERNEL), &[], &[]).unwrap();
+    let replies = [20_u32, 21].map(|id| {
+        let reply = rig.slot();
+        rig.run(&ReleaseShared { id: id.into(), reserved: 0.into(), reply }, &[], &[]).unwrap();
+        reply
+    });
+    assert!(rig.peek(replies[0]).is_none(), "the clone reaches it");
+    assert_eq!(rig.status(replies[1]), 0, "what the kernel reached later went with it");
+    rig.run(&release(70), &[], &[]).unwrap();
+    assert_eq!(rig.status(replies[0]), 0);
 }
 
 #[test]
