@@ -22,11 +22,22 @@ const GUESTS: &str = "guests";
 pub struct Daemon {
     child: Child,
     directory: tempfile::TempDir,
+    executors: PathBuf,
 }
 
 impl Daemon {
     pub fn start() -> Daemon {
         let directory = tempfile::tempdir().unwrap();
+        let executors = directory.path().join(EXECUTORS);
+        Daemon::start_with(directory, executors)
+    }
+
+    /// One that has its executors' directories where another daemon has them.
+    pub fn start_beside(other: &Daemon) -> Daemon {
+        Daemon::start_with(tempfile::tempdir().unwrap(), other.executors.clone())
+    }
+
+    fn start_with(directory: tempfile::TempDir, executors: PathBuf) -> Daemon {
         let log = File::create(directory.path().join("log")).unwrap();
         for folder in [EXECUTORS, GUESTS] {
             fs::create_dir(directory.path().join(folder)).unwrap();
@@ -34,12 +45,12 @@ impl Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_paragpud"))
             .arg("--socket-path")
             .arg(directory.path().join("socket"))
-            .env("TMPDIR", directory.path().join(EXECUTORS))
+            .env("TMPDIR", &executors)
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
-        let daemon = Daemon { child, directory };
+        let daemon = Daemon { child, directory, executors };
         // The file is there before anybody listens.
         wait_until("the daemon to listen", || daemon.log().contains("listening on"));
         daemon
@@ -70,7 +81,7 @@ impl Daemon {
 
     /// The private directories of its executors.
     pub fn executors_directories(&self) -> Vec<PathBuf> {
-        let directories = fs::read_dir(self.directory.path().join(EXECUTORS)).unwrap();
+        let directories = fs::read_dir(&self.executors).unwrap();
         directories.map(|entry| entry.unwrap().path()).collect()
     }
 
