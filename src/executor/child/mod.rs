@@ -10,6 +10,8 @@ pub mod builds;
 mod completion;
 mod confine;
 mod context;
+#[cfg(test)]
+mod device_tests;
 mod dispatch;
 mod executor;
 pub mod fuzz;
