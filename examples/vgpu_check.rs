@@ -19,16 +19,13 @@ use opencl3::program::Program;
 use opencl3::types::{CL_FALSE, CL_TRUE};
 
 use common::Gpu;
+use common::checks::{Check, Choice, numbers};
 
 /// Compares what the vGPU computes with what this CPU computes.
 #[derive(Parser)]
 struct Arguments {
-    /// Name of the OpenCL platform.
-    #[arg(long, default_value = "paragpu")]
-    platform: String,
-    /// Run only the checks whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 struct Bench {
@@ -36,9 +33,7 @@ struct Bench {
     program: Program,
 }
 
-type Check = fn(&Bench) -> Result<()>;
-
-const CHECKS: &[(&str, Check)] = &[
+const CHECKS: &[Check<Bench>] = &[
     ("vector addition", vector_addition),
     ("matrix multiplication", matrix_multiplication),
     ("reduction through local memory", reduction),
@@ -64,31 +59,10 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let gpu = Gpu::open(&arguments.platform)?;
-    println!("device: {}", gpu.device.name()?);
+    let gpu = arguments.choice.open()?;
     let program = gpu.program(include_str!("vgpu_check.cl"), "-cl-std=CL1.2")?;
     let bench = Bench { gpu, program };
-    let (mut passed, mut failed) = (0, 0);
-    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(&arguments.only)) {
-        match check(&bench) {
-            Ok(()) => {
-                passed += 1;
-                println!("ok    {name}");
-            }
-            Err(error) => {
-                failed += 1;
-                println!("FAIL  {name}: {error:#}");
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    ensure!(failed == 0 && passed > 0, "{failed} checks failed");
-    Ok(())
-}
-
-/// Numbers that look random and are the same in every run.
-fn numbers(len: usize) -> Vec<u32> {
-    (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761) >> 7).collect()
+    arguments.choice.make(CHECKS, &bench)
 }
 
 fn vector_addition(bench: &Bench) -> Result<()> {

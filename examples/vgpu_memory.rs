@@ -24,13 +24,13 @@ use opencl3::program::Program;
 use opencl3::types::CL_TRUE;
 
 use common::Gpu;
+use common::checks::{Check, Choice};
 
 /// Checks memory that kernels and the application share.
 #[derive(Parser)]
 struct Arguments {
-    /// Name of the OpenCL platform.
-    #[arg(long, default_value = "paragpu")]
-    platform: String,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 const SOURCE: &str = "
@@ -51,9 +51,7 @@ struct Bench {
     capabilities: u64,
 }
 
-type Check = fn(&Bench) -> Result<()>;
-
-const CHECKS: &[(&str, Check)] = &[
+const CHECKS: &[Check<Bench>] = &[
     ("a list built here is walked by a kernel", list),
     ("filled and copied by commands", commands),
     ("a buffer of shared memory is that memory", buffer_of_shared),
@@ -65,20 +63,16 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let gpu = Gpu::open(&arguments.platform)?;
+    let gpu = arguments.choice.open()?;
     let capabilities = gpu.device.svm_mem_capability();
-    println!("device: {} (shared virtual memory: {capabilities:#x})", gpu.device.name()?);
+    println!("shared virtual memory: {capabilities:#x}");
     if capabilities & CL_DEVICE_SVM_COARSE_GRAIN_BUFFER == 0 {
         println!("skipped: the device shares no memory");
         return Ok(());
     }
     let program = gpu.program(SOURCE, "-cl-std=CL1.2")?;
     let bench = Bench { gpu, program, capabilities };
-    for (name, check) in CHECKS {
-        check(&bench).with_context(|| format!("FAIL  {name}"))?;
-        println!("ok    {name}");
-    }
-    Ok(())
+    arguments.choice.make(CHECKS, &bench)
 }
 
 /// Shared ints, freed when dropped.

@@ -32,16 +32,13 @@ use opencl3::memory::Buffer;
 use opencl3::types::{cl_int, cl_program};
 
 use common::Gpu;
+use common::checks::{Check, Choice};
 
 /// Makes programs on the vGPU, and compares what they compute with what this CPU computes.
 #[derive(Parser)]
 struct Arguments {
-    /// Name of the OpenCL platform.
-    #[arg(long, default_value = "paragpu")]
-    platform: String,
-    /// Run only the checks whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    #[command(flatten)]
+    choice: Choice,
     /// Instead: crash the compiler, and see that a new context works.
     #[arg(long)]
     crash: bool,
@@ -49,9 +46,8 @@ struct Arguments {
 
 /// How a check went: `Some` reason for which it was not made.
 type Outcome = Result<Option<String>>;
-type Check = fn(&Gpu) -> Outcome;
 
-const CHECKS: &[(&str, Check)] = &[
+const CHECKS: &[Check<Gpu, Option<String>>] = &[
     ("compiled with a header, linked with a library", compiled_and_linked),
     ("a link that fails comes with a program", failing_link),
     ("binaries of each type are taken back", binaries_of_each_type),
@@ -67,30 +63,10 @@ const CHECKS: &[(&str, Check)] = &[
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.crash {
-        return crash_compiler(&arguments.platform);
+        return crash_compiler(&arguments.choice.platform);
     }
-    let gpu = Gpu::open(&arguments.platform)?;
-    println!("device: {}", gpu.device.name()?);
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(&arguments.only)) {
-        match check(&gpu) {
-            Ok(None) => {
-                passed += 1;
-                println!("ok    {name}");
-            }
-            Ok(Some(reason)) => {
-                skipped += 1;
-                println!("skip  {name}: {reason}");
-            }
-            Err(error) => {
-                failed += 1;
-                println!("FAIL  {name}: {error:#}");
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    ensure!(failed == 0 && passed > 0, "{failed} checks failed");
-    Ok(())
+    let gpu = arguments.choice.open()?;
+    arguments.choice.make(CHECKS, &gpu)
 }
 
 fn code(status: cl_int) -> anyhow::Error {

@@ -6,9 +6,9 @@ mod executor_guest;
 mod spirv;
 
 use std::io::Write;
-use std::sync::{Arc, OnceLock};
 
 use executor_guest::Guest;
+use executor_guest::session::backend;
 use paragpu::executor::child::backend::opencl::OpenCl;
 use paragpu_protocol::command::{
     BuildProgram, CompileProgram, CreateContext, CreateKernel, CreateProgram, CreateProgramWithIl, GetInfo,
@@ -20,11 +20,6 @@ use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
 use paragpu_protocol::ring::{RingMemory, Status, Word};
 use paragpu_protocol::types::{SlotRef, Span};
 use zerocopy::FromBytes;
-
-fn backend() -> Arc<OpenCl> {
-    static BACKEND: OnceLock<Arc<OpenCl>> = OnceLock::new();
-    BACKEND.get_or_init(|| Arc::new(OpenCl::open().expect("the host's OpenCL"))).clone()
-}
 
 struct Session {
     guest: Guest<OpenCl>,

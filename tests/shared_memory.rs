@@ -3,8 +3,9 @@
 
 mod executor_guest;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use executor_guest::session::backend;
 use executor_guest::{CONTEXT, Guest};
 use paragpu::executor::child::backend::Backend;
 use paragpu::executor::child::backend::opencl::OpenCl;
@@ -27,14 +28,13 @@ const SOURCE: &str = "
         for (; node; node = node->next) { *sum += node->number; node->number *= 2; }
     }";
 
-fn backend() -> Option<Arc<OpenCl>> {
-    static BACKEND: OnceLock<Arc<OpenCl>> = OnceLock::new();
-    let backend = BACKEND.get_or_init(|| Arc::new(OpenCl::open().expect("the host's OpenCL")));
+fn sharing_backend() -> Option<Arc<OpenCl>> {
+    let backend = backend();
     if backend.devices()[0].limits.memory != MemoryModel::Shared {
         println!("skipped: {} shares no memory with the host", backend.devices()[0].limits.name);
         return None;
     }
-    Some(backend.clone())
+    Some(backend)
 }
 
 struct Session {
@@ -53,7 +53,7 @@ const STAGED: u64 = REGION_START - (2 << 20);
 
 impl Session {
     fn new() -> Option<Session> {
-        let mut guest = Guest::new(backend()?);
+        let mut guest = Guest::new(sharing_backend()?);
         guest.add_region(REGION, REGION_START, REGION_LEN);
         let (context, create) = guest.create(0);
         guest.send(&CreateContext { create }, &[], &0_u32.to_le_bytes());

@@ -3,6 +3,8 @@
 // Each example uses its part of this file.
 #![allow(dead_code)]
 
+pub(crate) mod checks;
+
 use std::ptr;
 
 use anyhow::{Context as _, Result, anyhow};

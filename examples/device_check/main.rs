@@ -9,19 +9,16 @@ mod events;
 mod native;
 mod sub_devices;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Parser;
 use common::Gpu;
+use common::checks::{Check, Choice};
 
 /// Checks devices, queues, events and contexts.
 #[derive(Parser)]
 struct Arguments {
-    /// Name of the OpenCL platform.
-    #[arg(long, default_value = "paragpu")]
-    platform: String,
-    /// Run only the checks whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 /// What every check gets.
@@ -29,12 +26,10 @@ struct Bench {
     gpu: Gpu,
 }
 
-type Check = fn(&Bench) -> Result<()>;
-
 /// `bump` adds 1 to each of a buffer's numbers.
 const SOURCE: &str = "kernel void bump(global uint *x) { x[get_global_id(0)] += 1; }";
 
-const CHECKS: &[(&str, Check)] = &[
+const CHECKS: &[Check<Bench>] = &[
     ("sub-devices of equal size compute", sub_devices::equally),
     ("sub-devices by counts, and what they say", sub_devices::by_counts),
     ("sub-devices come and go", sub_devices::come_and_go),
@@ -57,21 +52,6 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let bench = Bench { gpu: Gpu::open(&arguments.platform)? };
-    let (mut passed, mut failed) = (0, 0);
-    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(&arguments.only)) {
-        match check(&bench) {
-            Ok(()) => {
-                passed += 1;
-                println!("ok    {name}");
-            }
-            Err(error) => {
-                failed += 1;
-                println!("FAIL  {name}: {error:#}");
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    ensure!(failed == 0 && passed > 0, "{failed} checks failed");
-    Ok(())
+    let bench = Bench { gpu: arguments.choice.open()? };
+    arguments.choice.make(CHECKS, &bench)
 }

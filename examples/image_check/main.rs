@@ -14,6 +14,7 @@ use std::ptr;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use common::Gpu;
+use common::checks::{Check, Choice, numbers};
 use opencl3::memory::{CL_MEM_COPY_HOST_PTR, CL_MEM_READ_WRITE, Image};
 use opencl3::program::Program;
 use opencl3::types::{CL_TRUE, cl_image_desc, cl_image_format, cl_mem_flags};
@@ -21,12 +22,8 @@ use opencl3::types::{CL_TRUE, cl_image_desc, cl_image_format, cl_mem_flags};
 /// Compares what the vGPU does with images with what this CPU does.
 #[derive(Parser)]
 struct Arguments {
-    /// Name of the OpenCL platform.
-    #[arg(long, default_value = "paragpu")]
-    platform: String,
-    /// Run only the checks whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 /// What every check gets.
@@ -35,9 +32,7 @@ struct Bench {
     program: Program,
 }
 
-type Check = fn(&Bench) -> Result<()>;
-
-const CHECKS: &[(&str, Check)] = &[
+const CHECKS: &[Check<Bench>] = &[
     ("a picture is scaled through a linear sampler", filters::scaling),
     ("a picture is blurred through a sampler that clamps", filters::blurring),
     ("a volume is cut through a sampler", filters::cutting),
@@ -58,32 +53,11 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let gpu = Gpu::open(&arguments.platform)?;
-    println!("device: {}", gpu.device.name()?);
+    let gpu = arguments.choice.open()?;
     ensure!(gpu.device.image_support()?, "the device has no images");
     let program = gpu.program(include_str!("kernels.cl"), "-cl-std=CL1.2")?;
     let bench = Bench { gpu, program };
-    let (mut passed, mut failed) = (0, 0);
-    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(&arguments.only)) {
-        match check(&bench) {
-            Ok(()) => {
-                passed += 1;
-                println!("ok    {name}");
-            }
-            Err(error) => {
-                failed += 1;
-                println!("FAIL  {name}: {error:#}");
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    ensure!(failed == 0 && passed > 0, "{failed} checks failed");
-    Ok(())
-}
-
-/// Numbers that look random and are the same in every run.
-fn numbers(len: usize) -> Vec<u32> {
-    (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761) >> 7).collect()
+    arguments.choice.make(CHECKS, &bench)
 }
 
 /// Bytes that look random and are the same in every run.

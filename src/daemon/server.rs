@@ -19,7 +19,7 @@ use rustix::net::{RecvFlags, recv};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Options;
-use crate::executor::supervisor::{Launcher, ProcessLauncher};
+use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
 use crate::vhost::event_loop;
 
@@ -90,6 +90,8 @@ impl Server {
             signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)
                 .context("signal handler")?;
         }
+        // Guests need not wait for it: what executors left may be large. If it does not run now, the next daemon's does.
+        let _later = thread::Builder::new().name("abandoned".to_owned()).spawn(remove_abandoned);
         let (ended_sender, ended) = channel();
         Ok(Server {
             launcher: Arc::new(ProcessLauncher::this_program()),

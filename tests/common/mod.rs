@@ -8,27 +8,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// How long anything here may take. Generous: test machines are slow and shared, and what hangs, hangs for ever.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A `paragpud` with a socket and a log in a directory of its own; ended when dropped.
+/// Where temporary files of a daemon's executors, and of programs against it, are made in its directory: what a killed one
+/// leaves goes with it.
+const EXECUTORS: &str = "executors";
+const GUESTS: &str = "guests";
+
+/// A `paragpud` with a socket, a log and what its executors keep in a directory of its own; ended when dropped.
 pub struct Daemon {
     child: Child,
     directory: tempfile::TempDir,
+    executors: PathBuf,
 }
 
 impl Daemon {
     pub fn start() -> Daemon {
         let directory = tempfile::tempdir().unwrap();
+        let executors = directory.path().join(EXECUTORS);
+        Daemon::start_with(directory, executors)
+    }
+
+    /// One that has its executors' directories where another daemon has them.
+    pub fn start_beside(other: &Daemon) -> Daemon {
+        Daemon::start_with(tempfile::tempdir().unwrap(), other.executors.clone())
+    }
+
+    fn start_with(directory: tempfile::TempDir, executors: PathBuf) -> Daemon {
         let log = File::create(directory.path().join("log")).unwrap();
+        for folder in [EXECUTORS, GUESTS] {
+            fs::create_dir(directory.path().join(folder)).unwrap();
+        }
         let child = Command::new(env!("CARGO_BIN_EXE_paragpud"))
             .arg("--socket-path")
             .arg(directory.path().join("socket"))
+            .env("TMPDIR", &executors)
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
-        let daemon = Daemon { child, directory };
+        let daemon = Daemon { child, directory, executors };
         // The file is there before anybody listens.
         wait_until("the daemon to listen", || daemon.log().contains("listening on"));
         daemon
@@ -57,6 +79,25 @@ impl Daemon {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
+    /// The private directories of its executors.
+    pub fn executors_directories(&self) -> Vec<PathBuf> {
+        let directories = fs::read_dir(&self.executors).unwrap();
+        directories.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Asks it to end, as a service manager does, and waits for that; whether it ended.
+    pub fn terminate(&mut self) -> bool {
+        // Once waited for, its number may be another's.
+        if self.is_running() {
+            signal(self.pid(), Signal::TERM);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_running() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        !self.is_running()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -65,16 +106,20 @@ impl Daemon {
     pub fn run(&self, program: &Path) -> Command {
         let mut command = paragpu();
         command.arg("run").arg("--socket").arg(self.socket()).arg("--").arg(program);
+        command.env("TMPDIR", self.directory.path().join(GUESTS));
         command
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let ended = self.terminate();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- the daemon's log ---\n{}", self.log());
+        } else {
+            assert!(ended, "the daemon does not end when it is asked to; its log:\n{}", self.log());
         }
     }
 }
@@ -131,6 +176,11 @@ pub fn children_of(parent: u32) -> Vec<u32> {
 
 /// Ends a process as `kill -9` does.
 pub fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    signal(pid, Signal::KILL);
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }

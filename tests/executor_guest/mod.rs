@@ -1,6 +1,8 @@
 //! A guest without a VM: a memfd for its memory, the producer's end of a ring, and an executor in this process.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod session;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -164,6 +164,35 @@ fn native_outcomes_are_taken_from_the_cache_while_the_platform_is_the_same() {
 }
 
 #[test]
+fn a_run_of_some_binaries_completes_the_results_of_an_earlier_one() {
+    let fake = Fake::new();
+    let (json, markdown) = (fake.path("results.json"), fake.path("doc.md"));
+    let update = |arguments: &[&str]| {
+        let mut command = fake.command(arguments);
+        let (status, table, progress) =
+            run(command.arg("--update").arg("--json").arg(&json).arg("--markdown").arg(&markdown));
+        let report: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        let rows = report["results"].as_array().unwrap().iter();
+        let rows: Vec<_> = rows.map(|row| row["binary"].as_str().unwrap().to_owned()).collect();
+        let runs = fake.log().matches("passes -vgpu").count();
+        assert!(rows.iter().all(|row| fs::read_to_string(&markdown).unwrap().contains(row)), "{progress}");
+        (status, rows.join(" "), runs, table)
+    };
+    let (both, more) = ("fake/test_fake more/test_more", "more/test_more");
+    let (status, rows, runs, _) = update(&["--binary", "more"]);
+    assert_eq!((status, rows.as_str(), runs), (0, more, 1));
+    // What it lacks, in the list's order.
+    let (status, rows, runs, _) = update(&[]);
+    assert_eq!((status, rows.as_str(), runs), (1, both, 2));
+    // Once more, of which alone the status and the table tell.
+    let (status, rows, runs, table) = update(&["--binary", "more"]);
+    assert_eq!((status, rows.as_str(), runs), (0, both, 3));
+    assert!(table.contains("of 1 sub-tests 1 pass natively") && !table.contains("fake/"), "{table}");
+    let (status, rows, runs, _) = update(&[]);
+    assert_eq!((status, rows.as_str(), runs), (0, both, 3), "nothing is left to run");
+}
+
+#[test]
 fn several_at_a_time_find_the_same() {
     let fake = Fake::new();
     let json = fake.path("results.json");
@@ -177,13 +206,16 @@ fn several_at_a_time_find_the_same() {
 
 #[test]
 fn a_run_that_cannot_be_made_is_no_difference() {
-    for (arguments, complaint) in [
-        (["--binary", "nothing"], "no binary of the list is called nothing"),
-        (["--binary", "missing"], "lacks missing/test_missing"),
-        (["--test", "nothing"], "no sub-test is called nothing"),
-        (["--cts-dir", "/nowhere"], "the argument '--cts-dir <DIR>' cannot be used multiple times"),
-    ] {
-        let (status, _, stderr) = run(&mut Fake::new().command(&arguments));
+    let cases: [(&[&str], &str); 6] = [
+        (&["--binary", "nothing"], "no binary of the list is called nothing"),
+        (&["--binary", "missing"], "lacks missing/test_missing"),
+        (&["--test", "nothing"], "no sub-test is called nothing"),
+        (&["--cts-dir", "/nowhere"], "the argument '--cts-dir <DIR>' cannot be used multiple times"),
+        (&["--update"], "--json <FILE>"),
+        (&["--update", "--json", "x", "--test", "y"], "'--update' cannot be used with '--test <NAME>...'"),
+    ];
+    for (arguments, complaint) in cases {
+        let (status, _, stderr) = run(&mut Fake::new().command(arguments));
         assert_eq!(status, 2, "{stderr}");
         assert!(stderr.contains(complaint), "{stderr}");
     }

@@ -12,6 +12,8 @@ mod confine;
 mod context;
 #[cfg(test)]
 mod device_side_tests;
+#[cfg(test)]
+mod device_tests;
 mod dispatch;
 mod executor;
 pub mod fuzz;

@@ -1,25 +1,27 @@
 //! A context's objects: records with host handles beside them, by the guest's ids.
 
+mod devices;
+mod events;
+
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
 
-use super::backend::{
-    Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout, Outcome, StartWatch,
-};
-use super::completion::{Completion, Reply};
+use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
+use super::completion::Reply;
 use super::record::{
     ArgRecord, BufferRecord, ContextRecord, DeviceQueueRecord, DeviceRecord, EventRecord, ImageRecord,
-    KernelRecord, ObjectRecord, PipeRecord, QueueRecord, Record, SamplerRecord, Serial, SubDeviceRecord,
+    KernelRecord, ObjectRecord, PipeRecord, QueueRecord, Record, SamplerRecord, Serial,
 };
-use super::region::Taken;
 
 pub(crate) use super::programs::ProgramObject;
+pub(crate) use devices::{DeviceObject, Part, Place, handles, names};
+pub(crate) use events::{EventState, Gates};
 
 /// A host handle, or the error with which the object's creation failed: every use of it fails with that.
 pub(crate) type Host<T> = Result<T, ClError>;
@@ -33,10 +35,6 @@ pub(crate) fn handle<T>(host: &Host<T>) -> Result<&T, ClError> {
 pub(crate) fn creation<T>(host: &Host<T>) -> Result<(), ClError> {
     handle(host).map(|_| ())
 }
-
-/// Status of a command that has not started (`CL_QUEUED`), or of an open user event (`CL_SUBMITTED` would be as
-/// good: all that counts is that it is positive).
-const QUEUED: i32 = 3;
 
 /// Counts an object for as long as it lives, be it by its id or by others that need it.
 #[derive(Debug)]
@@ -53,51 +51,6 @@ impl Drop for Live {
 pub(crate) struct Common {
     pub(crate) serial: Serial,
     _live: Live,
-}
-
-/// A device: the host's, or a part of one.
-#[derive(Debug)]
-pub(crate) struct DeviceObject<B: Backend> {
-    pub(crate) place: Place<B>,
-    pub(crate) host: Host<HostDevice<B::Device>>,
-}
-
-/// Where a device comes from.
-#[derive(Debug)]
-pub(crate) enum Place<B: Backend> {
-    /// The host has it, at this index.
-    Root(usize),
-    /// The guest has made it.
-    Part(Part<B>),
-}
-
-/// A sub-device.
-#[derive(Debug)]
-pub(crate) struct Part<B: Backend> {
-    pub(crate) common: Common,
-    pub(crate) parent: Arc<DeviceObject<B>>,
-    pub(crate) record: SubDeviceRecord,
-    pub(crate) _room: Option<Taken>,
-}
-
-impl<B: Backend> DeviceObject<B> {
-    /// How records name it.
-    pub(crate) fn name(&self) -> DeviceRecord {
-        match &self.place {
-            Place::Root(index) => DeviceRecord::Root(*index),
-            Place::Part(part) => DeviceRecord::Sub(part.common.serial),
-        }
-    }
-}
-
-/// How records name devices.
-pub(crate) fn names<B: Backend>(devices: &[Arc<DeviceObject<B>>]) -> Vec<DeviceRecord> {
-    devices.iter().map(|device| device.name()).collect()
-}
-
-/// The handles of devices, or the error of one that could not be made.
-pub(crate) fn handles<B: Backend>(devices: &[Arc<DeviceObject<B>>]) -> Result<Vec<&B::Device>, ClError> {
-    devices.iter().map(|device| handle(&device.host).map(|device| &device.handle)).collect()
 }
 
 #[derive(Debug)]
@@ -277,98 +230,6 @@ pub(crate) struct EventObject<B: Backend> {
     pub(crate) host: Host<B::Event>,
 }
 
-/// What becomes of an event; shared with the command's completion.
-#[derive(Debug)]
-pub(crate) struct EventState {
-    /// Queue and opcode; none for a user event.
-    command: Option<(Serial, u16)>,
-    status: AtomicI32,
-    profile: OnceLock<[u64; 4]>,
-    /// Open user events that the command waits for, as of when it was enqueued.
-    pub(crate) gates: Gates,
-    start: Mutex<Start>,
-}
-
-/// Whether a command has started, and who wants to know.
-#[derive(Debug, Default)]
-struct Start {
-    has_started: bool,
-    watch: Option<StartWatch>,
-    waiting: Vec<Completion>,
-}
-
-/// Open user events that hold back a command.
-pub(crate) type Gates = Vec<Arc<EventState>>;
-
-impl EventState {
-    pub(crate) fn user() -> EventState {
-        EventState {
-            command: None,
-            status: AtomicI32::new(QUEUED),
-            profile: OnceLock::new(),
-            gates: Vec::new(),
-            start: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn of_command(queue: Serial, opcode: u16, gates: Gates) -> EventState {
-        EventState { command: Some((queue, opcode)), gates, ..EventState::user() }
-    }
-
-    pub(crate) fn is_user(&self) -> bool {
-        self.command.is_none()
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.status.load(Ordering::Acquire) > 0
-    }
-
-    pub(crate) fn has_failed(&self) -> bool {
-        self.status.load(Ordering::Acquire) < 0
-    }
-
-    pub(crate) fn complete(&self, outcome: Outcome) {
-        if let Some(profile) = outcome.profile {
-            // Set once: a command completes once.
-            let _ = self.profile.set(profile);
-        }
-        self.status.store(outcome.status, Ordering::Release);
-        self.start();
-    }
-
-    /// Tells those who wait for it that the command has started.
-    pub(crate) fn start(&self) {
-        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
-        start.has_started = true;
-        let (watch, waiting) = (start.watch.take(), std::mem::take(&mut start.waiting));
-        // Outside of the lock: both call elsewhere.
-        drop(start);
-        drop(watch);
-        waiting.into_iter().for_each(|waiting| waiting.complete(Outcome::SUCCESS));
-    }
-
-    /// Adds one who waits for the command to start. True if nobody waited before.
-    pub(crate) fn await_start(&self, waiting: Completion) -> bool {
-        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
-        if start.has_started {
-            drop(start);
-            waiting.complete(Outcome::SUCCESS);
-            return false;
-        }
-        let is_first = start.waiting.is_empty() && start.watch.is_none();
-        start.waiting.push(waiting);
-        is_first
-    }
-
-    /// Keeps what was set up for that.
-    pub(crate) fn keep_watch(&self, watch: StartWatch) {
-        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
-        let unused = if start.has_started { Some(watch) } else { start.watch.replace(watch) };
-        drop(start);
-        drop(unused);
-    }
-}
-
 impl<B: Backend> ContextObject<B> {
     pub(crate) fn new(
         common: Common,
@@ -393,9 +254,7 @@ impl<B: Backend> ContextObject<B> {
     pub(crate) fn has_device(&self, device: &Arc<DeviceObject<B>>) -> bool {
         self.devices.iter().any(|own| Arc::ptr_eq(own, device))
     }
-}
 
-impl<B: Backend> ContextObject<B> {
     /// The largest memory object that any of its devices takes, in bytes.
     pub(crate) fn max_alloc(&self) -> u64 {
         let devices = self.devices.iter().filter_map(|device| device.host.as_ref().ok());
@@ -753,9 +612,9 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
         Object::Event(it) => {
             let record = EventRecord {
                 context: it.context.common.serial,
-                command: it.state.command,
-                status: it.state.status.load(Ordering::Acquire),
-                profile: it.state.profile.get().copied(),
+                command: it.state.command(),
+                status: it.state.status(),
+                profile: it.state.profile(),
             };
             add(&it.common, it.host.as_ref().err().copied(), Record::Event(record));
             collect(&Object::Context(it.context.clone()), None, found);

@@ -1,5 +1,6 @@
 //! The broker's side of an executor: starting it, talking to it, and its end.
 
+mod directory;
 mod process;
 mod stderr;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+pub use directory::remove_abandoned;
 pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
 
 use super::channel::{ChannelError, Polled, PolledChannel};

@@ -1,15 +1,12 @@
 //! Executors as processes of their own: the broker's own program, started anew.
 
-use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use tempfile::TempDir;
-
+use super::directory::PrivateDirectory;
 use super::stderr::Listener;
 use super::{Launcher, Running};
 
@@ -48,10 +45,7 @@ impl Launcher for ProcessLauncher {
         if std::env::var_os(LOG_VARIABLE).is_none() {
             command.env(LOG_VARIABLE, log::max_level().as_str());
         }
-        let directory = tempfile::Builder::new()
-            .prefix("paragpu-executor-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir()?;
+        let directory = PrivateDirectory::new()?;
         for variable in DIRECTORY_VARIABLES {
             command.env(variable, directory.path());
         }
@@ -64,14 +58,15 @@ impl Launcher for ProcessLauncher {
             // Our own driver reports no device in there: the executor shares the host's devices, not ours.
             .env("PARAGPU_DISABLE", "1")
             .spawn()?;
-        Ok(Box::new(Process { child, directory, _stderr: listener }))
+        Ok(Box::new(Process { child, _directory: directory, _stderr: listener }))
     }
 }
 
 #[derive(Debug)]
 struct Process {
     child: Child,
-    directory: TempDir,
+    /// Removed after the process has ended.
+    _directory: PrivateDirectory,
     _stderr: Listener,
 }
 
@@ -90,11 +85,5 @@ impl Running for Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        self.directory.disable_cleanup(true);
-        // A process of its own: how deep an executor made the tree is not for the daemon's stack to find out.
-        let removed = Command::new("rm").arg("-rf").arg("--").arg(self.directory.path()).status();
-        if !removed.is_ok_and(|status| status.success()) {
-            log::debug!("{} is not removed", self.directory.path().display());
-        }
     }
 }

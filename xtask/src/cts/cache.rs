@@ -1,6 +1,7 @@
 //! What the host's own OpenCL made of sub-tests in earlier runs.
 
 use super::verdict::Verdict;
+use super::write_in_one_piece;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,11 +47,7 @@ impl Cache {
     pub(super) fn put(&mut self, key: String, native: Native) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         self.entries.entry(self.platform.clone()).or_default().insert(key, native);
-        // In one piece: the run may be interrupted at any time.
-        let partial = file.with_extension("partial");
-        std::fs::write(&partial, serde_json::to_vec_pretty(&self.entries)?)
-            .and_then(|()| std::fs::rename(&partial, file))
-            .with_context(|| format!("cannot write {}", file.display()))
+        write_in_one_piece(file, serde_json::to_vec_pretty(&self.entries)?)
     }
 }
 

@@ -19,7 +19,7 @@ use clap::Args;
 use list::{Binary, List};
 use report::Report;
 use run::{Run, Test};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use summary::Summary;
 
@@ -52,8 +52,13 @@ pub(crate) struct Cts {
     /// Write the results as JSON, anew after each binary.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Put a table of the results into this document, instead of the one of an earlier run on the same platform.
-    #[arg(long, value_name = "FILE")]
+    /// Complete the results in the FILE of --json: run what it lacks, or what --binary names, and keep the rest. So an
+    /// interrupted run goes on, and what has changed runs again. Not with --test: results are whole binaries'.
+    #[arg(long, requires = "json", conflicts_with = "test")]
+    update: bool,
+    /// Put a table of the results into this document, instead of the one of an earlier run on the same platform. Not with
+    /// --test: a row is a whole binary.
+    #[arg(long, value_name = "FILE", conflicts_with = "test")]
     markdown: Option<PathBuf>,
     /// Where the output of sub-tests is kept that differ. Default: cts-logs in the target directory.
     #[arg(long, value_name = "DIR")]
@@ -75,7 +80,8 @@ pub(crate) struct Cts {
 impl Cts {
     /// Runs the tests; the exit status says whether all that passes natively passes through the vGPU.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let binaries = self.chosen_binaries()?;
+        let list = self.list()?;
+        let mut binaries = self.chosen_binaries(&list)?;
         let programs = self.programs()?;
         let place = match &self.root {
             None => Place::here(&self.cts_dir, &programs)?,
@@ -85,7 +91,17 @@ impl Cts {
         let platform = Platform::of(&place)?;
         say::step("cts", format!("the host has {}, {}", platform.title(), platform.device));
 
-        let (binaries, not_built) = self.divide(binaries, &place)?;
+        let earlier = match &self.json {
+            Some(file) if self.update => Report::read_earlier(file, &platform)?,
+            _ => Report::new(platform.clone()),
+        };
+        // What was asked for by name runs again.
+        if self.binary.is_empty() {
+            binaries.retain(|binary| !earlier.has(&binary.path));
+        }
+        let order: Vec<_> = list.into_iter().map(|binary| binary.path).collect();
+
+        let (binaries, not_built) = self.divide(binaries, &place, &earlier)?;
         let tests = self.chosen_tests(&binaries, &place)?;
         let logs = match &self.logs {
             Some(folder) => folder.clone(),
@@ -93,37 +109,41 @@ impl Cts {
         };
         say::step("cts", format!("the output of sub-tests that differ is kept in {}", logs.display()));
         let cache = Cache::open(self.native_cache.clone(), &platform.identity())?;
-        let mut report = Report { platform, results: Vec::new(), not_built };
+        let mut report = Report { not_built, only: self.test.clone(), ..Report::new(platform) };
         let run = Run { place: &place, logs: &logs, jobs: self.jobs.max(1) };
         run.all(&tests, cache, |binary, compared| {
             report.results.push(Summary::of(binary, compared));
-            self.json.as_ref().map_or(Ok(()), |file| report.write_json(file))
+            self.json.as_ref().map_or(Ok(()), |file| report.completing(&earlier, &order).write_json(file))
         })?;
 
         print!("{}", report.table());
         if let Some(file) = &self.markdown {
-            report.write_markdown(file)?;
+            report.completing(&earlier, &order).write_markdown(file)?;
         }
         Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn chosen_binaries(&self) -> Result<Vec<Binary>> {
+    /// All binaries of the list.
+    fn list(&self) -> Result<Vec<Binary>> {
         let text = match &self.list {
             None => list::DEFAULT.to_owned(),
             Some(file) => {
                 std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
             }
         };
-        let mut binaries = List::parse(&text, self.timeout)?;
-        if !self.binary.is_empty() {
-            for name in &self.binary {
-                if !binaries.iter().any(|binary| binary.is_called(name)) {
-                    bail!("no binary of the list is called {name}");
-                }
+        List::parse(&text, self.timeout)
+    }
+
+    /// The binaries of the list that were asked for, or all.
+    fn chosen_binaries(&self, list: &[Binary]) -> Result<Vec<Binary>> {
+        for name in &self.binary {
+            if !list.iter().any(|binary| binary.is_called(name)) {
+                bail!("no binary of the list is called {name}");
             }
-            binaries.retain(|binary| self.binary.iter().any(|name| binary.is_called(name)));
         }
-        Ok(binaries)
+        let is_chosen =
+            |binary: &Binary| self.binary.is_empty() || self.binary.iter().any(|name| binary.is_called(name));
+        Ok(list.iter().filter(|binary| is_chosen(binary)).cloned().collect())
     }
 
     /// The folder with our programs, which are built first unless told where they are.
@@ -135,12 +155,19 @@ impl Cts {
         Ok(workspace::target_directory()?.join(self.profile.folder()))
     }
 
-    /// The binaries that are there, and the paths of the others. One that was asked for by name must be there.
-    fn divide(&self, binaries: Vec<Binary>, place: &Place) -> Result<(Vec<Binary>, Vec<String>)> {
+    /// The binaries that are there, and the paths of the others. One that was asked for by name must be there, and
+    /// something must be there unless it has run earlier.
+    fn divide(
+        &self,
+        binaries: Vec<Binary>,
+        place: &Place,
+        earlier: &Report,
+    ) -> Result<(Vec<Binary>, Vec<String>)> {
         let (there, missing): (Vec<_>, Vec<_>) =
             binaries.into_iter().partition(|binary| place.has(&binary.path));
         let missing: Vec<_> = missing.into_iter().map(|binary| binary.path).collect();
-        if there.is_empty() || !self.binary.is_empty() && !missing.is_empty() {
+        let nothing = there.is_empty() && earlier.results.is_empty();
+        if nothing || !self.binary.is_empty() && !missing.is_empty() {
             bail!("{} lacks {}", self.cts_dir.display(), missing.join(", "));
         }
         for path in &missing {
@@ -166,7 +193,7 @@ impl Cts {
             let chosen = names.into_iter().filter(|name| self.is_chosen(name));
             tests.extend(chosen.map(|name| Test { binary: binary.clone(), name }));
         }
-        if tests.is_empty() {
+        if tests.is_empty() && !self.test.is_empty() {
             bail!("no sub-test is called {}", self.test.join(" or "));
         }
         Ok(tests)
@@ -179,4 +206,13 @@ impl Cts {
         };
         self.test.is_empty() || self.test.iter().any(fits)
     }
+}
+
+/// Writes a file in one piece: a run may be interrupted at any time, and a later one goes on with what it left.
+fn write_in_one_piece(file: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    let mut partial = file.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, content)
+        .and_then(|()| std::fs::rename(&partial, file))
+        .with_context(|| format!("cannot write {}", file.display()))
 }

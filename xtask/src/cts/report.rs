@@ -2,22 +2,78 @@
 
 use super::summary::{Counts, Difference, Summary};
 use super::verdict::Verdict;
+use super::write_in_one_piece;
 use crate::sides::Platform;
-use anyhow::{Context, Result};
-use serde::Serialize;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::Path;
 
 /// All that a run found.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct Report {
     pub(super) platform: Platform,
     pub(super) results: Vec<Summary>,
     /// Binaries of the list that the suite lacks.
     pub(super) not_built: Vec<String>,
+    /// The sub-tests that were asked for, where not all were; then each binary's results are a part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) only: Vec<String>,
 }
 
 impl Report {
+    /// A run on `platform` that has found nothing yet.
+    pub(super) fn new(platform: Platform) -> Report {
+        Report { platform, results: Vec::new(), not_built: Vec::new(), only: Vec::new() }
+    }
+
+    /// What an earlier run on `platform` wrote as JSON, or nothing if the file does not exist yet.
+    pub(super) fn read_earlier(file: &Path, platform: &Platform) -> Result<Report> {
+        if !file.exists() {
+            return Ok(Report::new(platform.clone()));
+        }
+        let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let earlier: Report = serde_json::from_slice(&text)
+            .with_context(|| format!("{} has no results of such a run", file.display()))?;
+        let (theirs, ours) = (earlier.platform.identity(), platform.identity());
+        if theirs != ours {
+            bail!(
+                "{} is of another platform, {theirs}, and the host has {ours}: \
+                 choose another file, or leave --update out to replace it",
+                file.display()
+            );
+        }
+        if !earlier.only.is_empty() {
+            bail!(
+                "{} has results of some sub-tests only, {}: leave --update out to replace it",
+                file.display(),
+                earlier.only.join(", ")
+            );
+        }
+        Ok(earlier)
+    }
+
+    /// Whether it has results of the binary.
+    pub(super) fn has(&self, binary: &str) -> bool {
+        self.results.iter().any(|summary| summary.binary == binary)
+    }
+
+    /// This run with what an `earlier` one found of other binaries, in the order of the list; what is on the list no longer
+    /// comes last.
+    pub(super) fn completing(&self, earlier: &Report, order: &[String]) -> Report {
+        let kept = earlier.results.iter().filter(|summary| !self.has(&summary.binary));
+        let mut results: Vec<_> = self.results.iter().chain(kept).cloned().collect();
+        let place = |path: &String| order.iter().position(|listed| listed == path).unwrap_or(order.len());
+        results.sort_by_key(|summary| place(&summary.binary));
+        let mut whole = Report { results, ..Report::new(self.platform.clone()) };
+
+        let missed = self.not_built.iter().chain(&earlier.not_built);
+        whole.not_built = missed.filter(|path| !whole.has(path)).cloned().collect();
+        whole.not_built.sort_by_key(place);
+        whole.not_built.dedup();
+        whole
+    }
+
     /// Whether all that passes on the host passes through the vGPU.
     pub(super) fn is_good(&self) -> bool {
         self.results.iter().all(Summary::is_good)
@@ -25,8 +81,7 @@ impl Report {
 
     /// Writes it as JSON.
     pub(super) fn write_json(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+        write_in_one_piece(file, serde_json::to_string_pretty(self)? + "\n")
     }
 
     /// Puts it into a document, instead of what an earlier run on this platform put there.
@@ -38,17 +93,22 @@ impl Report {
             false => String::new(),
         };
         let document = replace_block(&before, &self.platform.title(), &self.markdown());
-        std::fs::write(file, document).with_context(|| format!("cannot write {}", file.display()))
+        write_in_one_piece(file, document)
     }
 
     fn markdown(&self) -> String {
+        let passing = match self.differences(Difference::is_ours).len() {
+            0 => "all of these".to_owned(),
+            lost => format!("all but {lost} of these"),
+        };
         let mut text = format!(
-            "{} on {}, {} sub-tests:\n\n\
+            "{} on {}: of {} sub-tests {} pass natively, and {passing} through the vGPU.\n\n\
              | binary | sub-tests | native passes | vGPU passes | skipped | fail natively | no native verdict |\n\
              |---|---|---|---|---|---|---|\n",
             self.platform.title(),
             self.platform.device,
-            self.total(|summary| summary.tests)
+            self.total(|summary| summary.tests),
+            self.total(|summary| summary.native_pass),
         );
         let mut total = [0; COLUMNS];
         let mut write_row = |name: &str, row: [usize; COLUMNS]| {
@@ -178,26 +238,36 @@ mod tests {
     use super::super::summary::Compared;
     use super::{Platform, Report, Summary, Verdict, replace_block};
 
+    fn platform(version: &str) -> Platform {
+        Platform {
+            name: "P".into(),
+            version: format!("OpenCL 3.0 {version}"),
+            device: "cpu".into(),
+            driver: "3.1".into(),
+        }
+    }
+
+    /// A report of binaries with one passing sub-test each.
+    fn report_of(binaries: &[&str], not_built: &[&str]) -> Report {
+        let summary =
+            |binary: &&str| Summary::of(binary, &[compared("a", Verdict::Pass, Some(Verdict::Pass))]);
+        let not_built = not_built.iter().map(|&path| path.to_owned()).collect();
+        let results = binaries.iter().map(summary).collect();
+        Report { results, not_built, ..Report::new(platform("PoCL 3.1")) }
+    }
+
+    fn compared(test: &str, native: Verdict, vgpu: Option<Verdict>) -> Compared {
+        Compared { test: test.into(), native, vgpu, native_seconds: 1.0, vgpu_seconds: 1.0 }
+    }
+
     fn report() -> Report {
-        let compared = |test: &str, native, vgpu| Compared {
-            test: test.into(),
-            native,
-            vgpu,
-            native_seconds: 1.0,
-            vgpu_seconds: 1.0,
-        };
         let tests = [
             compared("a", Verdict::Pass, Some(Verdict::Pass)),
             compared("b", Verdict::Pass, Some(Verdict::Crash)),
             compared("c", Verdict::Timeout, None),
         ];
-        let platform = Platform {
-            name: "P".into(),
-            version: "OpenCL 3.0 PoCL 3.1".into(),
-            device: "cpu".into(),
-            driver: "3.1".into(),
-        };
-        Report { platform, results: vec![Summary::of("x/test_x", &tests)], not_built: vec!["y".into()] }
+        let results = vec![Summary::of("x/test_x", &tests)];
+        Report { results, not_built: vec!["y".into()], ..Report::new(platform("PoCL 3.1")) }
     }
 
     #[test]
@@ -222,6 +292,59 @@ mod tests {
         {
             assert!(table.contains(line), "{table}");
         }
+    }
+
+    #[test]
+    fn the_document_says_how_much_of_what_passes_natively_passes_through_the_vgpu() {
+        let sentence =
+            "PoCL 3.1 on cpu: of 3 sub-tests 2 pass natively, and all but 1 of these through the vGPU.";
+        assert!(report().markdown().starts_with(sentence), "{}", report().markdown());
+        let good = report_of(&["x", "y"], &[]).markdown();
+        assert!(
+            good.contains("of 2 sub-tests 2 pass natively, and all of these through the vGPU."),
+            "{good}"
+        );
+    }
+
+    #[test]
+    fn a_run_of_some_binaries_completes_an_earlier_one() {
+        let order = ["a", "b", "c", "d"].map(str::to_owned);
+        let paths = |report: &Report| -> Vec<_> {
+            report.results.iter().map(|summary| summary.binary.clone()).collect()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        report_of(&["gone", "c", "a"], &["b", "d"]).write_json(&file).unwrap();
+        let earlier = Report::read_earlier(&file, &platform("PoCL 3.1")).unwrap();
+
+        let mut run = report_of(&["b"], &["d"]);
+        run.results.push(Summary::of("c", &[compared("new", Verdict::Pass, Some(Verdict::Fail))]));
+        let whole = run.completing(&earlier, &order);
+        assert_eq!(paths(&whole), ["a", "b", "c", "gone"]);
+        assert_eq!(whole.not_built, ["d"]);
+        assert_eq!(whole.results[2].differences.len(), 1, "the new row");
+        assert!(!whole.is_good() && earlier.is_good());
+
+        let nothing = report_of(&[], &[]);
+        assert_eq!(paths(&nothing.completing(&earlier, &order)), ["a", "c", "gone"]);
+        assert_eq!(paths(&run.completing(&nothing, &order)), ["b", "c"]);
+    }
+
+    #[test]
+    fn only_results_of_the_same_platform_and_of_whole_binaries_are_completed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        assert!(Report::read_earlier(&file, &platform("PoCL 6.0")).unwrap().results.is_empty());
+        report().write_json(&file).unwrap();
+        let error = |file, version| {
+            Report::read_earlier(file, &platform(version)).map(|_| ()).unwrap_err().to_string()
+        };
+        let message = error(&file, "PoCL 6.0");
+        assert!(message.contains("PoCL 3.1") && message.contains("leave --update out"), "{message}");
+        Report { only: vec!["a".into()], ..report() }.write_json(&file).unwrap();
+        assert!(error(&file, "PoCL 3.1").contains("some sub-tests only, a:"));
+        std::fs::write(&file, "{}").unwrap();
+        assert!(error(&file, "PoCL 3.1").contains("no results"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the sub-tests of a run say together.
 
 use super::verdict::Verdict;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A sub-test on both sides.
@@ -16,7 +16,7 @@ pub(super) struct Compared {
 }
 
 /// A sub-test whose two verdicts are not the same.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Difference {
     pub(super) test: String,
     pub(super) native: Verdict,
@@ -24,7 +24,7 @@ pub(super) struct Difference {
 }
 
 /// One binary's sub-tests.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Summary {
     pub(super) binary: String,
     /// Sub-tests that pass on the host's own OpenCL.
@@ -45,7 +45,7 @@ pub(super) struct Summary {
 }
 
 /// How many sub-tests ended in which way.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Counts(BTreeMap<Verdict, usize>);
 
 impl Counts {

@@ -2,10 +2,10 @@
 
 use super::{Place, output_of};
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The first platform and its first device, which programs take unless told otherwise.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Platform {
     /// Such as `Portable Computing Language`.
     pub(crate) name: String,

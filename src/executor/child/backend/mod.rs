@@ -1,6 +1,7 @@
 //! What runs a guest's commands: the host's OpenCL, or nothing at all.
 
 pub mod null;
+mod null_buffer;
 mod null_image;
 pub mod opencl;
 

@@ -5,16 +5,17 @@
 //! held back here: it runs, and completes, at once.
 
 use std::ffi::CStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paragpu_protocol::image::{ImageFormat, ImageType};
 use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 
+use super::null_buffer::{MAX_ALLOC, NullBuffer, move_bytes, rows, write_rect};
 use super::null_image::{self, NullImage};
 use super::{
     Arg, ArgValue, ArgValueOf, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec,
-    Keep, Linked, MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, Rect, SamplerSpec,
+    Keep, Linked, MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, SamplerSpec,
     StartWatch, Started, Work,
 };
 use crate::sys::map::Window;
@@ -25,9 +26,6 @@ pub const KERNEL_NAME: &str = "k";
 
 /// A program with this text does not build.
 pub const BAD_SOURCE: &[u8] = b"error";
-
-/// Largest buffer: a fuzzer has little memory.
-const MAX_ALLOC: u64 = 1 << 20;
 
 /// Compute units of a device.
 const COMPUTE_UNITS: u32 = 8;
@@ -87,76 +85,6 @@ impl Null {
     fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// A buffer, or a part of one.
-#[derive(Clone, Debug)]
-pub struct NullBuffer {
-    bytes: Arc<Bytes>,
-    origin: usize,
-    size: usize,
-}
-
-/// Where a buffer's bytes are.
-enum Bytes {
-    Own(Mutex<Vec<u8>>),
-    Shared { window: Window, _keep: Mutex<Keep> },
-}
-
-impl std::fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Bytes::Own(_) => "Own",
-            Bytes::Shared { .. } => "Shared",
-        })
-    }
-}
-
-impl NullBuffer {
-    /// Zeroes, or the bytes of `init`.
-    pub(super) fn new(size: usize, init: Option<&Window>) -> Result<NullBuffer, ClError> {
-        if size as u64 > MAX_ALLOC {
-            return Err(ClError::ALLOCATION_FAILURE);
-        }
-        let bytes = match init {
-            Some(init) if init.len() == size => init.to_vec(),
-            Some(_) => return Err(ClError::INVALID_VALUE),
-            None => vec![0; size],
-        };
-        Ok(NullBuffer { bytes: Arc::new(Bytes::Own(Mutex::new(bytes))), origin: 0, size })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.size
-    }
-
-    /// Where `size` bytes from `offset` are, if the buffer has them.
-    pub(super) fn range(&self, offset: usize, size: usize) -> Result<std::ops::Range<usize>, ClError> {
-        let end = offset.checked_add(size).filter(|end| *end <= self.size).ok_or(ClError::INVALID_VALUE)?;
-        Ok(self.origin + offset..self.origin + end)
-    }
-
-    pub(super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), ClError> {
-        let range = self.range(offset, to.len())?;
-        match &*self.bytes {
-            Bytes::Own(bytes) => to.copy_from_slice(&lock(bytes)[range]),
-            Bytes::Shared { window, .. } => move_bytes(window.read(range.start, to))?,
-        }
-        Ok(())
-    }
-
-    pub(super) fn write(&self, offset: usize, from: &[u8]) -> Result<(), ClError> {
-        let range = self.range(offset, from.len())?;
-        match &*self.bytes {
-            Bytes::Own(bytes) => lock(bytes)[range].copy_from_slice(from),
-            Bytes::Shared { window, .. } => move_bytes(window.write(range.start, from))?,
-        }
-        Ok(())
-    }
-}
-
-fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program: its text, and whether it is built.
@@ -265,12 +193,7 @@ impl Backend for Null {
         memory: Window,
         keep: Keep,
     ) -> Result<NullBuffer, ClError> {
-        let size = memory.len();
-        Ok(NullBuffer {
-            bytes: Arc::new(Bytes::Shared { window: memory, _keep: Mutex::new(keep) }),
-            origin: 0,
-            size,
-        })
+        Ok(NullBuffer::shared(memory, keep))
     }
 
     fn create_coarse_memory(
@@ -300,8 +223,7 @@ impl Backend for Null {
         origin: usize,
         size: usize,
     ) -> Result<NullBuffer, ClError> {
-        let range = parent.range(origin, size)?;
-        Ok(NullBuffer { bytes: parent.bytes.clone(), origin: range.start, size })
+        parent.part(origin, size)
     }
 
     fn image_formats(&self, (): &(), _flags: u64, _kind: ImageType) -> Result<Vec<ImageFormat>, ClError> {
@@ -582,7 +504,7 @@ fn run(work: Work<'_, NullBuffer, NullImage, NullKernel>) -> Result<(), ClError>
             buffer.write(offset, &bytes)
         }
         Work::ReadRect { buffer, rect, extent, to } => {
-            rows(rect, extent, buffer.size, |at, packed, width| {
+            rows(rect, extent, buffer.len(), |at, packed, width| {
                 let mut row = vec![0; width];
                 buffer.read(at, &mut row)?;
                 move_bytes(to.write(packed, &row))
@@ -591,49 +513,15 @@ fn run(work: Work<'_, NullBuffer, NullImage, NullKernel>) -> Result<(), ClError>
         Work::WriteRect { buffer, rect, extent, from } => write_rect(buffer, rect, extent, &from),
         Work::CopyRect { from, to, rects, extent } => {
             let [width, height, depth] = extent;
-            rects.0.bounds(extent).filter(|bounds| bounds.1 <= from.size).ok_or(ClError::INVALID_VALUE)?;
+            rects.0.bounds(extent).filter(|bounds| bounds.1 <= from.len()).ok_or(ClError::INVALID_VALUE)?;
             let mut bytes = vec![0; width * height * depth];
-            rows(rects.0, extent, from.size, |at, packed, width| {
+            rows(rects.0, extent, from.len(), |at, packed, width| {
                 from.read(at, &mut bytes[packed..packed + width])
             })?;
             write_rect(to, rects.1, extent, &HostBytes::Heap(bytes.into()))
         }
         Work::Image(work) => null_image::run(work),
     }
-}
-
-pub(super) fn write_rect(
-    buffer: &NullBuffer,
-    rect: Rect,
-    extent: [usize; 3],
-    from: &HostBytes,
-) -> Result<(), ClError> {
-    rows(rect, extent, buffer.size, |at, packed, width| {
-        let mut row = vec![0; width];
-        move_bytes(from.read(packed, &mut row))?;
-        buffer.write(at, &row)
-    })
-}
-
-/// Calls `row` with the offset of each row in the buffer, its offset in packed memory and its width.
-pub(super) fn rows(
-    rect: Rect,
-    extent: [usize; 3],
-    size: usize,
-    mut row: impl FnMut(usize, usize, usize) -> Result<(), ClError>,
-) -> Result<(), ClError> {
-    let [width, height, depth] = extent;
-    rect.bounds(extent).filter(|bounds| bounds.1 <= size).ok_or(ClError::INVALID_VALUE)?;
-    for z in 0..depth {
-        for y in 0..height {
-            row(rect.row(y, z), (z * height + y) * width, width)?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn move_bytes(whole: bool) -> Result<(), ClError> {
-    if whole { Ok(()) } else { Err(ClError::INVALID_VALUE) }
 }
 
 #[cfg(test)]

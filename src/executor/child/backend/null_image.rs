@@ -1,6 +1,6 @@
 //! Images of the [null backend](super::null): boxes of a buffer's bytes. Samplers are nothing at all.
 
-use super::null::{self, NullBuffer};
+use super::null_buffer::{self, NullBuffer};
 use super::{Area, ClError, HostBytes, ImageBase, ImageLayout, ImageLimits, ImageSpec, ImageWork, Rect};
 
 /// Small, as its buffers are.
@@ -51,7 +51,7 @@ impl NullImage {
         let (rect, extent) = self.rect(area)?;
         let [width, height, depth] = extent;
         let mut packed = vec![0; width * height * depth];
-        null::rows(rect, extent, self.bytes.len(), |at, to, width| {
+        null_buffer::rows(rect, extent, self.bytes.len(), |at, to, width| {
             self.bytes.read(at, &mut packed[to..to + width])
         })?;
         Ok(packed.into())
@@ -59,13 +59,13 @@ impl NullImage {
 
     fn write(&self, area: &Area, from: &HostBytes) -> Result<(), ClError> {
         let (rect, extent) = self.rect(area)?;
-        null::write_rect(&self.bytes, rect, extent, from)
+        null_buffer::write_rect(&self.bytes, rect, extent, from)
     }
 }
 
 pub(super) fn run(work: ImageWork<'_, NullBuffer, NullImage>) -> Result<(), ClError> {
     match work {
-        ImageWork::Read { image, area, to } => null::move_bytes(to.write(0, &image.read(&area)?)),
+        ImageWork::Read { image, area, to } => null_buffer::move_bytes(to.write(0, &image.read(&area)?)),
         ImageWork::Write { image, area, from } => image.write(&area, &from),
         ImageWork::Copy { from, to, origins, extent } => {
             let bytes = from.read(&Area { origin: origins.0, extent })?;

@@ -1,22 +1,24 @@
-//! Compiling, linking, intermediate language, built-in kernels and clones.
+//! Building, compiling, linking, intermediate language, built-in kernels and clones.
 
 use paragpu_protocol::command::{
     BuildProgram, CloneKernel, CompileProgram, CreateBuiltInProgram, CreateKernel, CreateProgram,
-    CreateProgramWithIl, CreateSharedBuffer, EnqueueKernel, LinkProgram, Release, ReleaseShared, SetExecInfo,
-    SetSpecConstant,
+    CreateProgramWithIl, CreateSharedBuffer, EnqueueKernel, GetInfo, LinkProgram, Marker, Release,
+    ReleaseShared, SetExecInfo, SetSpecConstant,
 };
 use paragpu_protocol::fault::Fault;
+use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo};
 use paragpu_protocol::limits::MAX_LINK_DEPTH;
 use paragpu_protocol::spirv::MAGIC;
-use paragpu_protocol::types::Span;
+use paragpu_protocol::types::{Create, Span};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use super::super::backend::null::{BAD_SOURCE, KERNEL_NAME};
 use super::super::builds::Builds;
 use super::super::record::{ArgRecord, BuildKind, DeviceRecord, OriginRecord, ProgramRecord, Record};
-use super::{CONTEXT, KERNEL, PROGRAM, REGION, Rig, create, dim, span};
+use super::super::region::Budget;
+use super::{CONTEXT, KERNEL, PROGRAM, REGION, Rig, create, dim, silent, span};
 
 const OBJECT: u32 = 40;
 const HEADER: u32 = 41;
@@ -353,4 +355,72 @@ fn a_clone_has_the_arguments_of_the_moment_and_keeps_what_they_name() {
     let build = BuildProgram { program: PROGRAM.into(), reply: rig.slot(), ..BuildProgram::default() };
     rig.run(&build, &[], b"").unwrap();
     assert_eq!(rig.status(build.reply), -59, "the clone is attached to its program");
+}
+
+#[test]
+fn sources_have_a_limit_and_give_their_room_back() {
+    let mut rig = Rig::new();
+    rig.context.sources = Budget::new(2 * b"source".len());
+    let mut make = |id: u32| {
+        let program =
+            CreateProgram { create: Create { reply: rig.slot(), ..create(id, CONTEXT) }, source: Span::NONE };
+        rig.run(&program, &[], b"source").unwrap();
+        let status = rig.status(program.create.reply);
+        if id == 21 {
+            rig.run(&Release { id: 20.into(), reserved: U32::ZERO }, &[], &[]).unwrap();
+        }
+        status
+    };
+    assert_eq!([20, 21, 22, 23].map(&mut make), [0, 0, 0, -6]);
+}
+
+#[test]
+fn a_program_is_busy_until_its_build_ends() {
+    let (builds, jobs) = Builds::held();
+    let busy = |body: &dyn Fn(&mut Rig) -> Result<(), Fault>| {
+        let mut rig = Rig::empty(builds.clone());
+        rig.prepare();
+        let reply = rig.slot();
+        let build = BuildProgram { program: PROGRAM.into(), device_count: U32::ZERO, reply };
+        rig.run(&build, &[], b"").unwrap();
+        let job = jobs.lock().unwrap().pop().unwrap();
+        assert!(rig.peek(reply).is_none());
+        let outcome = body(&mut rig);
+        job();
+        assert_eq!(rig.peek(reply).is_some(), outcome.is_ok(), "a failed context completes nothing");
+        outcome
+    };
+    let kernel = CreateKernel { create: create(KERNEL, PROGRAM), info: Span::NONE };
+    let build = BuildProgram { program: PROGRAM.into(), ..BuildProgram::default() };
+    let ask = GetInfo {
+        kind: (InfoKind::ProgramBuild as u32).into(),
+        object: PROGRAM.into(),
+        param: 0x1183.into(),
+        ..GetInfo::default()
+    };
+    assert_eq!(busy(&|rig| rig.run(&kernel, &[], b"k")), Err(Fault::Busy));
+    assert_eq!(busy(&|rig| rig.run(&build, &[], b"")), Err(Fault::Busy));
+    assert_eq!(busy(&|rig| rig.run(&ask, &[], &[])), Err(Fault::Busy));
+    // Other commands go on, and giving up the id is allowed.
+    assert_eq!(busy(&|rig| rig.run(&Marker { enqueue: silent() }, &[], &[])), Ok(()));
+    assert_eq!(busy(&|rig| rig.run(&Release { id: PROGRAM.into(), ..Release::default() }, &[], &[])), Ok(()));
+}
+
+#[test]
+fn a_build_that_fails_is_recorded_with_its_options() {
+    let mut rig = Rig::new();
+    let program = CreateProgram { create: create(20, CONTEXT), source: Span::NONE };
+    rig.run(&program, &[], BAD_SOURCE).unwrap();
+    let reply = rig.slot();
+    let build = BuildProgram { program: 20.into(), device_count: U32::ZERO, reply };
+    rig.run(&build, &[], b"-O").unwrap();
+    assert_eq!(rig.status(reply), -11);
+    let record = rig.context.records().into_iter().find(|record| record.id == Some(20)).unwrap();
+    let Record::Program(program) = record.record else { panic!("{record:?}") };
+    let builds: Vec<_> = program.builds.into_iter().map(|build| (build.options, build.status)).collect();
+    assert_eq!(builds, [(b"-O".to_vec(), Some(-11))]);
+    // A program whose kernels live is not built again.
+    let reply = rig.slot();
+    rig.run(&BuildProgram { program: PROGRAM.into(), device_count: U32::ZERO, reply }, &[], b"").unwrap();
+    assert_eq!(rig.status(reply), -59);
 }

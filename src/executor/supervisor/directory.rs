@@ -1,0 +1,146 @@
+//! Directories of executors' own, for what drivers keep, and the end of those that a killed daemon left.
+//!
+//! The daemon holds each locked (flock) for as long as its executor runs, and only a locked one gets a name that ends in
+//! [`HELD`]. So one with such a name that nobody holds is a dead daemon's, whichever daemon looks, and however new it is.
+//! Whatever cleans temporary directories by age, as systemd does, leaves locked ones alone, too.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::process::geteuid;
+
+const PREFIX: &str = "paragpu-executor-";
+/// End of the name of a directory that is locked unless its daemon has died.
+const HELD: &str = ".held";
+
+/// An executor's directory; removed when dropped.
+#[derive(Debug)]
+pub(super) struct PrivateDirectory {
+    path: PathBuf,
+    /// Keeps it locked, where the file system can; not inherited by executors.
+    _lock: Option<File>,
+}
+
+impl PrivateDirectory {
+    /// Makes one among the temporary files.
+    pub(super) fn new() -> io::Result<PrivateDirectory> {
+        PrivateDirectory::new_in(&std::env::temp_dir())
+    }
+
+    fn new_in(parent: &Path) -> io::Result<PrivateDirectory> {
+        let made = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(parent)?;
+        let lock = match try_lock(made.path()) {
+            Ok(lock) => lock,
+            Err(error) => {
+                log::debug!("{} stays if this daemon is killed: {error}", made.path().display());
+                return Ok(PrivateDirectory { path: made.keep(), _lock: None });
+            }
+        };
+        let mut held = made.path().as_os_str().to_owned();
+        held.push(HELD);
+        std::fs::rename(made.path(), &held)?;
+        // Under that name there is nothing any more.
+        let _unnamed = made.keep();
+        Ok(PrivateDirectory { path: held.into(), _lock: Some(lock) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// Removes the directories of this user's daemons that were killed.
+pub fn remove_abandoned() {
+    remove_abandoned_in(&std::env::temp_dir());
+}
+
+fn remove_abandoned_in(parent: &Path) {
+    let entries = match std::fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) => return log::debug!("{}: {error}", parent.display()),
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(HELD)) {
+            continue;
+        }
+        // Names are not used twice: what was locked here under this name is what is removed under it.
+        if let Ok(_lock) = try_lock(&entry.path()) {
+            log::debug!("{} is of a daemon that was killed", entry.path().display());
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Locks a directory of this user's, unless somebody else has it locked. A link to one is none.
+fn try_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = File::from(open(path, flags, Mode::empty())?);
+    if directory.metadata()?.uid() != geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(directory)
+}
+
+/// In a process of its own: how deep an executor made the tree is not for the daemon's stack to find out.
+fn remove(path: &Path) {
+    let removed = Command::new("rm").arg("-rf").arg("--").arg(path).status();
+    if !removed.is_ok_and(|status| status.success()) {
+        log::debug!("{} is not removed", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PrivateDirectory, remove_abandoned_in};
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn only_what_nobody_holds_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let in_use = PrivateDirectory::new_in(parent.path()).unwrap();
+        fs::write(in_use.path().join("kernel"), "code").unwrap();
+        let at = |name: &str| parent.path().join(name);
+        let abandoned = at("paragpu-executor-aaaaaa.held");
+        fs::create_dir_all(abandoned.join("cache/of/a/driver")).unwrap();
+        // Not locked yet; a link to somewhere; a file; of something else.
+        let others =
+            ["paragpu-executor-bbbbbb", "paragpu-executor-c.held", "paragpu-executor-d.held", "x.held"];
+        fs::create_dir(at(others[0])).unwrap();
+        fs::create_dir_all(at("elsewhere/kept")).unwrap();
+        symlink(at("elsewhere"), at(others[1])).unwrap();
+        fs::write(at(others[2]), "").unwrap();
+        fs::create_dir(at(others[3])).unwrap();
+
+        remove_abandoned_in(parent.path());
+        assert!(!abandoned.exists());
+        assert!(in_use.path().join("kernel").exists());
+        for name in others.iter().chain(&["elsewhere/kept"]) {
+            assert!(at(name).symlink_metadata().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_its_owners_alone_and_goes_with_its_executor() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = PrivateDirectory::new_in(parent.path()).unwrap();
+        assert_eq!(directory.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        drop(directory);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+}
