@@ -1,5 +1,6 @@
 //! A context's objects: records with host handles beside them, by the guest's ids.
 
+mod device_side;
 mod devices;
 mod events;
 
@@ -15,11 +16,14 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
 use super::completion::Reply;
 use super::record::{
-    ArgRecord, BufferRecord, ContextRecord, DeviceQueueRecord, DeviceRecord, EventRecord, ImageRecord,
-    KernelRecord, ObjectRecord, PipeRecord, QueueRecord, Record, SamplerRecord, Serial,
+    ArgRecord, BufferRecord, ContextRecord, EventRecord, ImageRecord, KernelRecord, ObjectRecord,
+    QueueRecord, Record, SamplerRecord, Serial,
 };
 
+use device_side::DefaultQueues;
+
 pub(crate) use super::programs::ProgramObject;
+pub(crate) use device_side::{DeviceQueueObject, PipeObject};
 pub(crate) use devices::{DeviceObject, Part, Place, handles, names};
 pub(crate) use events::{EventState, Gates};
 
@@ -58,16 +62,7 @@ pub(crate) struct ContextObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) devices: Vec<Arc<DeviceObject<B>>>,
     pub(crate) host: Host<B::Context>,
-    default_queues: Mutex<Vec<DefaultQueue<B>>>,
-}
-
-/// The queue that kernels on a device find as the default.
-#[derive(Debug)]
-pub(crate) struct DefaultQueue<B: Backend> {
-    device: DeviceRecord,
-    serial: Serial,
-    /// Kernels may use it after the guest has released it.
-    _host: B::DeviceQueue,
+    default_queues: DefaultQueues<B>,
 }
 
 #[derive(Debug)]
@@ -163,24 +158,6 @@ pub(crate) struct SamplerObject<B: Backend> {
 }
 
 #[derive(Debug)]
-pub(crate) struct PipeObject<B: Backend> {
-    pub(crate) common: Common,
-    pub(crate) context: Arc<ContextObject<B>>,
-    pub(crate) record: PipeRecord,
-    pub(crate) host: Host<B::Pipe>,
-}
-
-/// A queue on a device: kernels enqueue there, and no command of the guest's.
-#[derive(Debug)]
-pub(crate) struct DeviceQueueObject<B: Backend> {
-    pub(crate) common: Common,
-    pub(crate) context: Arc<ContextObject<B>>,
-    pub(crate) device: Arc<DeviceObject<B>>,
-    pub(crate) record: DeviceQueueRecord,
-    pub(crate) host: Host<B::DeviceQueue>,
-}
-
-#[derive(Debug)]
 pub(crate) struct KernelObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) program: Arc<ProgramObject<B>>,
@@ -236,19 +213,7 @@ impl<B: Backend> ContextObject<B> {
         devices: Vec<Arc<DeviceObject<B>>>,
         host: Host<B::Context>,
     ) -> ContextObject<B> {
-        ContextObject { common, devices, host, default_queues: Mutex::default() }
-    }
-
-    fn default_queues(&self) -> MutexGuard<'_, Vec<DefaultQueue<B>>> {
-        self.default_queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that kernels find this queue as the default of its device.
-    pub(crate) fn set_default_queue(&self, queue: &DeviceQueueObject<B>, host: &B::DeviceQueue) {
-        let (device, serial) = (queue.record.device, queue.common.serial);
-        let mut queues = self.default_queues();
-        queues.retain(|default| default.device != device);
-        queues.push(DefaultQueue { device, serial, _host: host.clone() });
+        ContextObject { common, devices, host, default_queues: DefaultQueues::default() }
     }
 
     pub(crate) fn has_device(&self, device: &Arc<DeviceObject<B>>) -> bool {
@@ -538,10 +503,8 @@ fn collect<B: Backend>(object: &Object<B>, id: Option<u32>, found: &mut HashMap<
             collect(&Object::SubDevice(part.parent.clone()), None, found);
         }
         Object::Context(it) => {
-            let defaults = it.default_queues();
-            let default_queues = defaults.iter().map(|default| (default.device, default.serial)).collect();
-            drop(defaults);
-            let record = ContextRecord { devices: names(&it.devices), default_queues };
+            let record =
+                ContextRecord { devices: names(&it.devices), default_queues: it.default_queues.records() };
             add(&it.common, it.host.as_ref().err().copied(), Record::Context(record));
             for device in &it.devices {
                 collect(&Object::SubDevice(device.clone()), None, found);
