@@ -7,7 +7,7 @@ use opencl_sys::{
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
 
 use crate::api::buffer;
-use crate::boundary::object::{Handle, RawHandle};
+use crate::boundary::object::{Handle, Object, RawHandle};
 use crate::boundary::pointer::{AppMemory, ImageDesc, In, Out};
 use crate::core::area::Texels;
 use crate::core::buffer::inherited_flags;
@@ -22,11 +22,22 @@ pub(super) fn check_support(context: &Context) -> ClResult<()> {
     refuse_if(!context.has_images(), ClError::INVALID_OPERATION)
 }
 
-/// CL_INVALID_IMAGE_FORMAT_DESCRIPTOR if values specified in image_format are not valid or if image_format is NULL.
-fn check_format(format: In<cl_image_format>) -> ClResult<ImageFormat> {
+/// CL_INVALID_IMAGE_FORMAT_DESCRIPTOR if values specified in image_format are not valid or if image_format is NULL. Valid is
+/// also what the host lists: Intel's driver for processors has 16-bit CL_BGRA, which the specification does not know.
+fn check_format(
+    context: &Object<Context>,
+    flags: u64,
+    format: In<cl_image_format>,
+    kind: Option<ImageType>,
+) -> ClResult<ImageFormat> {
     let format = format.value().ok_or(ClError::INVALID_IMAGE_FORMAT_DESCRIPTOR)?;
     let format = ImageFormat::new(format.image_channel_order, format.image_channel_data_type);
-    refuse_if(!format.is_combination(), ClError::INVALID_IMAGE_FORMAT_DESCRIPTOR)?;
+    let is_listed = || {
+        let listed = kind.and_then(|kind| image::formats(context, kernel_access(flags), kind).ok());
+        listed.is_some_and(|listed| listed.contains(&format))
+    };
+    let is_valid = format.is_combination() || is_listed();
+    refuse_if(!is_valid, ClError::INVALID_IMAGE_FORMAT_DESCRIPTOR)?;
     Ok(format)
 }
 
@@ -143,10 +154,11 @@ fn create_checked(
     let context = context.get()?;
     check_support(context)?;
     buffer::check_flags(flags)?;
-    let format = check_format(format)?;
+    let kind = desc.as_ref().and_then(|desc| ImageType::from_wire(desc.kind));
+    let format = check_format(context, flags, format, kind)?;
     // CL_INVALID_IMAGE_DESCRIPTOR if values specified in image_desc are not valid or if image_desc is NULL.
     let desc = desc.ok_or(ClError::INVALID_IMAGE_DESCRIPTOR)?;
-    let kind = ImageType::from_wire(desc.kind).ok_or(ClError::INVALID_IMAGE_DESCRIPTOR)?;
+    let kind = kind.ok_or(ClError::INVALID_IMAGE_DESCRIPTOR)?;
     // num_mip_levels and num_samples must be 0.
     refuse_if(desc.num_mip_levels != 0 || desc.num_samples != 0, ClError::INVALID_IMAGE_DESCRIPTOR)?;
     let shape = shape(kind, &desc);
