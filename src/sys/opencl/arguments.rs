@@ -14,7 +14,8 @@ use super::handle::RawKernel;
 use super::query::{kernel_arg, kernel_arg_count};
 use crate::sys::compute::{Arg, ClError};
 
-/// The arguments of a kernel. `declared` is what is known of them from elsewhere; without it, the driver must say.
+/// The arguments of a kernel. `declared` is what is known of them from elsewhere; without it, the driver must say, or the
+/// error is [`ClError::ARG_INFO_NOT_AVAILABLE`].
 pub(super) fn kernel_args(kernel: &RawKernel, declared: Option<&[Arg]>) -> Result<Vec<Arg>, ClError> {
     let count = kernel_arg_count(kernel)?;
     if declared.is_some_and(|declared| declared.len() != count as usize) {
@@ -28,6 +29,7 @@ pub(super) fn kernel_args(kernel: &RawKernel, declared: Option<&[Arg]>) -> Resul
             (Ok(said), None) => said,
             (Ok(said), Some(declared)) => agreed(said, *declared),
             (Err(ClError::ARG_INFO_NOT_AVAILABLE), Some(declared)) => *declared,
+            (Err(error @ ClError::ARG_INFO_NOT_AVAILABLE), None) => return Err(error),
             (Err(error), _) => {
                 log::warn!("a kernel's argument is not known: {error}");
                 return Err(ClError::OUT_OF_RESOURCES);

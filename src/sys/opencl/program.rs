@@ -165,27 +165,35 @@ impl Program {
     /// The same program, if the arguments of its kernels are known or cannot be; otherwise one that was loaded from its
     /// binary, so that the option that makes them known can be given.
     fn with_known_arguments(self, platform: Platform, context: &Context) -> Program {
-        match self.has_unknown_arguments(platform) {
-            true => self.reloaded(context).unwrap_or_else(|error| {
+        let unknown = self.unknown_kernels(platform);
+        if unknown == 0 {
+            return self;
+        }
+        match self.reloaded(context) {
+            Ok(reloaded) if reloaded.unknown_kernels(platform) < unknown => reloaded,
+            // Intel's driver for processors knows nothing of what it loaded.
+            Ok(_) => self,
+            Err(error) => {
                 log::debug!("a linked program could not be loaded from its binary: {error}");
                 self
-            }),
-            false => self,
+            }
         }
     }
 
-    fn has_unknown_arguments(&self, platform: Platform) -> bool {
+    /// How many kernels there are of whose arguments the driver says nothing.
+    fn unknown_kernels(&self, platform: Platform) -> usize {
         // A library has no kernels.
         let Ok(names) = query::query(platform, Query::Program(self), CL_PROGRAM_KERNEL_NAMES) else {
-            return false;
+            return 0;
         };
         let names = names.split(|byte| matches!(byte, b';' | 0)).filter(|name| !name.is_empty());
-        names.filter_map(|name| self.raw_kernel(name)).any(|kernel| {
-            let arguments = kernel_arg_count(&kernel).unwrap_or(0);
+        let is_unknown = |kernel: &RawKernel| {
+            let arguments = kernel_arg_count(kernel).unwrap_or(0);
             arguments > 0
-                && query::arg_info(&kernel, 0, CL_KERNEL_ARG_ADDRESS_QUALIFIER)
+                && query::arg_info(kernel, 0, CL_KERNEL_ARG_ADDRESS_QUALIFIER)
                     == Err(ClError::ARG_INFO_NOT_AVAILABLE)
-        })
+        };
+        names.filter_map(|name| self.raw_kernel(name)).filter(is_unknown).count()
     }
 
     fn raw_kernel(&self, name: &[u8]) -> Option<RawKernel> {

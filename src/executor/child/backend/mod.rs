@@ -228,7 +228,8 @@ pub trait Backend: Send + Sync + 'static {
         inputs: &[&Self::Program],
     ) -> Linked<Self::Program>;
 
-    /// A kernel of a program. `declared` is what its arguments are; without it, the backend knows.
+    /// A kernel of a program. `declared` is what its arguments are; without it, the backend knows, or the error is
+    /// [`ClError::ARG_INFO_NOT_AVAILABLE`].
     fn create_kernel(
         &self,
         program: &Self::Program,

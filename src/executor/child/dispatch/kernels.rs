@@ -1,7 +1,7 @@
 //! Kernels and their arguments.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use paragpu_protocol::frame::Tail;
 use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
 use zerocopy::IntoBytes;
 
-use super::super::backend::{Arg, ArgValue, Backend, ClError, Outcome};
+use super::super::backend::{Arg, ArgValue, Backend, ClError, Linked, Outcome};
 use super::super::context::Context;
 use super::super::objects::{ArgObject, KernelObject, KernelState, Object, ProgramObject, handle};
 use super::super::programs::{Origin, for_each_part};
@@ -19,6 +19,9 @@ use super::super::record::{ArgRecord, KernelRecord};
 use super::super::spirv::{self, Unknown};
 use super::shared::coarse_addresses;
 use super::{require, reserved, same_context, size};
+
+/// Most parts of a program that are looked at for one kernel: nothing else of the context runs meanwhile.
+const MAX_PARTS_ASKED: usize = 8;
 
 impl<B: Backend> Context<B> {
     pub(crate) fn create_kernel(&mut self, body: &CreateKernel, tail: Tail<'_>) -> Result<(), Fault> {
@@ -31,7 +34,13 @@ impl<B: Backend> Context<B> {
         let common = self.objects.admit(id)?;
         let host = program.host().and_then(|host| {
             let declared = declared_args(&program, tail.data)?;
-            self.backend.create_kernel(host, &name, declared.as_deref())
+            match self.backend.create_kernel(host, &name, declared.as_deref()) {
+                Err(ClError::ARG_INFO_NOT_AVAILABLE) => {
+                    let declared = self.args_by_parts(&program, &name)?;
+                    self.backend.create_kernel(host, &name, Some(&declared))
+                }
+                made => made,
+            }
         });
         let may_print = program.prints.load(Ordering::Relaxed);
         self.may_print |= may_print;
@@ -55,6 +64,35 @@ impl<B: Backend> Context<B> {
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);
         Ok(())
+    }
+
+    /// What the arguments are of a kernel of a linked program, if the driver does not say: Intel's for processors does not
+    /// of one that another program declares, too. So each part that has its name is linked alone, and asked. Kernels of the
+    /// same name in several parts must agree: which of them the driver took is not known.
+    fn args_by_parts(&self, program: &Arc<ProgramObject<B>>, name: &CStr) -> Result<Vec<Arg>, ClError> {
+        let context = handle(&program.context.host)?;
+        let (mut asked, mut found, mut agree) = (0, None, true);
+        for_each_part(program, |part| {
+            let Origin::Source(source) = &part.origin else { return };
+            let Ok(host) = part.host() else { return };
+            if asked == MAX_PARTS_ASKED || !has_word(source, name.to_bytes()) {
+                return;
+            }
+            asked += 1;
+            let Linked { program: Some(alone), outcome: Ok(()) } =
+                self.backend.link(context, &[], c"", &[host])
+            else {
+                return;
+            };
+            let Ok(kernel) = self.backend.create_kernel(&alone, name, None) else { return };
+            let args = self.backend.args(&kernel).to_vec();
+            agree &= found.as_ref().is_none_or(|found| *found == args);
+            found = Some(args);
+        });
+        found.filter(|_| agree).ok_or_else(|| {
+            log::warn!("the arguments of a linked program's kernel are not known");
+            ClError::OUT_OF_RESOURCES
+        })
     }
 
     /// Everything that the guest can observe of the kernel is in its record, so the other is made of that.
@@ -228,6 +266,16 @@ fn declared_args<B: Backend>(
     })
 }
 
+/// True if the text has this identifier.
+fn has_word(text: &[u8], word: &[u8]) -> bool {
+    let is_part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    !word.is_empty()
+        && (0..text.len()).any(|at| {
+            let before = at.checked_sub(1).and_then(|before| text.get(before));
+            text[at..].starts_with(word) && !is_part(before) && !is_part(text.get(at + word.len()))
+        })
+}
+
 enum Posted<B: Backend> {
     /// None for a null pointer.
     Object(Option<ArgObject<B>>),
@@ -249,4 +297,17 @@ fn describe(args: &[Arg], may_print: bool) -> Vec<u8> {
         answer.extend_from_slice(info.as_bytes());
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_word;
+
+    #[test]
+    fn a_kernels_name_is_found_as_a_whole_word() {
+        let text = b"kernel void copy1(int a);\nkernel void copy10() {}";
+        assert!(has_word(text, b"copy1") && has_word(text, b"copy10") && has_word(b"f", b"f"));
+        assert!(!has_word(text, b"copy") && !has_word(text, b"opy1") && !has_word(text, b""));
+        assert!(!has_word(b"", b"f") && !has_word(b"f_", b"f") && !has_word(b"_f", b"f"));
+    }
 }
