@@ -26,12 +26,21 @@ impl Mapping {
     /// Maps `len` bytes from `offset` of `file`. Address space is not charged before pages are touched, so
     /// that a large sparse file costs nothing.
     pub(crate) fn shared(file: impl AsFd, offset: u64, len: usize) -> std::io::Result<Mapping> {
+        Mapping::shared_near(file, offset, len, 0)
+    }
+
+    /// The same, at this address or, if there is something already, elsewhere; 0 for anywhere.
+    pub(crate) fn shared_near(
+        file: impl AsFd,
+        offset: u64,
+        len: usize,
+        address: usize,
+    ) -> std::io::Result<Mapping> {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: with a null hint and without MAP_FIXED the kernel chooses a range that nothing else of this
-        // process uses, so no existing reference can point into the new mapping.
-        let ptr = unsafe {
-            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)?
-        };
+        let hint = std::ptr::without_provenance_mut(address);
+        // SAFETY: without MAP_FIXED the kernel chooses a range that nothing else of this process uses, so no existing
+        // reference can point into the new mapping.
+        let ptr = unsafe { mmap(hint, len, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)? };
         // mmap never succeeds with address 0 here: the kernel keeps the first pages unmapped.
         let ptr = NonNull::new(ptr.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         Ok(Mapping { ptr, len })

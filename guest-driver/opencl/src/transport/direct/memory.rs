@@ -43,6 +43,11 @@ const _: () = assert!(BUFFERS + SLOTS * BUFFER_STRIDE <= REGIONS as usize);
 /// Smallest memory that makes sense: a ring, staging and a few buffers.
 pub(super) const MIN_BYTES: u64 = 16 << 20;
 
+/// Where it is mapped if it can be: away from where the kernel puts what programs map. A device with memory of its own
+/// chooses addresses in its executor, which is a process like this one, and they must be free here; so much memory among
+/// them would be in the way in one process of thirty.
+const PLACE: usize = 0x1800_0000_0000;
+
 /// A memfd and our mapping of it.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -72,7 +77,7 @@ impl Memory {
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(std::io::Error::from)
             .map_err(io("sealing shared memory"))?;
-        let mapping = Mapping::shared(&file, 0, len).map_err(io(
+        let mapping = Mapping::shared_near(&file, 0, len, PLACE).map_err(io(
             "mapping shared memory (with a limit on address space, set PARAGPU_MEMORY_MIB lower)",
         ))?;
         Ok(Memory { file: file.into(), mapping: Arc::new(mapping) })
