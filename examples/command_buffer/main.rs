@@ -23,6 +23,7 @@ use opencl3::memory::{Buffer, ClMem};
 use opencl3::program::Program;
 
 use common::Gpu;
+use common::checks::Choice;
 use recorder::{CommandBuffer, Functions};
 
 const SIMULTANEOUS_USE: u64 = 1;
@@ -44,9 +45,8 @@ const LEN: usize = 4096;
 /// Compares command buffers with this CPU.
 #[derive(Parser)]
 struct Arguments {
-    /// Name of the OpenCL platform.
-    #[arg(long, default_value = "paragpu")]
-    platform: String,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 struct Bench {
@@ -111,7 +111,7 @@ enum Need {
     SimultaneousChanges,
 }
 
-const CHECKS: &[(&str, Need, Check)] = &[
+const CHECKS: [(&str, Need, Check); 13] = [
     ("commands in order, twice, with the arguments of when they were recorded", Need::Nothing, in_order),
     ("sync points in a queue that is out of order", Need::Nothing, out_of_order),
     ("an event of the whole, behind a user event", Need::Nothing, behind_user_event),
@@ -257,29 +257,17 @@ fn simultaneous(bench: &Bench, kernel: &Kernel) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let gpu = Gpu::open(&arguments.platform)?;
+    let Arguments { choice } = Arguments::parse();
+    let gpu = choice.open()?;
     let program = gpu.program(SOURCE, "")?;
     let functions = Functions::find(&gpu)?;
     let bench = Bench { gpu, program, functions };
-    let (mut passed, mut failed) = (0, 0);
-    for (name, need, check) in CHECKS {
-        if !bench.has(*need)? {
-            println!("skip  {name}: the device lacks {need:?}");
-            continue;
-        }
-        match check(&bench) {
-            Ok(()) => {
-                passed += 1;
-                println!("ok    {name}");
-            }
-            Err(error) => {
-                failed += 1;
-                println!("FAIL  {name}: {error:#}");
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed");
-    ensure!(failed == 0, "{failed} checks failed");
-    Ok(())
+    let checks = CHECKS.map(|(name, need, check)| {
+        let if_possible = move |bench: &Bench| match bench.has(need)? {
+            true => check(bench).map(|()| None),
+            false => Ok(Some(format!("the device lacks {need:?}"))),
+        };
+        (name, if_possible)
+    });
+    choice.make(&checks, &bench)
 }
