@@ -7,7 +7,7 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::types::Enqueue;
 
 use super::record::{DeviceQueueRecord, DeviceRecord, PipeRecord, Record, Serial};
-use super::tests::{
+use super::rig::{
     CONTEXT, DEVICE_QUEUE, PIPE, QUEUE, Rig, create, device_queue, fault, object, pipe, silent, span,
 };
 

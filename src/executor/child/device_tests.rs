@@ -10,7 +10,7 @@ use zerocopy::little_endian::U32;
 
 use super::record::ArgRecord;
 use super::region::Budget;
-use super::tests::{EVENT, KERNEL, QUEUE, Rig, create, fault, launch, silent, span};
+use super::rig::{EVENT, KERNEL, QUEUE, Rig, create, fault, launch, silent, span};
 
 fn divide(rig: &Rig, parent: u32, count: u32) -> CreateSubDevices {
     CreateSubDevices {

@@ -11,7 +11,7 @@ use paragpu_protocol::limits::MAX_IMAGE_DEPTH;
 use paragpu_protocol::types::Span;
 
 use super::record::{ImageRecord, Record};
-use super::tests::{
+use super::rig::{
     BUFFER, CONTEXT, IMAGE, QUEUE, REGION, Rig, SIZE, create, dim, fault, image, object, sampler, silent,
     span,
 };

@@ -24,6 +24,8 @@ pub mod print;
 mod programs;
 pub mod record;
 pub mod region;
+#[cfg(test)]
+mod rig;
 mod ring;
 mod spirv;
 #[cfg(test)]
