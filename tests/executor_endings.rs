@@ -12,9 +12,8 @@ use paragpu_protocol::ring::{RingMemory, Status, Word};
 use paragpu_protocol::types::{Enqueue, SlotRef};
 use zerocopy::little_endian::U32;
 
-#[test]
-fn a_context_ends_with_commands_in_flight_and_a_user_event_open() {
-    let mut it = Session::new(0);
+/// A kernel with its arguments, whose launches take a while: up to 2^18 work-items.
+fn busy_kernel(it: &mut Session) -> u32 {
     let kernel = it.kernel(ADD, "add");
     let buffer = it.buffer(1 << 20);
     for index in 0..3 {
@@ -22,6 +21,13 @@ fn a_context_ends_with_commands_in_flight_and_a_user_event_open() {
     }
     let reply = SlotRef::NONE;
     it.guest.send(&SetArgValue { kernel: kernel.into(), index: 3.into(), reply }, &[], &[0; 4]);
+    kernel
+}
+
+#[test]
+fn a_context_ends_with_commands_in_flight_and_a_user_event_open() {
+    let mut it = Session::new(0);
+    let kernel = busy_kernel(&mut it);
     let gate = it.user_event();
     for _ in 0..20 {
         let enqueue = it.guest.enqueue(it.queue, 0);
@@ -44,13 +50,7 @@ fn a_context_ends_with_commands_in_flight_and_a_user_event_open() {
 #[test]
 fn quiescing_waits_for_what_runs_but_not_for_what_waits_for_the_guest() {
     let mut it = Session::new(0);
-    let kernel = it.kernel(ADD, "add");
-    let buffer = it.buffer(1 << 20);
-    for index in 0..3 {
-        it.set_buffer(kernel, index, buffer);
-    }
-    let reply = SlotRef::NONE;
-    it.guest.send(&SetArgValue { kernel: kernel.into(), index: 3.into(), reply }, &[], &[0; 4]);
+    let kernel = busy_kernel(&mut it);
     let running: Vec<SlotRef> = (0..10)
         .map(|_| {
             let enqueue = it.guest.enqueue(it.queue, 0);

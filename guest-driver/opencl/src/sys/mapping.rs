@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn a_mapping_lies_where_it_is_wanted_unless_something_does_already() {
+        // No other test maps anything there.
+        const WANTED: usize = 0x1700_0000_0000;
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 8192).unwrap();
+        let near = || Arc::new(Mapping::shared_near(&file, 0, 8192, WANTED).unwrap());
+        let (first, second) = (near(), near());
+        assert_eq!(first.ptr().as_ptr().addr(), WANTED);
+        assert_ne!(second.ptr().as_ptr().addr(), WANTED);
+        Words::<AtomicU32>::new(&first, 0, 1).unwrap()[0].store(7, Relaxed);
+        assert_eq!(Words::<AtomicU32>::new(&second, 0, 1).unwrap()[0].load(Relaxed), 7);
+    }
+
+    #[test]
     fn a_second_mapping_shows_the_same_bytes_and_never_replaces_another() {
         let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, 8192).unwrap();
