@@ -1,5 +1,6 @@
-//! The entry points of `cl_khr_command_buffer` and `cl_khr_command_buffer_mutable_dispatch`. Those that record commands come twice: as of version 0.9.5, and as before,
-//! when only the one for kernels had `properties`. An application gets the host's version by the name.
+//! The entry points of `cl_khr_command_buffer` and `cl_khr_command_buffer_mutable_dispatch`. Those that record commands
+//! come twice: as of version 0.9.5, and as before, when only the one for kernels had `properties`. An application gets the
+//! host's version by the name.
 #![allow(non_snake_case, reason = "the names are OpenCL's")]
 
 use std::ffi::c_void;
