@@ -16,6 +16,7 @@ pub mod device;
 pub mod executor;
 pub mod guest_log;
 pub mod recorder;
+pub mod sched;
 pub mod sys;
 pub mod vgpu;
 pub mod vhost;

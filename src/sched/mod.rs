@@ -1,0 +1,3 @@
+//! Who has the device when.
+
+pub mod policy;
