@@ -1,6 +1,8 @@
 //! paragpu, host side. `docs/architecture.md` tells the whole; in short:
 //!
 //! - [`daemon`] listens, and gives every connection a thread and a name;
+//! - [`config`] is what the operator wants, [`registry`] which vGPUs there are because of that, and [`admin`] how the
+//!   operator sees and changes them while they run;
 //! - [`vhost`] is such a connection: a vhost-user session with its queues and the guest's memory;
 //! - [`device`] is the virtio-gpu behind it, pure: requests in, actions out;
 //! - [`vgpu`] is the control block, plain data: what the guest has made, and what it used;
@@ -10,12 +12,15 @@
 //! One session is one thread, which alone touches that vGPU's state; threads share nothing but an exit event.
 //! The broker trusts neither the guest, nor the front end, nor an executor: each can end its own vGPU at most.
 
+pub mod admin;
 pub mod cli;
+pub mod config;
 pub mod daemon;
 pub mod device;
 pub mod executor;
 pub mod guest_log;
 pub mod recorder;
+pub mod registry;
 pub mod sched;
 pub mod sys;
 pub mod vgpu;

@@ -149,7 +149,7 @@ impl PrivateDaemon {
         let child = Command::new(&program)
             .arg("--socket-path")
             .arg(&socket)
-            .args(["--until-stdin-ends", "--log-level", "warn"])
+            .args(["--admin-socket", "none", "--until-stdin-ends", "--log-level", "warn"])
             .stdin(Stdio::piped())
             // Ctrl-C in a terminal is for the program, which may want to go on.
             .process_group(0)

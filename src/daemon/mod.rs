@@ -1,23 +1,38 @@
 //! paragpud: listens, and serves every connection on a thread of its own.
 
+mod connections;
+mod doors;
 mod options;
 mod server;
+mod setup;
 pub mod socket;
+mod view;
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use log::{LevelFilter, error};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
+use crate::admin;
+use crate::config::Socket;
 use crate::executor::child;
 use crate::executor::supervisor::{EXECUTOR_ARGUMENT, LOG_VARIABLE};
+use crate::registry::mailbox::{self, Mailbox};
 use crate::sys;
+use doors::Own;
+use server::Server;
+use setup::Setup;
+use socket::OwnedListener;
 
 pub use options::Options;
 
@@ -39,11 +54,29 @@ pub fn main() -> ExitCode {
             }
         };
     }
+    if let Some(file) = &options.check_config {
+        return check_config(file);
+    }
     start_logging(options.log_level);
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--check-config`.
+fn check_config(file: &Path) -> ExitCode {
+    match setup::read(file) {
+        // Where nobody reads it, the status says it.
+        Ok(_) => match writeln!(io::stdout(), "{}: ok", file.display()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(mistakes) => {
+            eprintln!("{mistakes:#}");
             ExitCode::FAILURE
         }
     }
@@ -59,16 +92,69 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(path) = &options.render_node {
         log::info!("--render-node {} is ignored: devices are chosen through OpenCL", path.display());
     }
-    let Some(number) = options.fd else {
-        let path = match &options.socket_path {
-            Some(path) => path.clone(),
-            None => socket::default_path().context("pass --socket-path")?,
-        };
-        let listener = socket::OwnedListener::bind(&path)
-            .with_context(|| format!("cannot listen on {}", path.display()))?;
-        log::info!("listening on {}", path.display());
-        return server::listen(listener.listener(), options);
+    // Before anything else is opened.
+    let inherited = options.fd.map(take_inherited).transpose()?;
+    let setup = Setup::new(options)?;
+    let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+    let (mailbox, inbox) = mailbox::new()?;
+    let own = match &setup.socket {
+        Some(path) => {
+            let bound = OwnedListener::bind(&Socket::private(path.clone()));
+            Some(Own::Bound(bound.with_context(|| format!("cannot listen on {}", path.display()))?))
+        }
+        None => None,
     };
+    let server = Server::new(options, &setup, inbox, exit.clone())?;
+    let _admin = serve_admin(&setup, &mailbox, &exit)?;
+    if let Some(path) = &setup.socket {
+        log::info!("listening on {}", path.display());
+    }
+    match inherited {
+        Some(Inherited::Connection(stream)) => server.serve_one(stream),
+        Some(Inherited::Listener(listener)) => server.run(Some(Own::Inherited(listener))),
+        None => server.run(own),
+    }
+}
+
+/// Starts to serve the admin socket, if there is to be one; removed when what this returns is dropped.
+fn serve_admin(
+    setup: &Setup,
+    mailbox: &Mailbox,
+    exit: &Arc<OwnedFd>,
+) -> anyhow::Result<Option<OwnedListener>> {
+    let mut listeners = admin::Listeners::default();
+    let mut owned = None;
+    if let Some(wanted) = &setup.admin {
+        let path = wanted.socket.path.display();
+        match OwnedListener::bind(&wanted.socket) {
+            Ok(bound) => {
+                log::info!("admin socket at {path}");
+                listeners.admin = Some(bound.listener().try_clone()?);
+                owned = Some(bound);
+            }
+            Err(error) if wanted.wanted => {
+                return Err(error).with_context(|| format!("no admin socket at {path}"));
+            }
+            Err(error) => log::warn!("no admin socket at {path}: {error}"),
+        }
+    }
+    if let Some(address) = setup.config.metrics {
+        let bound =
+            TcpListener::bind(address).with_context(|| format!("cannot serve metrics at {address}"))?;
+        log::info!("metrics at http://{}/metrics", bound.local_addr()?);
+        listeners.metrics = Some(bound);
+    }
+    admin::start(listeners, mailbox.clone(), exit.clone()).context("cannot serve the admin socket")?;
+    Ok(owned)
+}
+
+/// A socket that the parent opened.
+enum Inherited {
+    Listener(UnixListener),
+    Connection(UnixStream),
+}
+
+fn take_inherited(number: i32) -> anyhow::Result<Inherited> {
     anyhow::ensure!(number > 2, "--fd {number}: the standard descriptors are taken");
     // SAFETY: the parent opened it for us and says so; nothing in this process has opened a descriptor for
     // keeps yet, so none of ours has the number.
@@ -76,7 +162,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     let listening = rustix::net::sockopt::socket_acceptconn(&fd)
         .with_context(|| format!("--fd {number} is not a socket"))?;
-    if listening { server::listen(&fd.into(), options) } else { server::serve_one(fd.into(), options) }
+    Ok(if listening { Inherited::Listener(fd.into()) } else { Inherited::Connection(fd.into()) })
 }
 
 /// Each session holds descriptors for its memory, queues and contexts; the usual limit of 1024 is for programs

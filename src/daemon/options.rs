@@ -2,22 +2,36 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, ValueHint};
 use log::LevelFilter;
 
 /// Shares this host's OpenCL devices with virtual machines and containers.
 ///
 /// Serves vhost-user GPU connections: each is a vGPU of its own. Give the socket to QEMU with
 /// `-chardev socket,id=gpu,path=PATH -device vhost-user-gpu-pci,chardev=gpu` and shared guest memory, or
-/// run a program of this host on it with `paragpu run`.
+/// run a program of this host on it with `paragpu run`. With a configuration file, vGPUs have names, sockets and settings
+/// of their own. SIGHUP reads the file again; connections of vGPUs that stay go on.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "paragpud", version)]
 pub struct Options {
     /// Listen on this socket. Default: $XDG_RUNTIME_DIR/paragpu/paragpud.sock, or for root
-    /// /run/paragpu/paragpud.sock.
+    /// /run/paragpu/paragpud.sock; with --config, as the file says.
     #[arg(long, value_name = "PATH", conflicts_with = "fd")]
     pub socket_path: Option<PathBuf>,
+
+    /// Serve the vGPUs of this file, and those that are added through the admin socket.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// Say whether a configuration file is right, or else what is wrong with it and where, and exit.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub check_config: Option<PathBuf>,
+
+    /// Listen on this socket for `paragpu ps` and others, and for HTTP; "none" for nowhere. Default: admin.sock beside
+    /// the usual socket, or the path of another one with ".admin" behind it; none with --fd.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub admin_socket: Option<PathBuf>,
 
     /// Use this inherited socket: a listening one, or a connected one that is served until it ends.
     #[arg(long, value_name = "N")]

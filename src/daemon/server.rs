@@ -1,73 +1,76 @@
-//! The daemon's main thread: accepts connections, waits for sessions and for signals.
+//! The daemon's main thread: accepts connections, carries changes out, waits for sessions and for signals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use log::{Level, debug, info, warn};
+use log::{Level, debug, error, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::Options;
+use super::connections::{Connections, Door, MAX_CONNECTIONS};
+use super::doors::{Doors, Own};
+use super::setup::{self, Setup};
+use super::{Options, view};
+use crate::config::Config;
 use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
+use crate::registry::mailbox::{Inbox, Request};
+use crate::registry::{Change, Origin, Refusal, Registry};
+use crate::sched::policy::Sharing;
+use crate::sched::{Scheduler, VgpuId};
 use crate::vhost::event_loop;
-
-/// Most connections at once: each is a thread, and an executor once it is used.
-const MAX_SESSIONS: usize = 64;
+use crate::vhost::orders::{Assignment, Order, Orders};
 
 /// Time that sessions have for ending when the daemon ends; executors die with it in any case.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves every connection that comes, until a signal.
-pub(super) fn listen(listener: &UnixListener, options: &Options) -> anyhow::Result<()> {
-    listener.set_nonblocking(true).context("listening socket")?;
-    let mut server = Server::new(options)?;
-    while let Event::Connection = server.wait(Some(listener))? {
-        match listener.accept() {
-            Ok((stream, _)) => server.start_session(stream)?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Out of descriptors, most likely: better later than a busy loop.
-            Err(error) => {
-                server.log.line(Level::Warn, format_args!("cannot accept a connection: {error}"));
-                thread::sleep(Duration::from_millis(100));
-            }
-        }
-    }
-    server.end();
-    Ok(())
+/// What the only device is called where the configuration names none: all of the chosen platform, together.
+const ONLY_DEVICE: &str = "default";
+
+/// What woke the main thread.
+#[derive(Clone, Debug)]
+enum Source {
+    Signal,
+    Hangup,
+    Ended,
+    Inbox,
+    Stdin,
+    OwnDoor,
+    Door(PathBuf),
+    /// A connection that has said nothing yet.
+    Silent(u64),
 }
 
-/// Serves one connection until it ends.
-pub(super) fn serve_one(stream: UnixStream, options: &Options) -> anyhow::Result<()> {
-    let mut server = Server::new(options)?;
-    server.start_session(stream)?;
-    server.wait(None)?;
-    server.end();
-    Ok(())
-}
-
-enum Event {
-    Connection,
-    /// A signal, or the end of what was to be served.
-    End,
-}
-
-struct Server {
+/// The main thread's.
+pub(super) struct Server {
     launcher: Arc<dyn Launcher>,
+    scheduler: Arc<Scheduler>,
+    sharing: Vec<(String, Sharing)>,
+    registry: Registry,
+    ids: BTreeMap<String, VgpuId>,
+    /// vGPUs that are removed, but for their connections.
+    retired: BTreeSet<VgpuId>,
+    doors: Doors,
+    connections: Connections,
+    inbox: Inbox,
+    config_file: Option<PathBuf>,
+    config: Config,
     prefix: String,
+    /// Number of the next connection that becomes a vGPU of its own.
+    number: u64,
     log: GuestLog,
     signals: UnixStream,
+    hangups: Option<UnixStream>,
     until_stdin_ends: bool,
     /// Readable for ever once the daemon ends.
     exit: Arc<OwnedFd>,
@@ -75,119 +78,352 @@ struct Server {
     ended_event: Arc<OwnedFd>,
     ended: Receiver<u64>,
     ended_sender: Sender<u64>,
-    /// Sessions with a handle on their connection.
-    sessions: BTreeMap<u64, UnixStream>,
-    started: u64,
-    /// Number of the next session that gets a name.
-    named: Arc<AtomicU64>,
 }
 
 impl Server {
-    fn new(options: &Options) -> anyhow::Result<Server> {
-        let (signals, signalled) = UnixStream::pair().context("signal socket")?;
-        signalled.set_nonblocking(true)?;
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)
-                .context("signal handler")?;
-        }
+    pub(super) fn new(
+        options: &Options,
+        setup: &Setup,
+        inbox: Inbox,
+        exit: Arc<OwnedFd>,
+    ) -> anyhow::Result<Server> {
+        let signals = signal_socket(&[SIGTERM, SIGINT])?;
+        // Without a file to read again, a hang-up ends the daemon as ever.
+        let hangups = options.config.as_ref().map(|_| signal_socket(&[SIGHUP])).transpose()?;
         // Guests need not wait for it: what executors left may be large. If it does not run now, the next daemon's does.
         let _later = thread::Builder::new().name("abandoned".to_owned()).spawn(remove_abandoned);
+        let config = setup.config.clone();
+        let of_names = |device: &crate::config::Device| {
+            let sharing = device.sharing;
+            device.names().into_iter().map(move |name| (name, sharing)).collect::<Vec<_>>()
+        };
+        let mut sharing: Vec<(String, Sharing)> = config.devices.iter().flat_map(of_names).collect();
+        if sharing.is_empty() {
+            sharing.push((ONLY_DEVICE.to_owned(), Sharing::default()));
+        }
+        let scheduler = Arc::new(Scheduler::start(sharing.clone()).context("scheduler")?);
+        let admin = setup.admin.as_ref().map(|admin| admin.socket.path.clone());
+        let reserved = admin.into_iter().chain(setup.socket.clone()).collect();
         let (ended_sender, ended) = channel();
-        Ok(Server {
+        let mut server = Server {
             launcher: Arc::new(ProcessLauncher::this_program()),
+            scheduler,
+            sharing,
+            registry: Registry::new(config.device_names(), config.default.clone(), reserved),
+            ids: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            doors: Doors::default(),
+            connections: Connections::new(MAX_CONNECTIONS),
+            inbox,
+            config_file: options.config.clone(),
+            config: config.clone(),
             prefix: options.name.clone(),
+            number: 0,
             log: GuestLog::new("paragpud"),
             signals,
+            hangups,
             until_stdin_ends: options.until_stdin_ends,
-            exit: Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?),
+            exit,
             ended_event: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
             ended,
             ended_sender,
-            sessions: BTreeMap::new(),
-            started: 0,
-            named: Arc::default(),
-        })
+        };
+        server.change(Change::Reload(Box::new(config)))?;
+        Ok(server)
     }
 
-    /// Waits for a connection on `listener`; without one, for the last session's end.
-    fn wait(&mut self, listener: Option<&UnixListener>) -> anyhow::Result<Event> {
-        loop {
-            let stdin = io::stdin();
-            let (signals, ended_event) = (self.signals.as_fd(), self.ended_event.as_fd());
-            let mut fds =
-                vec![PollFd::new(&signals, PollFlags::IN), PollFd::new(&ended_event, PollFlags::IN)];
-            fds.extend(self.until_stdin_ends.then(|| PollFd::new(&stdin, PollFlags::IN)));
-            fds.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error).context("poll"),
-            }
-            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if ready[0] || self.until_stdin_ends && ready[2] {
-                info!("ending");
-                return Ok(Event::End);
-            }
-            if ready[1] {
-                let _counter = rustix::io::read(&*self.ended_event, &mut [0_u8; 8]);
-                while let Ok(id) = self.ended.try_recv() {
-                    self.sessions.remove(&id);
+    /// Serves everything that comes, until a signal. Each connection to `own` becomes a vGPU of its own.
+    pub(super) fn run(mut self, own: Option<Own>) -> anyhow::Result<()> {
+        if let Some(own) = &own {
+            own.listener().set_nonblocking(true).context("listening socket")?;
+        }
+        self.doors.own = own;
+        while !self.turn()? {}
+        self.end();
+        Ok(())
+    }
+
+    /// Serves one connection until it ends.
+    pub(super) fn serve_one(mut self, stream: UnixStream) -> anyhow::Result<()> {
+        self.take_connection(stream, Door::Own);
+        while !self.connections.is_empty() && !self.turn()? {}
+        self.end();
+        Ok(())
+    }
+
+    /// Waits for something and does what it asks for. True if the daemon is to end.
+    fn turn(&mut self) -> anyhow::Result<bool> {
+        for source in self.wait()? {
+            match source {
+                Source::Signal | Source::Stdin => {
+                    info!("ending");
+                    return Ok(true);
                 }
-                if listener.is_none() && self.sessions.is_empty() {
-                    return Ok(Event::End);
-                }
+                Source::Hangup => self.reload(),
+                Source::Ended => self.forget_ended(),
+                Source::Inbox => self.answer(),
+                Source::OwnDoor => self.accept(None),
+                Source::Door(path) => self.accept(Some(path)),
+                Source::Silent(id) => self.first_word(id),
             }
-            if listener.is_some() && ready.last() == Some(&true) {
-                return Ok(Event::Connection);
+        }
+        Ok(false)
+    }
+
+    fn wait(&self) -> anyhow::Result<Vec<Source>> {
+        let stdin = io::stdin();
+        let mut sources = vec![
+            (Source::Signal, self.signals.as_fd()),
+            (Source::Ended, self.ended_event.as_fd()),
+            (Source::Inbox, self.inbox.event()),
+        ];
+        sources.extend(self.hangups.as_ref().map(|hangups| (Source::Hangup, hangups.as_fd())));
+        sources.extend(self.until_stdin_ends.then(|| (Source::Stdin, stdin.as_fd())));
+        sources.extend(self.doors.own.as_ref().map(|own| (Source::OwnDoor, own.listener().as_fd())));
+        let doors = self.doors.vgpus();
+        sources.extend(doors.map(|(path, listener)| (Source::Door(path.clone()), listener.as_fd())));
+        let silent = self.connections.silent();
+        sources.extend(silent.map(|(id, connection)| (Source::Silent(id), connection.stream.as_fd())));
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error).context("poll"),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        Ok(sources
+            .into_iter()
+            .zip(ready)
+            .filter(|(_, ready)| *ready)
+            .map(|((source, _), _)| source)
+            .collect())
+    }
+
+    fn accept(&mut self, path: Option<PathBuf>) {
+        let door = match &path {
+            None => Some(Door::Own),
+            Some(path) => self.registry.at_socket(path).map(|name| Door::Of(name.to_owned())),
+        };
+        let listener: Option<&UnixListener> = match &path {
+            None => self.doors.own.as_ref().map(Own::listener),
+            Some(path) => self.doors.vgpus().find(|(found, _)| *found == path).map(|(_, listener)| listener),
+        };
+        // A change in this very turn may have closed it.
+        let (Some(door), Some(listener)) = (door, listener) else { return };
+        match listener.accept() {
+            Ok((stream, _)) => self.take_connection(stream, door),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Out of descriptors, most likely: better later than a busy loop.
+            Err(error) => {
+                self.log.line(Level::Warn, format_args!("cannot accept a connection: {error}"));
+                thread::sleep(Duration::from_millis(100));
             }
         }
     }
 
-    fn start_session(&mut self, stream: UnixStream) -> anyhow::Result<()> {
-        if self.sessions.len() >= MAX_SESSIONS {
-            self.log.line(Level::Warn, format_args!("connection refused: {MAX_SESSIONS} are served already"));
-            return Ok(());
+    fn take_connection(&mut self, stream: UnixStream, door: Door) {
+        if self.connections.add(stream, door).is_err() {
+            let line = format_args!("connection refused: {MAX_CONNECTIONS} are served already");
+            self.log.line(Level::Warn, line);
         }
-        stream.set_nonblocking(false).context("connection")?;
-        let id = self.started;
-        self.started += 1;
-        self.sessions.insert(id, stream.try_clone().context("connection")?);
-        let prefix = self.prefix.clone();
-        let named = self.named.clone();
+    }
+
+    /// A connection says something, or ends. One that ends before it says anything only asked whether somebody
+    /// listens, and is no vGPU.
+    fn first_word(&mut self, id: u64) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match recv(&connection.stream, &mut [0_u8; 1], flags) {
+            Ok((1.., _)) => {
+                if let Err(reason) = self.start_session(id) {
+                    self.log.line(Level::Warn, format_args!("connection refused: {reason}"));
+                    self.connections.remove(id);
+                }
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            _ => {
+                debug!("a connection ended without a word");
+                self.connections.remove(id);
+            }
+        }
+    }
+
+    fn start_session(&mut self, id: u64) -> Result<(), String> {
+        let connection = self.connections.get(id).ok_or("it ended")?;
+        let stream = connection.stream.try_clone().map_err(|error| error.to_string())?;
+        stream.set_nonblocking(false).map_err(|error| error.to_string())?;
+        let orders = Arc::new(Orders::new().map_err(|error| error.to_string())?);
+        let name = match connection.door.clone() {
+            Door::Of(name) => name,
+            Door::Own => {
+                let (next, name) = self
+                    .registry
+                    .with_connection(&self.prefix, &mut self.number)
+                    .map_err(|problems| problems.to_string())?;
+                self.registry = next;
+                self.schedule(&name);
+                name
+            }
+        };
+        let vgpu = self.registry.vgpus().get(&name).zip(self.ids.get(&name));
+        let Some((vgpu, vgpu_id)) = vgpu else { return Err(format!("vGPU {name} is gone")) };
+        let most = vgpu.settings.connections;
+        let place = self.connections.free_place(*vgpu_id, most);
+        let place = place.ok_or_else(|| format!("vGPU {name} may have {most} connections, and has them"))?;
+        let assignment = Assignment {
+            name: if place == 0 { name } else { format!("{name}#{place}") },
+            vgpu: Some(*vgpu_id),
+            settings: Arc::new(vgpu.settings.clone()),
+            orders: orders.clone(),
+        };
+        self.connections.serve(id, &assignment.name, *vgpu_id, place, orders);
         let launcher = self.launcher.clone();
         let exit = self.exit.clone();
         let ended = Ended { id, event: self.ended_event.clone(), sender: self.ended_sender.clone() };
         let session = move || {
             // Reports the end even of a session that panics.
             let _ended = ended;
-            if !speaks(&stream, exit.as_fd()) {
-                debug!("a connection ended without a word");
-                return;
-            }
-            let name = format!("{prefix}{}", named.fetch_add(1, Ordering::Relaxed));
-            event_loop::serve(&name, stream, launcher, exit.as_fd());
+            event_loop::serve_vgpu(&assignment, stream, launcher, exit.as_fd());
         };
         // The executor is tied to the life of this thread.
         let spawned = thread::Builder::new().name(format!("session{id}")).spawn(session);
         if let Err(error) = spawned {
+            // What was to run has said that it ended when it was dropped.
             warn!("connection refused: no thread for it: {error}");
         }
         Ok(())
     }
 
+    fn forget_ended(&mut self) {
+        let _counter = rustix::io::read(&*self.ended_event, &mut [0_u8; 8]);
+        while let Ok(id) = self.ended.try_recv() {
+            let Some(vgpu) = self.connections.remove(id) else { continue };
+            if self.connections.of(vgpu).next().is_some() {
+                continue;
+            }
+            if self.retired.remove(&vgpu) {
+                self.scheduler.remove(vgpu);
+                continue;
+            }
+            let name = self.ids.iter().find(|(_, id)| **id == vgpu).map(|(name, _)| name.clone());
+            let is_connection = |name: &String| {
+                self.registry.vgpus().get(name).is_some_and(|vgpu| vgpu.origin == Origin::Connection)
+            };
+            if let Some(name) = name.filter(is_connection)
+                && let Err(error) = self.change(Change::Remove(name))
+            {
+                error!("a vGPU that ended stays: {error}");
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        for request in self.inbox.take() {
+            // Whoever asked may have stopped waiting.
+            match request {
+                Request::Change(change, answer) => drop(answer.try_send(self.change(change))),
+                Request::Kill(name, answer) => drop(answer.try_send(self.kill(name))),
+                Request::View(answer) => {
+                    let (names, counted) = (&self.ids, &self.scheduler);
+                    let view = view::view(&self.registry, names, &self.connections, counted, &self.sharing);
+                    drop(answer.try_send(Ok(view)));
+                }
+            }
+        }
+    }
+
+    fn kill(&self, name: String) -> Result<usize, Refusal> {
+        let Some(id) = self.ids.get(&name) else {
+            return Err(Refusal::NoVgpu(name, self.ids.keys().take(20).cloned().collect()));
+        };
+        info!("{name}: its executors are killed on an operator's order");
+        Ok(self.connections.order(*id, &Order::KillExecutor("an operator wants it".to_owned())))
+    }
+
+    /// Changes something, as a whole or not at all.
+    fn change(&mut self, change: Change) -> Result<(), Refusal> {
+        let (next, steps) = self.registry.after(change)?;
+        let prepared = self.doors.prepare(&steps)?;
+        // From here on nothing fails.
+        self.doors.commit(prepared, &steps);
+        for name in &steps.remove {
+            self.unschedule(name);
+        }
+        self.registry = next;
+        for name in &steps.add {
+            self.schedule(name);
+            if let Some(socket) = self.registry.vgpus().get(name).and_then(|vgpu| vgpu.socket.as_ref()) {
+                info!("{name}: a vGPU at {}", socket.path.display());
+            }
+        }
+        for name in &steps.set {
+            let Some((vgpu, id)) = self.registry.vgpus().get(name).zip(self.ids.get(name)) else { continue };
+            info!("{name}: its settings are others now");
+            self.scheduler.set_terms(*id, vgpu.settings.terms);
+            self.connections.order(*id, &Order::Settings(Arc::new(vgpu.settings.clone())));
+        }
+        for (name, paused) in &steps.pause {
+            let Some(id) = self.ids.get(name) else { continue };
+            info!("{name}: {}", if *paused { "paused" } else { "resumed" });
+            self.scheduler.set_paused(*id, *paused);
+        }
+        Ok(())
+    }
+
+    fn schedule(&mut self, name: &str) {
+        let Some(vgpu) = self.registry.vgpus().get(name) else { return };
+        let mut devices = self.registry.device_numbers(&vgpu.settings);
+        if devices.is_empty() {
+            devices = (0..self.sharing.len()).collect();
+        }
+        let id = self.scheduler.add(name, vgpu.settings.terms, &devices);
+        self.ids.insert(name.to_owned(), id);
+    }
+
+    fn unschedule(&mut self, name: &str) {
+        self.connections.drop_silent(name);
+        let Some(id) = self.ids.remove(name) else { return };
+        if self.connections.order(id, &Order::End) == 0 {
+            self.scheduler.remove(id);
+        } else {
+            self.retired.insert(id);
+        }
+        info!("{name}: removed");
+    }
+
+    /// Reads the configuration file again. If anything is wrong with it, everything stays as it is.
+    fn reload(&mut self) {
+        let (Some(file), Some(hangups)) = (&self.config_file, &self.hangups) else { return };
+        let _bytes = recv(hangups, &mut [0_u8; 64], RecvFlags::DONTWAIT);
+        let config = match setup::read(file) {
+            Ok(config) => config,
+            Err(mistakes) => {
+                for line in format!("{mistakes:#}").lines() {
+                    error!("{line}");
+                }
+                return error!("the configuration stays as it was");
+            }
+        };
+        for key in unchangeable(&self.config, &config) {
+            warn!("{}: {key} is another now, which counts from the next start on", file.display());
+        }
+        match self.change(Change::Reload(Box::new(config))) {
+            Ok(()) => info!("the configuration is read again"),
+            Err(error) => error!("the configuration stays as it was: {error}"),
+        }
+    }
+
     /// Ends every session, and waits for them a little.
-    fn end(self) {
+    fn end(mut self) {
         let _full = rustix::io::write(&*self.exit, &1_u64.to_ne_bytes());
         let until = Instant::now() + END_TIMEOUT;
-        let mut left = self.sessions;
-        for stream in left.values() {
-            // One that is in the middle of a message must not wait for the rest.
-            let _gone = stream.shutdown(Shutdown::Read);
-        }
-        while !left.is_empty() {
+        self.connections.shut_down();
+        while !self.connections.is_empty() {
             match self.ended.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(id) => left.remove(&id),
+                Ok(id) => self.connections.remove(id),
                 Err(_) => {
-                    debug!("{} sessions did not end in time", left.len());
+                    debug!("{} sessions did not end in time", self.connections.len());
                     return;
                 }
             };
@@ -195,18 +431,27 @@ impl Server {
     }
 }
 
-/// Waits for the first byte. A connection that ends before it only asked whether somebody listens, and is no
-/// vGPU.
-fn speaks(stream: &UnixStream, exit: BorrowedFd<'_>) -> bool {
-    loop {
-        let mut fds = [PollFd::new(stream, PollFlags::IN), PollFd::from_borrowed_fd(exit, PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Ok(_) if !fds[1].revents().is_empty() => return false,
-            Ok(_) => return recv(stream, &mut [0_u8; 1], RecvFlags::PEEK).is_ok_and(|(count, _)| count > 0),
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-        }
+/// Keys that differ, and that count only when the daemon starts.
+fn unchangeable(before: &Config, now: &Config) -> Vec<&'static str> {
+    let differs = [
+        ("admin-socket", before.admin_socket != now.admin_socket),
+        ("admin-group", before.admin_group != now.admin_group),
+        ("metrics", before.metrics != now.metrics),
+        ("socket", before.socket != now.socket),
+        ("device", before.devices != now.devices),
+        ("sandbox", before.sandbox != now.sandbox),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+/// A socket that is readable when one of the signals came.
+fn signal_socket(signals: &[i32]) -> anyhow::Result<UnixStream> {
+    let (ours, signalled) = UnixStream::pair().context("signal socket")?;
+    signalled.set_nonblocking(true)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, signalled.try_clone()?).context("signal handler")?;
     }
+    Ok(ours)
 }
 
 /// Tells the main thread, when dropped, that a session ended.

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
+use super::orders::{Assignment, Order, Orders};
 use super::session::Session;
 use crate::executor::supervisor::Launcher;
 
@@ -23,35 +24,54 @@ const EXIT_GRACE: Duration = Duration::from_millis(300);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Exit,
+    Orders,
     FrontEnd,
     Kick(usize),
     Executor,
     Wake,
 }
 
-/// Serves one connection until it ends, or `exit` becomes readable.
+/// Serves one connection that nobody has orders for until it ends, or `exit` becomes readable.
 pub fn serve(name: &str, stream: UnixStream, launcher: Arc<dyn Launcher>, exit: BorrowedFd<'_>) {
-    if let Err(error) = try_serve(name, stream, launcher, exit) {
-        warn!("{name}: session could not be served: {error}");
+    match Assignment::alone(name) {
+        Ok(assignment) => serve_vgpu(&assignment, stream, launcher, exit),
+        Err(error) => warn!("{name}: session could not be served: {error}"),
+    }
+}
+
+/// Serves one connection of a vGPU until it ends, it is ordered to end, or `exit` becomes readable.
+pub fn serve_vgpu(
+    assignment: &Assignment,
+    stream: UnixStream,
+    launcher: Arc<dyn Launcher>,
+    exit: BorrowedFd<'_>,
+) {
+    if let Err(error) = try_serve(assignment, stream, launcher, exit) {
+        warn!("{}: session could not be served: {error}", assignment.name);
     }
 }
 
 fn try_serve(
-    name: &str,
+    assignment: &Assignment,
     stream: UnixStream,
     launcher: Arc<dyn Launcher>,
     exit: BorrowedFd<'_>,
 ) -> std::io::Result<()> {
+    let Assignment { name, orders, .. } = assignment;
     // The request handler wants to share the session; this thread is the only one that ever has it.
-    let shared = Arc::new(Mutex::new(Session::new(name, launcher)?));
+    let shared = Arc::new(Mutex::new(Session::assigned(assignment, launcher)?));
     let session = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let socket = stream.try_clone()?;
     let mut handler = BackendReqHandler::from_stream(stream, shared.clone());
     info!("{name}: connected");
     let grace = loop {
-        let ready = wait(&session(), socket.as_fd(), exit)?;
+        let ready = wait(&session(), socket.as_fd(), exit, orders)?;
         if ready.contains(&Source::Exit) {
             break EXIT_GRACE;
+        }
+        if ready.contains(&Source::Orders) && obey(&mut session(), orders) {
+            info!("{name}: its vGPU is removed");
+            break END_GRACE;
         }
         // The executor first: what it confirms may be what the front end is about to wait for.
         for source in [Source::Executor, Source::Wake].into_iter().filter(|source| ready.contains(source)) {
@@ -80,9 +100,28 @@ fn try_serve(
     Ok(())
 }
 
-fn wait(session: &Session, socket: BorrowedFd<'_>, exit: BorrowedFd<'_>) -> std::io::Result<Vec<Source>> {
+/// Does what the daemon ordered; true if the session is to end.
+fn obey(session: &mut Session, orders: &Orders) -> bool {
+    let mut end = false;
+    for order in orders.take() {
+        match order {
+            Order::KillExecutor(reason) => session.kill_executor_because(&reason),
+            Order::Settings(settings) => session.set_settings(settings),
+            Order::End => end = true,
+        }
+    }
+    end
+}
+
+fn wait(
+    session: &Session,
+    socket: BorrowedFd<'_>,
+    exit: BorrowedFd<'_>,
+    orders: &Orders,
+) -> std::io::Result<Vec<Source>> {
     let mut sources = vec![
         (Source::Exit, PollFd::from_borrowed_fd(exit, PollFlags::IN)),
+        (Source::Orders, PollFd::from_borrowed_fd(orders.event(), PollFlags::IN)),
         (Source::FrontEnd, PollFd::from_borrowed_fd(socket, PollFlags::IN)),
     ];
     for (index, vring) in session.vrings.iter().enumerate() {

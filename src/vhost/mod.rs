@@ -9,6 +9,7 @@
 
 pub mod event_loop;
 pub mod memory;
+pub mod orders;
 pub mod queue;
 mod requests;
 pub mod session;

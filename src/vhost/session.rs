@@ -12,7 +12,9 @@ use rustix::io::Errno;
 use vhost::vhost_user::{Backend, GpuBackend};
 
 use super::memory::GuestRam;
+use super::orders::Assignment;
 use super::queue::{Chain, QueueAddresses, QueueError, Vring};
+use crate::config::Settings;
 use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
 use crate::device::step::Step;
@@ -57,9 +59,36 @@ pub struct Session {
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
     recorder: Option<Recorder>,
+    /// What the operator says of the vGPU.
+    settings: Arc<Settings>,
 }
 
 impl Session {
+    /// A vGPU's, without memory, queues or guest yet.
+    pub fn assigned(assignment: &Assignment, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
+        let session = Session::new(&assignment.name, launcher)?;
+        Ok(Session { settings: assignment.settings.clone(), ..session })
+    }
+
+    /// What the operator says of the vGPU.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The operator says something else of the vGPU from now on.
+    pub(super) fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
+    /// Ends the executor, if there is one, because somebody wants it to end.
+    pub(super) fn kill_executor_because(&mut self, reason: &str) {
+        if self.supervisor.is_running() {
+            self.log.line(Level::Warn, format_args!("executor killed: {reason}"));
+            self.lose_executor();
+            self.announce();
+        }
+    }
+
     /// A vGPU without memory, queues or guest.
     pub fn new(name: &str, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
         Ok(Session {
@@ -80,6 +109,7 @@ impl Session {
             quiescing: false,
             more_requests: false,
             recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
+            settings: Arc::default(),
         })
     }
 

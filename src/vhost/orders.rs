@@ -1,0 +1,104 @@
+//! What the daemon tells a session that is being served.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::config::Settings;
+use crate::sched::VgpuId;
+
+/// Something that a session is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// End the executor, for this reason. The guest's contexts are lost; its next one gets another executor.
+    KillExecutor(String),
+    /// These settings count from now on.
+    Settings(Arc<Settings>),
+    /// End the session.
+    End,
+}
+
+/// Orders that a session has not seen yet.
+#[derive(Debug)]
+pub struct Orders {
+    waiting: Mutex<Vec<Order>>,
+    event: OwnedFd,
+}
+
+impl Orders {
+    /// None yet.
+    pub fn new() -> std::io::Result<Orders> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Orders { waiting: Mutex::default(), event })
+    }
+
+    /// Gives one. Does not wait for the session.
+    pub fn give(&self, order: Order) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of settings, the last ones count: a session that hangs does not gather them.
+        if let Order::Settings(_) = order {
+            waiting.retain(|earlier| !matches!(earlier, Order::Settings(_)));
+        }
+        if !waiting.contains(&order) {
+            waiting.push(order);
+        }
+        let _full = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+    }
+
+    /// Readable while there are orders.
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// Takes all of them.
+    pub(super) fn take(&self) -> Vec<Order> {
+        let _counter = rustix::io::read(&self.event, &mut [0_u8; 8]);
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Which vGPU a connection is, and what it may do.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// The connection's name in logs: the vGPU's, or one made of it.
+    pub name: String,
+    /// What the scheduler calls the vGPU; nothing for a session without one (tests).
+    pub vgpu: Option<VgpuId>,
+    /// The vGPU's settings when the connection began.
+    pub settings: Arc<Settings>,
+    /// What the daemon says to it later.
+    pub orders: Arc<Orders>,
+}
+
+impl Assignment {
+    /// A connection that nobody schedules, with the settings of a vGPU of which nothing is said.
+    pub fn alone(name: &str) -> std::io::Result<Assignment> {
+        Ok(Assignment {
+            name: name.to_owned(),
+            vgpu: None,
+            settings: Arc::default(),
+            orders: Arc::new(Orders::new()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_settings_count_and_nothing_is_said_twice() {
+        let orders = Orders::new().unwrap();
+        let settings = |connections| Arc::new(Settings { connections, ..Settings::default() });
+        orders.give(Order::Settings(settings(1)));
+        orders.give(Order::KillExecutor("x".to_owned()));
+        orders.give(Order::KillExecutor("x".to_owned()));
+        orders.give(Order::Settings(settings(2)));
+        orders.give(Order::End);
+        let expected =
+            [Order::KillExecutor("x".to_owned()), Order::Settings(settings(2)), Order::End].to_vec();
+        assert_eq!(orders.take(), expected);
+        assert_eq!(orders.take(), []);
+    }
+}
