@@ -140,7 +140,7 @@ fn queueing(to: &mut DescriptorEncoder<'_>, vgpus: &[VgpuView]) -> fmt::Result {
     let mut family = family(to, "queueing_seconds", help, MetricType::Histogram)?;
     for vgpu in vgpus {
         let delays: &Delays = &vgpu.usage.queueing;
-        let bounds = DELAY_BOUNDS_US.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let bounds = DELAY_BOUNDS_US.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(delays.counts).collect();
         let sum = seconds(delays.sum_ns);
         let no_exemplars: Option<&std::collections::HashMap<usize, _>> = None;
@@ -171,17 +171,23 @@ fn of_devices(to: &mut DescriptorEncoder<'_>, devices: &[DeviceView]) -> fmt::Re
         let labels = [("device", device.usage.name.as_str())];
         ConstCounter::new(seconds(device.usage.busy_ns)).encode(busy.encode_family(&labels)?)?;
     }
-    drop(busy);
-    let counts: [(&str, &str, fn(&DeviceView) -> usize); 2] = [
-        ("device_holders", "vGPUs that have a device now.", |device| device.usage.holders.len()),
-        ("device_waiting", "vGPUs that wait for a device now.", |device| device.usage.waiting.len()),
-    ];
-    for (name, help, count) in counts {
-        let mut gauge = family(to, name, help, MetricType::Gauge)?;
-        for device in devices {
-            let labels = [("device", device.usage.name.as_str())];
-            ConstGauge::new(count(device) as u64).encode(gauge.encode_family(&labels)?)?;
-        }
+    let holders = |device: &DeviceView| device.usage.holders.len();
+    device_gauges(to, "device_holders", "vGPUs that have a device now.", devices, holders)?;
+    let waiting = |device: &DeviceView| device.usage.waiting.len();
+    device_gauges(to, "device_waiting", "vGPUs that wait for a device now.", devices, waiting)
+}
+
+fn device_gauges(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    devices: &[DeviceView],
+    count: impl Fn(&DeviceView) -> usize,
+) -> fmt::Result {
+    let mut family = family(to, name, help, MetricType::Gauge)?;
+    for device in devices {
+        let labels = [("device", device.usage.name.as_str())];
+        ConstGauge::new(count(device) as u64).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ pub(super) fn respond(request: &Request, access: Access, mailbox: &Mailbox) -> R
             let devices = view.devices.iter().map(api::Device::from).collect();
             Response::json(200, &api::Devices { devices })
         }),
-        (_, Route::Metrics) => mailbox.view().map(|view| metrics_of(view)),
+        (_, Route::Metrics) => mailbox.view().map(metrics_of),
         ("GET", Route::Vgpu(name)) => shown(mailbox, &name, 200),
         ("PUT", Route::Vgpu(name)) => match keys(&request.body) {
             Ok(keys) => {

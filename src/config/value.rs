@@ -169,7 +169,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
 /// A number of bytes in the largest unit that says it exactly.
 pub fn show_bytes(bytes: u64) -> String {
     let unit = UNITS.iter().rev().find(|(name, factor)| {
-        bytes >= *factor && bytes % factor == 0 && (name.ends_with("iB") || *factor == 1)
+        bytes >= *factor && bytes.is_multiple_of(*factor) && (name.ends_with("iB") || *factor == 1)
     });
     let (name, factor) = unit.unwrap_or(&UNITS[0]);
     format!("{} {name}", bytes / factor)
