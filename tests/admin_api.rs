@@ -199,6 +199,12 @@ fn prometheus_gets_every_metric_that_the_dashboard_shows() {
         }
     }
     assert!(shown >= 8, "the dashboard shows {shown} metrics");
+    let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/admin-api.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    for name in &exported {
+        let name = ["_bucket", "_sum", "_count"].iter().fold(*name, |name, end| name.trim_end_matches(end));
+        assert!(document.contains(&format!("`{name}`")), "{name} is not in the document");
+    }
 
     let log = daemon.log();
     let address = log.split("metrics at http://").nth(1).unwrap().split('/').next().unwrap();
