@@ -23,7 +23,7 @@ pub use host::{HostDeviceInfo, check_against_host};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{Limits, Quota, Settings};
 pub use spec::{Device, Identity, SandboxSettings, Socket, VgpuSpec};
-pub use value::show_bytes;
+pub use value::{parse_bytes, show_bytes};
 
 use reader::{Places, Reader, Source};
 use tree::{Table, Value};

@@ -151,7 +151,8 @@ pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<u64
     }
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// The bytes that a text such as `2 GiB` says.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim();

@@ -349,6 +349,10 @@ impl Server {
         self.doors.commit(prepared, &steps);
         for name in &steps.remove {
             self.unschedule(name);
+            // Of one that was a connection, the session's end has been told.
+            if self.registry.vgpus().get(name).is_some_and(|vgpu| vgpu.socket.is_some()) {
+                info!("{name}: removed");
+            }
         }
         self.registry = next;
         for name in &steps.add {
@@ -389,7 +393,6 @@ impl Server {
         } else {
             self.retired.insert(id);
         }
-        info!("{name}: removed");
     }
 
     /// Reads the configuration file again. If anything is wrong with it, everything stays as it is.
