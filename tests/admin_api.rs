@@ -106,6 +106,26 @@ fn wrong_requests_are_answered_with_what_to_change_and_change_nothing() {
     assert_eq!(daemon.get("/v1/vgpus"), before);
 }
 
+#[test]
+fn devices_change_while_nobody_is_connected() {
+    let daemon = Daemon::start(&("[[device]]\nname = \"d\"\npartitions = [1, 1]\n".to_owned() + ONE));
+    let change = |devices: &str| daemon.ask("PATCH", "/v1/vgpus/web", &format!("{{\"devices\": {devices}}}"));
+    let (status, json) = change(r#"["d/1"]"#);
+    assert_eq!((status, &json["settings"]["devices"]), (200, &json!(["d/1"])));
+    let front_end = speak(&daemon.at("web.sock"));
+    let (status, json) = change("[]");
+    assert_eq!((status, &json["field"]), (400, &json!("devices")), "{json}");
+    assert!(json["error"].as_str().unwrap().contains("its guest is connected"), "{json}");
+    drop(front_end);
+    wait_until("nobody to be connected", || daemon.connections("web") == 0);
+    assert_eq!(change("[]").0, 200);
+    let devices = daemon.get("/v1/devices");
+    assert_eq!(
+        (&devices["devices"][0]["name"], &devices["devices"][1]["name"]),
+        (&json!("d/0"), &json!("d/1"))
+    );
+}
+
 /// `curl` as a user that is nobody in particular, with the admin socket open to all.
 fn as_nobody(daemon: &Daemon, method: &str, path: &str) -> (String, u16) {
     let mut curl = Command::new("curl");

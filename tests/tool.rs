@@ -2,7 +2,8 @@
 
 mod configured;
 
-use std::process::{Command, Output};
+use std::io::{Read, Write};
+use std::process::{Command, Output, Stdio};
 
 use configured::{Daemon, is_served, speak, wait_until};
 use serde_json::Value;
@@ -133,4 +134,43 @@ fn what_is_wrong_is_said_with_what_to_do_and_fails() {
         let output = nowhere.arg("ps").env("XDG_RUNTIME_DIR", daemon.directory.path()).output().unwrap();
         assert!(fails(&output).contains("`paragpud` starts one"));
     }
+}
+
+#[test]
+fn top_is_a_view_that_keys_change() {
+    // Of util-linux: gives a program a terminal.
+    if Command::new("script").arg("--version").output().is_err() {
+        return eprintln!("skipped: there is no script(1)");
+    }
+    let daemon = Daemon::start(TWO);
+    let line = format!(
+        "stty rows 20 cols 150; {} top --interval 0.2 --socket {}",
+        env!("CARGO_BIN_EXE_paragpu"),
+        daemon.at("admin.sock").display()
+    );
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm");
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut keys = script.stdin.take().unwrap();
+    let mut screen = script.stdout.take().unwrap();
+    let (sender, shown) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = screen.read(&mut bytes) {
+            let _ = sender.send(bytes[..count].to_vec());
+        }
+    });
+    let mut all = Vec::new();
+    let mut sees = |what: &str| {
+        wait_until(what, || {
+            all.extend(shown.try_iter().flatten());
+            String::from_utf8_lossy(&all).contains(what)
+        });
+    };
+    sees("STANDING");
+    keys.write_all(b"jp").unwrap();
+    wait_until("the first vGPU to be paused", || daemon.get("/v1/vgpus/ci")["paused"] == true);
+    sees("paused");
+    keys.write_all(b"q").unwrap();
+    wait_until("the end", || script.try_wait().unwrap().is_some_and(|status| status.success()));
 }

@@ -10,6 +10,7 @@ use fake_driver::{
     FREE, Guest, INDIRECT, Manners, NEXT, QUEUE_SIZE, RAM_BYTES, ThreadLauncher, WRITE, request,
 };
 use paragpu::executor::supervisor::ProcessLauncher;
+use paragpu::vhost::orders::{Assignment, Order};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION, Capset};
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
 use paragpu_protocol::limits::MIN_RING_BYTES;
@@ -328,4 +329,28 @@ fn memory_that_is_taken_away_harms_only_its_own_guest() {
     guest.hang_up();
     read_capset(&mut other);
     other.hang_up();
+}
+
+#[test]
+fn the_daemon_can_have_the_executor_killed_and_the_session_ended() {
+    let assignment = Assignment::alone("test").unwrap();
+    let orders = assignment.orders.clone();
+    let mut guest = Guest::connect_as(assignment, ThreadLauncher(Manners::Obedient));
+    start_ring(&mut guest);
+    assert_ne!(status(&guest), Status::Lost as u32);
+    orders.give(Order::KillExecutor("an operator wants it".to_owned()));
+    eventually("the context is lost", || status(&guest) == Status::Lost as u32);
+    // The session goes on, with another executor for the next context.
+    guest.ok(&request(Request::CtxCreate, CONTEXT + 1, 0, CtxCreate::default().as_bytes()));
+    orders.give(Order::End);
+    eventually("the session ends", || guest.front_end.get_features().is_err());
+    guest.hang_up();
+}
+
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }

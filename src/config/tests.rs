@@ -215,6 +215,16 @@ fn devices_quotas_and_partitions_are_held_against_the_host() {
     assert!(check("[default]\nmemory = \"6 GiB\"").contains("device cpu-a has 4 GiB"));
 }
 
+#[test]
+fn depth_and_length_are_no_way_to_end_the_daemon() {
+    let deep = |open: &str, close: &str| format!("x = {}1{}", open.repeat(100_000), close.repeat(100_000));
+    assert!(Config::parse(&deep("[", "]")).is_err());
+    assert!(Config::parse(&deep("{x = ", "}")).is_err());
+    assert!(Config::parse(&format!("[{}x]", "x.".repeat(100_000))).is_err());
+    let many: String = (0..2000).map(|key| format!("k{key} = 1\n")).collect();
+    assert!(wrong(&many).len() <= 100);
+}
+
 /// A table in TOML's inline form: the values that settings have look the same in both languages.
 fn inline(json: &serde_json::Value) -> String {
     match json {

@@ -15,6 +15,9 @@ use crate::vhost::orders::{Order, Orders};
 /// Most connections at once: each is a thread, and an executor once it is used.
 pub(super) const MAX_CONNECTIONS: usize = 1024;
 
+/// Most connections to one socket that have said nothing yet: who floods it must not push others out.
+const MAX_SILENT: usize = 64;
+
 /// What a connection becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Door {
@@ -58,10 +61,21 @@ impl Connections {
         Connections { all: BTreeMap::new(), next: 0, most }
     }
 
-    /// Takes a new one. If there are too many, the one that has been silent longest makes room, if there is one.
+    /// Takes a new one. If there are too many, the one that has been silent longest makes room: first of all one at the
+    /// same door.
     pub(super) fn add(&mut self, stream: UnixStream, door: Door) -> Result<u64, UnixStream> {
-        if self.all.len() >= self.most {
-            let Some(silent) = self.silent().next().map(|(id, _)| id) else { return Err(stream) };
+        let at_door: Vec<u64> =
+            self.silent().filter(|(_, other)| other.door == door).map(|(id, _)| id).collect();
+        let oldest = self.silent().next().map(|(id, _)| id);
+        let leaves = if at_door.len() >= MAX_SILENT || self.all.len() >= self.most {
+            match at_door.first().copied().or(oldest) {
+                Some(silent) => Some(silent),
+                None => return Err(stream),
+            }
+        } else {
+            None
+        };
+        if let Some(silent) = leaves {
             self.all.remove(&silent);
         }
         let peer = getsockopt(&stream, PeerCredentials).ok().map(|peer| (peer.pid(), peer.uid()));
@@ -176,5 +190,18 @@ mod tests {
         assert!(add(&mut connections).is_err());
         assert_eq!(connections.remove(ids[0]), Some(vgpu));
         assert_eq!(connections.free_place(vgpu, 3), Some(0));
+    }
+
+    #[test]
+    fn who_floods_one_socket_pushes_nobody_out_at_another() {
+        let mut connections = Connections::new(MAX_SILENT + 10);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut add = |door: Door| connections.add(ours.try_clone().unwrap(), door).unwrap();
+        let other = add(Door::Own);
+        for _ in 0..2 * MAX_SILENT {
+            add(Door::Of("flooded".to_owned()));
+        }
+        assert!(connections.get(other).is_some());
+        assert_eq!(connections.len(), MAX_SILENT + 1);
     }
 }

@@ -21,11 +21,11 @@ use super::connections::{Connections, Door, MAX_CONNECTIONS};
 use super::doors::{Doors, Own};
 use super::setup::{self, Setup};
 use super::{Options, view};
-use crate::config::Config;
+use crate::config::{Config, Problems};
 use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
 use crate::registry::mailbox::{Inbox, Request};
-use crate::registry::{Change, Origin, Refusal, Registry};
+use crate::registry::{Change, Origin, Refusal, Registry, Steps};
 use crate::sched::policy::Sharing;
 use crate::sched::{Scheduler, VgpuId};
 use crate::vhost::event_loop;
@@ -284,7 +284,7 @@ impl Server {
         let session = move || {
             // Reports the end even of a session that panics.
             let _ended = ended;
-            event_loop::serve_vgpu(&assignment, stream, launcher, exit.as_fd());
+            event_loop::serve(&assignment, stream, launcher, exit.as_fd());
         };
         // The executor is tied to the life of this thread.
         let spawned = thread::Builder::new().name(format!("session{id}")).spawn(session);
@@ -344,6 +344,7 @@ impl Server {
     /// Changes something, as a whole or not at all.
     fn change(&mut self, change: Change) -> Result<(), Refusal> {
         let (next, steps) = self.registry.after(change)?;
+        self.refuse_other_devices(&steps)?;
         let prepared = self.doors.prepare(&steps)?;
         // From here on nothing fails.
         self.doors.commit(prepared, &steps);
@@ -361,6 +362,11 @@ impl Server {
                 info!("{name}: a vGPU at {}", socket.path.display());
             }
         }
+        for name in &steps.other_devices {
+            // To the scheduler it is another vGPU, on other devices.
+            self.unschedule(name);
+            self.schedule(name);
+        }
         for name in &steps.set {
             let Some((vgpu, id)) = self.registry.vgpus().get(name).zip(self.ids.get(name)) else { continue };
             info!("{name}: its settings are others now");
@@ -375,6 +381,16 @@ impl Server {
         Ok(())
     }
 
+    /// A guest that is connected has seen its devices: they cannot be others from one moment to the next.
+    fn refuse_other_devices(&self, steps: &Steps) -> Result<(), Refusal> {
+        let is_connected =
+            |name: &&String| self.ids.get(*name).is_some_and(|id| self.connections.of(*id).next().is_some());
+        let Some(name) = steps.other_devices.iter().find(is_connected) else { return Ok(()) };
+        let message = "its guest is connected, and knows the devices that it has: wait until nobody is connected, or \
+                       remove the vGPU and add it anew";
+        Err(Problems::one(format!("vgpu.{name}.devices"), message).into())
+    }
+
     fn schedule(&mut self, name: &str) {
         let Some(vgpu) = self.registry.vgpus().get(name) else { return };
         let mut devices = self.registry.device_numbers(&vgpu.settings);
@@ -382,6 +398,9 @@ impl Server {
             devices = (0..self.sharing.len()).collect();
         }
         let id = self.scheduler.add(name, vgpu.settings.terms, &devices);
+        if vgpu.paused {
+            self.scheduler.set_paused(id, true);
+        }
         self.ids.insert(name.to_owned(), id);
     }
 

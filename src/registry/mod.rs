@@ -105,6 +105,9 @@ pub struct Steps {
     pub remove: Vec<String>,
     /// vGPUs whose settings are others.
     pub set: Vec<String>,
+    /// Of these, those that may use other devices. If a guest is connected to one, which knows the devices that it has,
+    /// nothing of the change happens.
+    pub other_devices: Vec<String>,
     /// vGPUs that are paused, or not any more.
     pub pause: Vec<(String, bool)>,
 }
@@ -258,6 +261,9 @@ impl Registry {
                 steps.add.push(name.clone());
             } else if before.is_some_and(|before| before.settings != vgpu.settings) {
                 steps.set.push(name.clone());
+            }
+            if before.is_some_and(|before| before.settings.devices != vgpu.settings.devices) {
+                steps.other_devices.push(name.clone());
             }
             if before.is_some_and(|before| before.paused) != vgpu.paused {
                 steps.pause.push((name.clone(), vgpu.paused));

@@ -31,21 +31,8 @@ enum Source {
     Wake,
 }
 
-/// Serves one connection that nobody has orders for until it ends, or `exit` becomes readable.
-pub fn serve(name: &str, stream: UnixStream, launcher: Arc<dyn Launcher>, exit: BorrowedFd<'_>) {
-    match Assignment::alone(name) {
-        Ok(assignment) => serve_vgpu(&assignment, stream, launcher, exit),
-        Err(error) => warn!("{name}: session could not be served: {error}"),
-    }
-}
-
 /// Serves one connection of a vGPU until it ends, it is ordered to end, or `exit` becomes readable.
-pub fn serve_vgpu(
-    assignment: &Assignment,
-    stream: UnixStream,
-    launcher: Arc<dyn Launcher>,
-    exit: BorrowedFd<'_>,
-) {
+pub fn serve(assignment: &Assignment, stream: UnixStream, launcher: Arc<dyn Launcher>, exit: BorrowedFd<'_>) {
     if let Err(error) = try_serve(assignment, stream, launcher, exit) {
         warn!("{}: session could not be served: {error}", assignment.name);
     }

@@ -15,6 +15,7 @@ use paragpu::executor::channel::Channel;
 use paragpu::executor::message::{ContextUsage, ToBroker, ToExecutor};
 use paragpu::executor::supervisor::{Launcher, Running};
 use paragpu::vhost::event_loop;
+use paragpu::vhost::orders::Assignment;
 use paragpu_protocol::virtio_gpu::{Header, Request, Response};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
@@ -154,11 +155,16 @@ pub struct Guest {
 impl Guest {
     /// Connects and sets everything up, as a front end does.
     pub fn connect(launcher: impl Launcher + 'static) -> Guest {
+        Guest::connect_as(Assignment::alone("test").unwrap(), launcher)
+    }
+
+    /// The same as a connection to which the daemon may say something.
+    pub fn connect_as(assignment: Assignment, launcher: impl Launcher + 'static) -> Guest {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let session_exit = exit.clone();
         let session = std::thread::spawn(move || {
-            event_loop::serve("test", theirs, Arc::new(launcher), session_exit.as_fd());
+            event_loop::serve(&assignment, theirs, Arc::new(launcher), session_exit.as_fd());
         });
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);

@@ -39,7 +39,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let [title, above, _, below, foot] = areas.areas(frame.area());
     let rows = model.rows();
     let running = rows.iter().filter(|row| row.standing == Standing::Running).count();
-    let connected = rows.iter().filter(|row| row.standing != Standing::Offline).count();
+    let connected = rows.iter().filter(|row| row.connected).count();
     let text = format!("paragpu  {} vGPUs, {connected} connected, {running} running", rows.len());
     frame.render_widget(Paragraph::new(text).bold(), title);
     let lines = Layout::vertical(vec![Constraint::Length(1); usize::from(shown)]).split(above);

@@ -49,6 +49,7 @@ impl Sort {
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) standing: Standing,
+    pub(super) connected: bool,
     pub(super) policy: String,
     /// Part of a device that it used, between 0 and 1; more with several devices.
     pub(super) device: f64,
@@ -209,6 +210,7 @@ impl Model {
         Row {
             name: vgpu.name.clone(),
             standing: vgpu.standing,
+            connected: !vgpu.connections.is_empty(),
             policy: format::policy(vgpu),
             device: rate(|vgpu| vgpu.usage.device_ns) / 1e9,
             memory: vgpu.usage.memory_bytes,

@@ -1,6 +1,6 @@
 use super::model::Wait;
 use super::*;
-use crate::admin::api::{Counted, Device, Queueing, Vgpu};
+use crate::admin::api::{Connection, Counted, Device, Queueing, Vgpu};
 use crate::registry::Origin;
 use crate::sched::usage::Standing;
 
@@ -26,7 +26,7 @@ fn vgpu(name: &str, device_ms: u64, memory: u64) -> Vgpu {
         },
         evictions: 3,
         cpu_ns: 0,
-        connections: Vec::new(),
+        connections: vec![Connection { name: name.to_owned(), pid: None, uid: None, since: 0 }],
         processes: Vec::new(),
     }
 }
