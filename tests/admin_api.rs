@@ -3,7 +3,7 @@
 mod configured;
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -146,7 +146,11 @@ fn others_than_root_and_the_daemons_user_may_look_and_not_touch() {
         return eprintln!("skipped: there is no curl");
     }
     let daemon = Daemon::start(ONE);
-    assert_eq!(daemon.at("admin.sock").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mode = |daemon: &Daemon| daemon.at("admin.sock").metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&daemon), 0o600);
+    let of_group = Daemon::start(&("admin-group = 54321\n".to_owned() + ONE));
+    let gid = of_group.at("admin.sock").metadata().unwrap().gid();
+    assert_eq!((mode(&of_group), gid), (0o660, 54321));
     let open = |path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     open(daemon.directory.path().to_owned(), 0o755);
     open(daemon.at("admin.sock"), 0o666);

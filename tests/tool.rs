@@ -3,6 +3,7 @@
 mod configured;
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 
 use configured::{Daemon, is_served, speak, wait_until};
@@ -102,6 +103,32 @@ fn vgpus_are_added_changed_paused_killed_and_removed() {
     says(&daemon.tool(&["remove", "new"]));
     wait_until("the connection's end", || !is_served(&front_end));
     assert_eq!(daemon.names(), ["ci", "web"]);
+}
+
+#[test]
+fn a_daemon_without_a_configuration_has_an_admin_socket_too_unless_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let admin = directory.path().join("s.admin");
+    let start = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paragpud"));
+        let child =
+            command.arg("--socket-path").arg(&socket).args(more).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("the daemon listens", || UnixStream::connect(&socket).is_ok());
+        child
+    };
+    let mut daemon = start(&[]);
+    let _own = speak(&socket);
+    let mut list = Command::new(env!("CARGO_BIN_EXE_paragpu"));
+    let list = says(&list.args(["ps", "--socket"]).arg(&admin).output().unwrap());
+    assert_eq!(words(list.lines().nth(1).unwrap())[..4], ["vgpu0", "idle", "weighted", "100"]);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    std::fs::remove_file(&admin).unwrap();
+    let mut daemon = start(&["--admin-socket", "none"]);
+    assert!(!admin.exists());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }
 
 #[test]
