@@ -29,14 +29,24 @@ pub struct Extent {
     pub len: u64,
 }
 
+/// What a vGPU may have; its executor holds it to that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Device memory in bytes. The guest is told that its devices have no more.
+    pub memory_bytes: Option<u64>,
+}
+
 /// From the broker to an executor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExecutor {
     /// First message, with the wake eventfd: the executor writes to it when a sleeping guest thread must be
-    /// woken. `vgpu` is the vGPU's name, for logs.
+    /// woken. After it come the [lease page](crate::lease::LeasePage), the eventfd that rings the scheduler, and that by
+    /// which it rings back; without these three, the executor has the host's devices to itself.
     Hello {
         /// The vGPU's name.
         vgpu: String,
+        /// What it may have.
+        limits: Limits,
     },
     /// The guest's memory, one file descriptor per region. Replaces what was said before; regions that are
     /// mapped already stay.
@@ -50,6 +60,8 @@ pub enum ToExecutor {
         context: u32,
         /// The guest's name for it, for logs: sanitised, untrusted.
         name: String,
+        /// Its place in the lease page, where it is counted.
+        place: Option<u32>,
     },
     /// Lets a context use a shared region.
     AddRegion {

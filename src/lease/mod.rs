@@ -18,25 +18,25 @@ use crate::sys::map::{FilePart, Mapping, PAGE_BYTES};
 /// Bytes of each entry: a cache line, so that writers do not disturb each other.
 const ENTRY_BYTES: usize = 64;
 
-/// Entries for the whole vGPU come first, then one for each device, then one for each context.
+/// The entry for the whole executor comes first, then one for each device, then one for each context.
 const DEVICES_AT: usize = ENTRY_BYTES;
 const CONTEXTS_AT: usize = DEVICES_AT + MAX_DEVICES * ENTRY_BYTES;
 const BYTES: usize = (CONTEXTS_AT + MAX_CONTEXTS * ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
 
-/// What a context's entry, or a device's, counts, in the order of the words. All only grow, but for the memory.
+/// What an entry counts, in the order of its words. All only grow, but for the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Nanoseconds of device time.
+    /// Nanoseconds of device time. Of devices and contexts.
     DeviceNanos = 1,
-    /// Kernels launched.
+    /// Kernels launched. Of contexts and in total.
     Launches = 2,
-    /// Bytes to the device.
+    /// Bytes to the device. Of contexts and in total.
     BytesTo = 3,
-    /// Bytes from the device.
+    /// Bytes from the device. Of contexts and in total.
     BytesFrom = 4,
-    /// Device memory in use, in bytes. Of the first entry: by all contexts of the vGPU.
+    /// Device memory in use, in bytes. Of contexts and in total.
     Memory = 5,
-    /// Commands that have landed. Only of devices.
+    /// Commands that have landed. Of devices.
     Landed = 6,
 }
 
@@ -87,9 +87,9 @@ impl LeasePage {
         self.long(CONTEXTS_AT, place, MAX_CONTEXTS, count)
     }
 
-    /// Device memory that the vGPU has in use, in bytes.
-    pub fn memory(&self) -> &AtomicU64 {
-        self.long(0, 0, 1, Count::Memory)
+    /// A count of the whole executor.
+    pub fn total(&self, count: Count) -> &AtomicU64 {
+        self.long(0, 0, 1, count)
     }
 
     /// Clears a context's entry, for the next one.

@@ -102,6 +102,12 @@ pub fn is_recalled(word: &impl SharedWord) -> bool {
     seen & STATE == BUSY && seen & RECALLED != 0
 }
 
+/// True if the holder has what others wait for.
+pub fn is_contended(word: &impl SharedWord) -> bool {
+    let seen = word.load();
+    seen & STATE == BUSY && seen & (RECALLED | CONTENDED) != 0
+}
+
 /// What the scheduler reads in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {

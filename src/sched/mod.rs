@@ -11,4 +11,4 @@ pub mod policy;
 mod scheduler;
 pub mod usage;
 
-pub use scheduler::{Evicted, Participation, Scheduler, VgpuId};
+pub use scheduler::{Evicted, Participation, Scheduler, Seat, VgpuId};

@@ -85,6 +85,8 @@ struct Client {
     grant: OwnedFd,
     evict: Box<dyn Fn(Evicted) + Send>,
     process: Option<u32>,
+    /// Its processor time, if it has ended.
+    cpu_ns: u64,
     /// Its contexts by place in the page.
     contexts: BTreeMap<usize, (u32, String)>,
 }
@@ -180,8 +182,8 @@ impl Scheduler {
         let mut usage = Usage { device_ns: vgpu.device_ns, ..vgpu.ended };
         let (mut processes, mut cpu_ns, mut at_work) = (Vec::new(), vgpu.ended_cpu_ns, false);
         for client in state.clients.values().filter(|client| client.vgpu == id.0) {
-            add(&mut usage, client.used(vgpu.devices.len()));
-            cpu_ns += client.process.and_then(cpu_time).unwrap_or(0);
+            add(&mut usage, client.used());
+            cpu_ns += client.cpu_time();
             at_work |=
                 (0..vgpu.devices.len()).any(|device| word::look(client.page.lease(device)) == Look::Busy);
             processes.extend(client.processes());
@@ -246,6 +248,7 @@ impl Scheduler {
             grant: grant.try_clone()?,
             evict: Box::new(evict),
             process: None,
+            cpu_ns: 0,
             contexts: BTreeMap::new(),
         };
         let id = self.shared.change(|state, now| {
@@ -267,6 +270,25 @@ impl Drop for Scheduler {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
         self.shared.nudge();
+    }
+}
+
+/// A vGPU's place with the scheduler, for whoever starts its executors.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    scheduler: Arc<Scheduler>,
+    vgpu: VgpuId,
+}
+
+impl Seat {
+    /// A vGPU's.
+    pub fn new(scheduler: Arc<Scheduler>, vgpu: VgpuId) -> Seat {
+        Seat { scheduler, vgpu }
+    }
+
+    /// As [`Scheduler::join`].
+    pub fn join(&self, evict: impl Fn(Evicted) + Send + 'static) -> io::Result<Participation> {
+        self.scheduler.join(self.vgpu, evict)
     }
 }
 
@@ -298,6 +320,11 @@ impl Participation {
     /// A context is gone.
     pub fn remove_context(&self, context: u32) {
         self.with_client(|client| client.contexts.retain(|_, (id, _)| *id != context));
+    }
+
+    /// The executor is about to be ended: its processor time is read while it can be.
+    pub fn note_end(&self) {
+        self.with_client(|client| client.cpu_ns = client.process.take().and_then(cpu_time).unwrap_or(0));
     }
 
     /// The page, as the executor sees it.
@@ -434,9 +461,9 @@ impl State {
         if let Some(client) = self.clients.remove(&id)
             && let Some(entry) = self.vgpus.get_mut(&vgpu)
         {
-            let used = Usage { memory_bytes: 0, ..client.used(entry.devices.len()) };
+            let used = Usage { memory_bytes: 0, ..client.used() };
             add(&mut entry.ended, used);
-            entry.ended_cpu_ns += client.process.and_then(cpu_time).unwrap_or(0);
+            entry.ended_cpu_ns += client.cpu_time();
         }
     }
 
@@ -537,22 +564,23 @@ impl Client {
         self.page.device(index, Count::DeviceNanos).load(Ordering::Relaxed)
     }
 
+    fn cpu_time(&self) -> u64 {
+        self.process.and_then(cpu_time).unwrap_or(0).max(self.cpu_ns)
+    }
+
     fn ring(&self) {
         let _full = rustix::io::write(&self.grant, &1_u64.to_ne_bytes());
     }
 
     /// What its executor says that it used; device time is the scheduler's to know.
-    fn used(&self, devices: usize) -> Usage {
-        let sum = |count: Count| {
-            let each = (0..devices).map(|device| self.page.device(device, count).load(Ordering::Relaxed));
-            each.fold(0_u64, u64::saturating_add)
-        };
+    fn used(&self) -> Usage {
+        let total = |count: Count| self.page.total(count).load(Ordering::Relaxed);
         Usage {
             device_ns: 0,
-            launches: sum(Count::Launches),
-            bytes_to_device: sum(Count::BytesTo),
-            bytes_from_device: sum(Count::BytesFrom),
-            memory_bytes: self.page.memory().load(Ordering::Relaxed),
+            launches: total(Count::Launches),
+            bytes_to_device: total(Count::BytesTo),
+            bytes_from_device: total(Count::BytesFrom),
+            memory_bytes: total(Count::Memory),
         }
     }
 

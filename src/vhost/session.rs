@@ -20,6 +20,7 @@ use crate::device::{Action, Device};
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
+use crate::sched::Seat;
 use crate::recorder::{MAX_CONTROL_RECORD, Recorder};
 use crate::vgpu::{Lifecycle, Vgpu};
 
@@ -61,7 +62,7 @@ pub struct Session {
 
 impl Session {
     /// A vGPU without memory, queues or guest.
-    pub fn new(name: &str, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
+    pub fn new(name: &str, launcher: Arc<dyn Launcher>, seat: Option<Seat>) -> io::Result<Session> {
         Ok(Session {
             name: name.to_owned(),
             memory: GuestRam::default(),
@@ -71,7 +72,7 @@ impl Session {
             backend_requests: None,
             log: GuestLog::new(name),
             device: Device::new(name.to_owned()),
-            supervisor: Supervisor::new(launcher),
+            supervisor: Supervisor::new(launcher, seat)?,
             in_flight: BTreeMap::new(),
             next_token: 0,
             request: Vec::new(),
@@ -205,6 +206,9 @@ impl Session {
                     if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
                         record(&mut self.recorder, &step);
                     }
+                    if let ToBroker::ContextDestroyed { context, .. } = &message {
+                        self.supervisor.context_ended(*context);
+                    }
                     self.device.on_message(message, &self.memory);
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
@@ -212,6 +216,16 @@ impl Session {
             self.act();
         }
         self.announce();
+    }
+
+    /// The scheduler wants the executor ended.
+    pub(super) fn on_eviction(&mut self) {
+        let Some(evicted) = self.supervisor.take_eviction() else { return };
+        if self.supervisor.is_running() {
+            self.log.line(Level::Warn, format_args!("executor ended, its contexts are lost: {}", evicted.reason));
+            self.lose_executor();
+            self.announce();
+        }
     }
 
     /// The executor's wake eventfd is readable.

@@ -158,7 +158,7 @@ impl Guest {
         let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let session_exit = exit.clone();
         let session = std::thread::spawn(move || {
-            event_loop::serve("test", theirs, Arc::new(launcher), session_exit.as_fd());
+            event_loop::serve("test", theirs, Arc::new(launcher), None, session_exit.as_fd());
         });
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);
