@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+
 /// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
@@ -29,19 +31,13 @@ pub struct Extent {
     pub len: u64,
 }
 
-/// What a vGPU may have; its executor holds it to that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Device memory in bytes. The guest is told that its devices have no more.
-    pub memory_bytes: Option<u64>,
-}
-
 /// From the broker to an executor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExecutor {
     /// First message, with the wake eventfd: the executor writes to it when a sleeping guest thread must be
-    /// woken. After it come the [lease page](crate::lease::LeasePage), the eventfd that rings the scheduler, and that by
-    /// which it rings back; without these three, the executor has the host's devices to itself.
+    /// woken. After it come the [lease page](crate::lease::LeasePage), the eventfd that rings the scheduler, that by which
+    /// it rings back, and the page in which the vGPU's memory is counted; without these four, the executor has the host's
+    /// devices to itself.
     Hello {
         /// The vGPU's name.
         vgpu: String,

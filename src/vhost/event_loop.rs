@@ -13,6 +13,7 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use super::session::Session;
 use crate::executor::supervisor::Launcher;
+use crate::limits::Limits;
 use crate::sched::Seat;
 
 /// Time that contexts have at the end of a session to say what they did.
@@ -37,9 +38,10 @@ pub fn serve(
     stream: UnixStream,
     launcher: Arc<dyn Launcher>,
     seat: Option<Seat>,
+    limits: Limits,
     exit: BorrowedFd<'_>,
 ) {
-    if let Err(error) = try_serve(name, stream, launcher, seat, exit) {
+    if let Err(error) = try_serve(name, stream, launcher, seat, limits, exit) {
         warn!("{name}: session could not be served: {error}");
     }
 }
@@ -49,10 +51,11 @@ fn try_serve(
     stream: UnixStream,
     launcher: Arc<dyn Launcher>,
     seat: Option<Seat>,
+    limits: Limits,
     exit: BorrowedFd<'_>,
 ) -> std::io::Result<()> {
     // The request handler wants to share the session; this thread is the only one that ever has it.
-    let shared = Arc::new(Mutex::new(Session::new(name, launcher, seat)?));
+    let shared = Arc::new(Mutex::new(Session::new(name, launcher, seat, limits)?));
     let session = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let socket = stream.try_clone()?;
     let mut handler = BackendReqHandler::from_stream(stream, shared.clone());
@@ -98,8 +101,10 @@ fn wait(session: &Session, socket: BorrowedFd<'_>, exit: BorrowedFd<'_>) -> std:
         (Source::FrontEnd, PollFd::from_borrowed_fd(socket, PollFlags::IN)),
         (Source::Eviction, PollFd::from_borrowed_fd(session.supervisor().eviction_event(), PollFlags::IN)),
     ];
+    // Whoever rings too often is not listened to for a while.
+    let listening = session.throttled(Instant::now()).is_none();
     for (index, vring) in session.vrings.iter().enumerate() {
-        if let Some(kick) = vring.kick().filter(|_| vring.is_running()) {
+        if let Some(kick) = vring.kick().filter(|_| listening && vring.is_running()) {
             sources.push((Source::Kick(index), PollFd::new(kick, PollFlags::IN)));
         }
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use paragpu::executor::channel::Channel;
 use paragpu::executor::message::{ContextUsage, ToBroker, ToExecutor};
 use paragpu::executor::supervisor::{Launcher, Running};
+use paragpu::limits::Limits;
 use paragpu::vhost::event_loop;
 use paragpu_protocol::virtio_gpu::{Header, Request, Response};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -158,7 +159,14 @@ impl Guest {
         let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let session_exit = exit.clone();
         let session = std::thread::spawn(move || {
-            event_loop::serve("test", theirs, Arc::new(launcher), None, session_exit.as_fd());
+            event_loop::serve(
+                "test",
+                theirs,
+                Arc::new(launcher),
+                None,
+                Limits::default(),
+                session_exit.as_fd(),
+            );
         });
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use paragpu::executor::channel::Channel;
-use paragpu::executor::message::{Extent, Limits, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::limits::Limits;
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::{
     Body, BuildProgram, CreateContext, CreateKernel, CreateProgram, CreateQueue, EnqueueKernel, ReadPrint,
@@ -83,7 +84,12 @@ impl PrintingExecutor {
             .spawn()
             .unwrap();
         let channel = Channel::new(ours);
-        channel.send(&ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default() }, &[event().as_fd()]).unwrap();
+        channel
+            .send(
+                &ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default() },
+                &[event().as_fd()],
+            )
+            .unwrap();
         let (ready, _) = channel.recv().unwrap().unwrap();
         assert!(matches!(ready, ToBroker::Ready { .. }), "no OpenCL on this host: {ready:?}");
         let len = GUESTS * GUEST_BYTES;

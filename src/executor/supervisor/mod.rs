@@ -19,7 +19,8 @@ pub use directory::remove_abandoned;
 pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
 
 use super::channel::{ChannelError, Polled, PolledChannel};
-use super::message::{Limits, MemoryRegion, ToBroker, ToExecutor};
+use super::message::{MemoryRegion, ToBroker, ToExecutor};
+use crate::limits::Limits;
 use crate::sched::{Evicted, Participation, Seat};
 
 /// Starts executors. The seam at which tests put one of their own.
@@ -213,7 +214,9 @@ impl Supervisor {
 
     /// A context has ended.
     pub fn context_ended(&self, context: u32) {
-        if let Some(participation) = self.executor.as_ref().and_then(|executor| executor.participation.as_ref()) {
+        if let Some(participation) =
+            self.executor.as_ref().and_then(|executor| executor.participation.as_ref())
+        {
             participation.remove_context(context);
         }
     }
