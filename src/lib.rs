@@ -19,6 +19,8 @@ pub mod daemon;
 pub mod device;
 pub mod executor;
 pub mod guest_log;
+pub mod lease;
+pub mod limits;
 pub mod recorder;
 pub mod registry;
 pub mod sched;

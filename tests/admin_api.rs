@@ -203,7 +203,7 @@ fn series(metrics: &str) -> Vec<&str> {
 
 #[test]
 fn prometheus_gets_every_metric_that_the_dashboard_shows() {
-    let daemon = Daemon::start(&("metrics = \"127.0.0.1:0\"\n".to_owned() + ONE));
+    let daemon = Daemon::start(&("metrics = \"127.0.0.1:0\"\n[[device]]\nname = \"cpu\"\n".to_owned() + ONE));
     let (status, metrics) = ask(&daemon.at("admin.sock"), "GET", "/metrics", "");
     assert_eq!(status, 200);
     assert!(metrics.ends_with("# EOF\n") && metrics.contains("le=\"+Inf\""), "{metrics}");

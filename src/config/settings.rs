@@ -9,6 +9,7 @@ use serde_json::{Map, json};
 use super::reader::Reader;
 use super::tree::Value;
 use super::value::{self, NONE, show_bytes};
+use crate::limits;
 use crate::sched::policy::{DEFAULT_DEADLINE_SHARE, DEFAULT_WEIGHT, Eviction, Policy, Terms};
 
 /// Largest weight of a vGPU: with 256 others of it, shares still are whole millionths.
@@ -43,6 +44,8 @@ pub const MIN_STAGING: u64 = 1 << 20;
 pub const MIN_PROCESSES: u32 = 16;
 /// As many processes as Linux has numbers for.
 pub const MAX_PROCESSES: u32 = 1 << 22;
+/// Seconds of requests that may come at once before their rate counts.
+const REQUEST_BURST_SECONDS: u32 = 2;
 /// Largest size that is read, in bytes.
 pub const MAX_BYTES: u64 = 1 << 50;
 
@@ -116,6 +119,8 @@ pub struct Limits {
     pub commands_per_second: Option<u32>,
     /// Commands that may come at once before that rate counts; without a number, those of one second.
     pub command_burst: Option<u32>,
+    /// Requests per second on the virtqueues of each connection: doorbells, waits, new regions.
+    pub requests_per_second: Option<u32>,
     /// Builds of programs at once.
     pub builds: u32,
     /// Longest that a build may take, in seconds.
@@ -136,6 +141,7 @@ impl Default for Limits {
             staging: None,
             commands_per_second: None,
             command_burst: None,
+            requests_per_second: Some(200_000),
             builds: MAX_BUILDS as u32,
             build_seconds: 300,
             build_memory: Some(2 << 30),
@@ -168,6 +174,32 @@ impl Settings {
             Some(Ok(reader)) => read_eviction(reader, base.terms.eviction, default.terms.eviction),
         };
         Settings { terms: Terms { policy, cap, eviction }, memory, devices, connections, limits }
+    }
+
+    /// What the session and its executors hold the vGPU to. A quota in per cent is of a device's memory, which the
+    /// broker does not know: it is held only once the host's devices are known.
+    pub fn session_limits(&self) -> limits::Limits {
+        let Limits {
+            contexts,
+            objects,
+            staging,
+            commands_per_second,
+            command_burst,
+            requests_per_second,
+            ..
+        } = self.limits;
+        let rate = |per_second: u32, burst: u32| limits::Rate { per_second, burst };
+        limits::Limits {
+            memory_bytes: match self.memory {
+                Some(Quota::Bytes(bytes)) => Some(bytes),
+                Some(Quota::PerCent(_)) | None => None,
+            },
+            contexts,
+            objects: objects.into(),
+            staging_bytes: staging,
+            commands: commands_per_second.map(|each| rate(each, command_burst.unwrap_or(each))),
+            requests: requests_per_second.map(|each| rate(each, each.saturating_mul(REQUEST_BURST_SECONDS))),
+        }
     }
 
     /// As the keys of a table that says everything: what [`read`](Settings::read) reads.
@@ -357,6 +389,11 @@ impl Limits {
                 (&base.command_burst, &default.command_burst),
                 or_none(integer(1..=MAX_COMMAND_RATE)),
             ),
+            requests_per_second: r.pick(
+                "requests-per-second",
+                (&base.requests_per_second, &default.requests_per_second),
+                or_none(integer(1..=MAX_COMMAND_RATE)),
+            ),
             builds: r.pick("builds", (&base.builds, &default.builds), integer(1..=MAX_BUILDS as u32)),
             build_seconds: r.pick(
                 "build-seconds",
@@ -395,6 +432,7 @@ impl Limits {
             "staging": size(self.staging),
             "commands-per-second": count(self.commands_per_second),
             "command-burst": count(self.command_burst),
+            "requests-per-second": count(self.requests_per_second),
             "builds": self.builds,
             "build-seconds": self.build_seconds,
             "build-memory": size(self.build_memory),

@@ -216,6 +216,11 @@ fn devices_quotas_and_partitions_are_held_against_the_host() {
 }
 
 #[test]
+fn settings_of_which_nothing_is_said_limit_a_session_as_ever() {
+    assert_eq!(Settings::default().session_limits(), crate::limits::Limits::default());
+}
+
+#[test]
 fn depth_and_length_are_no_way_to_end_the_daemon() {
     let deep = |open: &str, close: &str| format!("x = {}1{}", open.repeat(100_000), close.repeat(100_000));
     assert!(Config::parse(&deep("[", "]")).is_err());
@@ -267,6 +272,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 staging,
                 commands_per_second: rate,
                 command_burst: rate.map(|rate| rate * 2),
+                requests_per_second: rate.map(|rate| rate * 3),
                 builds,
                 build_seconds: builds * 7,
                 build_memory,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use log::{Level, debug, error, info, warn};
+use paragpu_protocol::limits::MAX_DEVICES;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -21,21 +22,21 @@ use super::connections::{Connections, Door, MAX_CONNECTIONS};
 use super::doors::{Doors, Own};
 use super::setup::{self, Setup};
 use super::{Options, view};
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, Quota};
 use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
 use crate::registry::mailbox::{Inbox, Request};
 use crate::registry::{Change, Origin, Refusal, Registry, Steps};
 use crate::sched::policy::Sharing;
-use crate::sched::{Scheduler, VgpuId};
+use crate::sched::{Scheduler, Seat, VgpuId};
 use crate::vhost::event_loop;
 use crate::vhost::orders::{Assignment, Order, Orders};
 
 /// Time that sessions have for ending when the daemon ends; executors die with it in any case.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the only device is called where the configuration names none: all of the chosen platform, together.
-const ONLY_DEVICE: &str = "default";
+/// What devices are called where the configuration names none: by their number in the chosen platform.
+const UNNAMED_DEVICE: &str = "device";
 
 /// What woke the main thread.
 #[derive(Clone, Debug)]
@@ -99,7 +100,9 @@ impl Server {
         };
         let mut sharing: Vec<(String, Sharing)> = config.devices.iter().flat_map(of_names).collect();
         if sharing.is_empty() {
-            sharing.push((ONLY_DEVICE.to_owned(), Sharing::default()));
+            let unnamed =
+                (0..MAX_DEVICES).map(|index| (format!("{UNNAMED_DEVICE}{index}"), Sharing::default()));
+            sharing.extend(unnamed);
         }
         let scheduler = Arc::new(Scheduler::start(sharing.clone()).context("scheduler")?);
         let admin = setup.admin.as_ref().map(|admin| admin.socket.path.clone());
@@ -261,8 +264,9 @@ impl Server {
                     .registry
                     .with_connection(&self.prefix, &mut self.number)
                     .map_err(|problems| problems.to_string())?;
+                let vgpu = self.enrol(&next, &name).map_err(|refusal| refusal.to_string())?;
+                self.ids.insert(name.clone(), vgpu);
                 self.registry = next;
-                self.schedule(&name);
                 name
             }
         };
@@ -273,7 +277,7 @@ impl Server {
         let place = place.ok_or_else(|| format!("vGPU {name} may have {most} connections, and has them"))?;
         let assignment = Assignment {
             name: if place == 0 { name } else { format!("{name}#{place}") },
-            vgpu: Some(*vgpu_id),
+            seat: Some(Seat::new(self.scheduler.clone(), *vgpu_id)),
             settings: Arc::new(vgpu.settings.clone()),
             orders: orders.clone(),
         };
@@ -326,7 +330,9 @@ impl Server {
                 Request::Kill(name, answer) => drop(answer.try_send(self.kill(name))),
                 Request::View(answer) => {
                     let (names, counted) = (&self.ids, &self.scheduler);
-                    let view = view::view(&self.registry, names, &self.connections, counted, &self.sharing);
+                    let named = !self.config.devices.is_empty();
+                    let view =
+                        view::view(&self.registry, names, &self.connections, counted, &self.sharing, named);
                     drop(answer.try_send(Ok(view)));
                 }
             }
@@ -345,7 +351,8 @@ impl Server {
     fn change(&mut self, change: Change) -> Result<(), Refusal> {
         let (next, steps) = self.registry.after(change)?;
         self.refuse_other_devices(&steps)?;
-        let prepared = self.doors.prepare(&steps)?;
+        let enrolled = self.enrol_all(&next, &steps)?;
+        let prepared = self.doors.prepare(&steps).inspect_err(|_| self.forget(&enrolled))?;
         // From here on nothing fails.
         self.doors.commit(prepared, &steps);
         for name in &steps.remove {
@@ -356,16 +363,18 @@ impl Server {
             }
         }
         self.registry = next;
-        for name in &steps.add {
-            self.schedule(name);
-            if let Some(socket) = self.registry.vgpus().get(name).and_then(|vgpu| vgpu.socket.as_ref()) {
-                info!("{name}: a vGPU at {}", socket.path.display());
-            }
-        }
         for name in &steps.other_devices {
             // To the scheduler it is another vGPU, on other devices.
             self.unschedule(name);
-            self.schedule(name);
+        }
+        self.ids.extend(enrolled);
+        for name in steps.add.iter().chain(&steps.set) {
+            self.warn_of_per_cent(name);
+        }
+        for name in &steps.add {
+            if let Some(socket) = self.registry.vgpus().get(name).and_then(|vgpu| vgpu.socket.as_ref()) {
+                info!("{name}: a vGPU at {}", socket.path.display());
+            }
         }
         for name in &steps.set {
             let Some((vgpu, id)) = self.registry.vgpus().get(name).zip(self.ids.get(name)) else { continue };
@@ -391,17 +400,42 @@ impl Server {
         Err(Problems::one(format!("vgpu.{name}.devices"), message).into())
     }
 
-    fn schedule(&mut self, name: &str) {
-        let Some(vgpu) = self.registry.vgpus().get(name) else { return };
-        let mut devices = self.registry.device_numbers(&vgpu.settings);
+    /// Adds to the scheduler what a change adds; if one cannot be added, none is.
+    fn enrol_all(&self, next: &Registry, steps: &Steps) -> Result<BTreeMap<String, VgpuId>, Refusal> {
+        let mut enrolled = BTreeMap::new();
+        for name in steps.add.iter().chain(&steps.other_devices) {
+            let vgpu = self.enrol(next, name).inspect_err(|_| self.forget(&enrolled))?;
+            enrolled.insert(name.clone(), vgpu);
+        }
+        Ok(enrolled)
+    }
+
+    fn enrol(&self, registry: &Registry, name: &str) -> Result<VgpuId, Refusal> {
+        let vgpu = registry.vgpus().get(name).ok_or_else(|| Refusal::NoVgpu(name.to_owned(), Vec::new()))?;
+        let mut devices = registry.device_numbers(&vgpu.settings);
         if devices.is_empty() {
             devices = (0..self.sharing.len()).collect();
         }
         let id = self.scheduler.add(name, vgpu.settings.terms, &devices);
+        let id =
+            id.map_err(|error| Refusal::Host(format!("{name}: the scheduler has no room for it: {error}")))?;
         if vgpu.paused {
             self.scheduler.set_paused(id, true);
         }
-        self.ids.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    fn forget(&self, enrolled: &BTreeMap<String, VgpuId>) {
+        enrolled.values().for_each(|vgpu| self.scheduler.remove(*vgpu));
+    }
+
+    fn warn_of_per_cent(&self, name: &str) {
+        let memory = self.registry.vgpus().get(name).and_then(|vgpu| vgpu.settings.memory);
+        if let Some(Quota::PerCent(part)) = memory {
+            warn!(
+                "{name}: memory = \"{part}%\" is not held: how much a device has is not known; say it in bytes"
+            );
+        }
     }
 
     fn unschedule(&mut self, name: &str) {

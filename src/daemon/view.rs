@@ -15,6 +15,7 @@ pub(super) fn view(
     connections: &Connections,
     scheduler: &Scheduler,
     sharing: &[(String, Sharing)],
+    named: bool,
 ) -> View {
     let mut vgpus = Vec::new();
     for (name, vgpu) in registry.vgpus() {
@@ -25,7 +26,8 @@ pub(super) fn view(
         vgpus.push(VgpuView {
             name: name.clone(),
             origin: vgpu.origin,
-            paused: vgpu.paused,
+            // Also by the scheduler, after too many evictions.
+            paused: vgpu.paused || usage.standing == Standing::Paused,
             keys: vgpu.to_json(name),
             settings: vgpu.settings.clone(),
             connections: connected,
@@ -38,7 +40,13 @@ pub(super) fn view(
         let usage = of_name.unwrap_or_else(|| DeviceUsage { name: name.clone(), ..DeviceUsage::default() });
         DeviceView { sharing: *sharing, usage }
     };
-    View { vgpus, devices: sharing.iter().map(device).collect() }
+    let all = sharing.iter().map(device);
+    // Of devices that nobody named there may be fewer than there are numbers.
+    let is_there = |device: &DeviceView| {
+        let usage = &device.usage;
+        named || usage.busy_ns > 0 || !usage.holders.is_empty() || !usage.waiting.is_empty()
+    };
+    View { vgpus, devices: all.filter(is_there).collect() }
 }
 
 /// How a vGPU stands: what the operator and the connections say goes before what the scheduler, which learns of a

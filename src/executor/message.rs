@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+
 /// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
@@ -33,10 +35,14 @@ pub struct Extent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExecutor {
     /// First message, with the wake eventfd: the executor writes to it when a sleeping guest thread must be
-    /// woken. `vgpu` is the vGPU's name, for logs.
+    /// woken. After it come the [lease page](crate::lease::LeasePage), the eventfd that rings the scheduler, that by which
+    /// it rings back, and the page in which the vGPU's memory is counted; without these four, the executor has the host's
+    /// devices to itself.
     Hello {
         /// The vGPU's name.
         vgpu: String,
+        /// What it may have.
+        limits: Limits,
     },
     /// The guest's memory, one file descriptor per region. Replaces what was said before; regions that are
     /// mapped already stay.
@@ -50,6 +56,8 @@ pub enum ToExecutor {
         context: u32,
         /// The guest's name for it, for logs: sanitised, untrusted.
         name: String,
+        /// Its place in the lease page, where it is counted.
+        place: Option<u32>,
     },
     /// Lets a context use a shared region.
     AddRegion {

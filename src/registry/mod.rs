@@ -144,6 +144,7 @@ impl Registry {
     /// The registry as it is after a change, and what leads there; or why it cannot be.
     pub fn after(&self, change: Change) -> Result<(Registry, Steps), Refusal> {
         let mut next = self.clone();
+        let mut always = None;
         match change {
             Change::Add(name, keys) => {
                 if self.vgpus.contains_key(&name) {
@@ -174,6 +175,8 @@ impl Registry {
             }
             Change::Pause(name, paused) => {
                 let vgpu = self.get(&name)?.clone();
+                // The scheduler pauses by itself, too, and then it alone knows.
+                always = Some((name.clone(), paused));
                 next.vgpus.insert(name, Vgpu { paused, ..vgpu });
             }
             Change::Reload(config) => {
@@ -191,7 +194,8 @@ impl Registry {
             }
         }
         next.check()?;
-        let steps = self.steps_to(&next);
+        let mut steps = self.steps_to(&next);
+        steps.pause.extend(always.filter(|step| !steps.pause.contains(step)));
         Ok((next, steps))
     }
 
@@ -337,6 +341,16 @@ mod tests {
         assert!(after.vgpus["a"].paused);
         assert_eq!(after.vgpus["d"].origin, Origin::Admin);
         assert_eq!(after.after(reload(&text)).unwrap().1, Steps::default());
+    }
+
+    #[test]
+    fn resuming_reaches_the_scheduler_also_where_nobody_paused() {
+        let before = with(&vgpu("a", ""));
+        let (_, steps) = before.after(Change::Pause("a".to_owned(), false)).unwrap();
+        assert_eq!(steps.pause, [("a".to_owned(), false)]);
+        let (paused, steps) = before.after(Change::Pause("a".to_owned(), true)).unwrap();
+        assert_eq!(steps.pause, [("a".to_owned(), true)]);
+        assert!(paused.vgpus["a"].paused);
     }
 
     #[test]

@@ -29,6 +29,7 @@ enum Source {
     Kick(usize),
     Executor,
     Wake,
+    Eviction,
 }
 
 /// Serves one connection of a vGPU until it ends, it is ordered to end, or `exit` becomes readable.
@@ -63,6 +64,9 @@ fn try_serve(
         // The executor first: what it confirms may be what the front end is about to wait for.
         for source in [Source::Executor, Source::Wake].into_iter().filter(|source| ready.contains(source)) {
             if source == Source::Wake { session().on_wake() } else { session().on_executor() }
+        }
+        if ready.contains(&Source::Eviction) {
+            session().on_eviction();
         }
         for index in 0..QUEUES {
             if ready.contains(&Source::Kick(index)) {
@@ -110,9 +114,12 @@ fn wait(
         (Source::Exit, PollFd::from_borrowed_fd(exit, PollFlags::IN)),
         (Source::Orders, PollFd::from_borrowed_fd(orders.event(), PollFlags::IN)),
         (Source::FrontEnd, PollFd::from_borrowed_fd(socket, PollFlags::IN)),
+        (Source::Eviction, PollFd::from_borrowed_fd(session.supervisor().eviction_event(), PollFlags::IN)),
     ];
+    // Whoever rings too often is not listened to for a while.
+    let listening = session.throttled(Instant::now()).is_none();
     for (index, vring) in session.vrings.iter().enumerate() {
-        if let Some(kick) = vring.kick().filter(|_| vring.is_running()) {
+        if let Some(kick) = vring.kick().filter(|_| listening && vring.is_running()) {
             sources.push((Source::Kick(index), PollFd::new(kick, PollFlags::IN)));
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::Settings;
-use crate::sched::VgpuId;
+use crate::sched::Seat;
 
 /// Something that a session is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,8 +63,8 @@ impl Orders {
 pub struct Assignment {
     /// The connection's name in logs: the vGPU's, or one made of it.
     pub name: String,
-    /// What the scheduler calls the vGPU; nothing for a session without one (tests).
-    pub vgpu: Option<VgpuId>,
+    /// The vGPU's place with the scheduler; without one, its executors have the devices to themselves (tests).
+    pub seat: Option<Seat>,
     /// The vGPU's settings when the connection began.
     pub settings: Arc<Settings>,
     /// What the daemon says to it later.
@@ -76,7 +76,7 @@ impl Assignment {
     pub fn alone(name: &str) -> std::io::Result<Assignment> {
         Ok(Assignment {
             name: name.to_owned(),
-            vgpu: None,
+            seat: None,
             settings: Arc::default(),
             orders: Arc::new(Orders::new()?),
         })

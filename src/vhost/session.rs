@@ -22,7 +22,9 @@ use crate::device::{Action, Device};
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
+use crate::limits::{Bucket, Limits};
 use crate::recorder::{MAX_CONTROL_RECORD, Recorder};
+use crate::sched::Seat;
 use crate::vgpu::{Lifecycle, Vgpu};
 
 /// Time that an executor has for letting go of guest memory when the front end stops the rings.
@@ -61,13 +63,16 @@ pub struct Session {
     recorder: Option<Recorder>,
     /// What the operator says of the vGPU.
     settings: Arc<Settings>,
+    /// The rate at which requests are taken.
+    requests: Option<Bucket>,
 }
 
 impl Session {
     /// A vGPU's, without memory, queues or guest yet.
     pub fn assigned(assignment: &Assignment, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
-        let session = Session::new(&assignment.name, launcher)?;
-        Ok(Session { settings: assignment.settings.clone(), ..session })
+        let Assignment { name, seat, settings, .. } = assignment;
+        let session = Session::new(name, launcher, seat.clone(), settings.session_limits())?;
+        Ok(Session { settings: settings.clone(), ..session })
     }
 
     /// What the operator says of the vGPU.
@@ -75,8 +80,14 @@ impl Session {
         &self.settings
     }
 
-    /// The operator says something else of the vGPU from now on.
+    /// The operator says something else of the vGPU from now on. What the broker holds it to counts at once; what its
+    /// executor holds it to counts for the next one.
     pub(super) fn set_settings(&mut self, settings: Arc<Settings>) {
+        let limits = settings.session_limits();
+        if limits.requests != self.device.vgpu().limits.requests {
+            self.requests = limits.requests.map(|rate| Bucket::new(rate, Instant::now()));
+        }
+        self.device.vgpu_mut().limits = limits;
         self.settings = settings;
     }
 
@@ -90,7 +101,12 @@ impl Session {
     }
 
     /// A vGPU without memory, queues or guest.
-    pub fn new(name: &str, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
+    pub fn new(
+        name: &str,
+        launcher: Arc<dyn Launcher>,
+        seat: Option<Seat>,
+        limits: Limits,
+    ) -> io::Result<Session> {
         Ok(Session {
             name: name.to_owned(),
             memory: GuestRam::default(),
@@ -99,8 +115,9 @@ impl Session {
             gpu_socket: None,
             backend_requests: None,
             log: GuestLog::new(name),
-            device: Device::new(name.to_owned()),
-            supervisor: Supervisor::new(launcher),
+            device: Device::new(name.to_owned(), limits),
+            supervisor: Supervisor::new(launcher, seat)?,
+            requests: limits.requests.map(|rate| Bucket::new(rate, Instant::now())),
             in_flight: BTreeMap::new(),
             next_token: 0,
             request: Vec::new(),
@@ -124,7 +141,16 @@ impl Session {
 
     /// When [`tick`](Session::tick) is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.more_requests { Some(Instant::now()) } else { self.device.next_deadline() }
+        if self.more_requests {
+            let now = Instant::now();
+            return Some(now + self.throttled(now).unwrap_or_default());
+        }
+        self.device.next_deadline()
+    }
+
+    /// How long no requests are taken, because there were too many.
+    pub(super) fn throttled(&self, now: Instant) -> Option<Duration> {
+        self.requests.as_ref().and_then(|requests| requests.wait(now))
     }
 
     /// Takes requests from a queue.
@@ -137,6 +163,10 @@ impl Session {
 
     fn try_process_queue(&mut self, index: usize) -> Result<(), QueueError> {
         if !self.vrings[index].is_running() {
+            return Ok(());
+        }
+        if self.throttled(Instant::now()).is_some() {
+            self.more_requests = true;
             return Ok(());
         }
         self.vrings[index].disable_notification(self.memory.map())?;
@@ -154,6 +184,9 @@ impl Session {
             let out = self.in_flight.values().filter(|(queue, _)| *queue == index).count();
             if out >= usize::from(self.vrings[index].size()) {
                 return Err(QueueError::TooManyOut);
+            }
+            if let Some(requests) = &mut self.requests {
+                requests.take(1, Instant::now());
             }
             let token = Token(self.next_token);
             self.next_token += 1;
@@ -197,6 +230,7 @@ impl Session {
             }
             Action::CreateContext { context, name } => {
                 let memory = self.memory.table();
+                self.supervisor.set_limits(self.device.vgpu().limits);
                 let created = self
                     .supervisor
                     .start(&self.name, &memory)
@@ -235,6 +269,9 @@ impl Session {
                     if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
                         record(&mut self.recorder, &step);
                     }
+                    if let ToBroker::ContextDestroyed { context, .. } = &message {
+                        self.supervisor.context_ended(*context);
+                    }
                     self.device.on_message(message, &self.memory);
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
@@ -242,6 +279,17 @@ impl Session {
             self.act();
         }
         self.announce();
+    }
+
+    /// The scheduler wants the executor ended.
+    pub(super) fn on_eviction(&mut self) {
+        let Some(evicted) = self.supervisor.take_eviction() else { return };
+        if self.supervisor.is_running() {
+            self.log
+                .line(Level::Warn, format_args!("executor ended, its contexts are lost: {}", evicted.reason));
+            self.lose_executor();
+            self.announce();
+        }
     }
 
     /// The executor's wake eventfd is readable.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use paragpu::executor::channel::Channel;
 use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::limits::Limits;
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::{
     Body, BuildProgram, CreateContext, CreateKernel, CreateProgram, CreateQueue, EnqueueKernel, ReadPrint,
@@ -83,7 +84,12 @@ impl PrintingExecutor {
             .spawn()
             .unwrap();
         let channel = Channel::new(ours);
-        channel.send(&ToExecutor::Hello { vgpu: "test".to_owned() }, &[event().as_fd()]).unwrap();
+        channel
+            .send(
+                &ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default() },
+                &[event().as_fd()],
+            )
+            .unwrap();
         let (ready, _) = channel.recv().unwrap().unwrap();
         assert!(matches!(ready, ToBroker::Ready { .. }), "no OpenCL on this host: {ready:?}");
         let len = GUESTS * GUEST_BYTES;
@@ -102,7 +108,7 @@ impl PrintingExecutor {
         let start = u64::from(context) * GUEST_BYTES;
         assert!(context != 0 && start < GUESTS * GUEST_BYTES);
         let channel = self.channel.lock().unwrap();
-        let create = ToExecutor::CreateContext { context, name: "test".to_owned() };
+        let create = ToExecutor::CreateContext { context, name: "test".to_owned(), place: None };
         channel.send(&create, &[doorbell.as_fd()]).unwrap();
         let extents = vec![Extent { guest_addr: start, len: GUEST_BYTES }];
         channel.send(&ToExecutor::AddRegion { context, region: 1, extents }, &[]).unwrap();

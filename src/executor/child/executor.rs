@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::{MAX_BUILDS, MAX_CONTEXTS, MAX_MAPPINGS};
@@ -16,10 +16,14 @@ use super::backend::Backend;
 use super::builds::Builds;
 use super::completion::Notifier;
 use super::context::Context;
+use super::pace::Pace;
 use super::print::Printer;
+use super::quota::Quota;
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
+use crate::lease::LeasePage;
+use crate::limits::{Bucket, Limits};
 use crate::recorder::{MAX_RING_RECORD, Recorder};
 
 /// Where an executor's messages go. Called from many threads, drivers' threads among them.
@@ -62,6 +66,12 @@ pub struct Executor<B: Backend> {
     budget: Budget,
     builds: Builds,
     printer: Printer,
+    /// What it shares the devices by.
+    pace: Option<Arc<Pace>>,
+    limits: Limits,
+    /// The rate at which all its rings' commands are taken.
+    commands: Option<Arc<Mutex<Bucket>>>,
+    quota: Quota,
     contexts: HashMap<u32, ContextHandle>,
     quiesced: bool,
 }
@@ -101,22 +111,43 @@ impl<B: Backend> Executor<B> {
             budget: Budget::new(MAX_MAPPINGS),
             builds: Builds::threads(MAX_BUILDS),
             printer,
+            pace: None,
+            limits: Limits::default(),
+            commands: None,
+            quota: Quota::default(),
             contexts: HashMap::new(),
             quiesced: false,
         }
     }
 
+    fn hello(&mut self, limits: &Limits, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {
+        let got = fds.len();
+        let mut fds = fds.into_iter();
+        self.limits = *limits;
+        self.commands = limits.commands.map(|rate| Arc::new(Mutex::new(Bucket::new(rate, Instant::now()))));
+        match (fds.next(), fds.next(), fds.next(), fds.next(), fds.next(), fds.next()) {
+            (Some(wake), None, ..) => self.wake = Some(Arc::new(wake)),
+            (Some(wake), Some(page), Some(ring), Some(grant), Some(memory), None) => {
+                self.wake = Some(Arc::new(wake));
+                let page = LeasePage::open(&page)?;
+                self.quota = Quota::new(limits.memory_bytes, page.clone(), LeasePage::open(&memory)?);
+                self.pace = Some(Pace::new(page, ring, grant, self.backend.devices().len()));
+            }
+            _ => return Err(ExecutorError::FileDescriptors { message: "Hello", got }),
+        }
+        Ok(())
+    }
+
     /// Does what the broker says. Never waits for a device.
     pub fn handle(&mut self, message: ToExecutor, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {
         match message {
-            ToExecutor::Hello { vgpu } => {
+            ToExecutor::Hello { vgpu, limits } => {
                 log::debug!("executor of vGPU {vgpu}");
-                self.wake = Some(Arc::new(one("Hello", fds)?));
-                Ok(())
+                self.hello(&limits, fds)
             }
             ToExecutor::Memory { regions } => self.set_memory(regions, fds),
-            ToExecutor::CreateContext { context, name } => {
-                self.create_context(context, name, one("CreateContext", fds)?)
+            ToExecutor::CreateContext { context, name, place } => {
+                self.create_context(context, name, place, one("CreateContext", fds)?)
             }
             ToExecutor::AddRegion { context, region, extents } => {
                 self.add_region(context, region, &extents);
@@ -170,7 +201,13 @@ impl<B: Backend> Executor<B> {
         Ok(())
     }
 
-    fn create_context(&mut self, id: u32, name: String, doorbell: OwnedFd) -> Result<(), ExecutorError> {
+    fn create_context(
+        &mut self,
+        id: u32,
+        name: String,
+        place: Option<u32>,
+        doorbell: OwnedFd,
+    ) -> Result<(), ExecutorError> {
         if self.contexts.contains_key(&id) {
             return Err(ExecutorError::ContextExists(id));
         }
@@ -180,7 +217,7 @@ impl<B: Backend> Executor<B> {
         let regions = Arc::new(Regions::new(REGION_PATIENCE));
         let notifier = Arc::new(Notifier::new(self.wake.clone()));
         notifier.pause(self.quiesced);
-        let context = Context::with_notifier(
+        let mut context = Context::with_notifier(
             self.backend.clone(),
             regions.clone(),
             self.builds.clone(),
@@ -188,6 +225,11 @@ impl<B: Backend> Executor<B> {
             self.printer.client(),
             Recorder::from_environment("ring", MAX_RING_RECORD),
         );
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let pacer = self.pace.as_ref().map(|pace| pace.pacer(place, doorbell.as_fd()));
+        context.pacer = pacer.transpose()?;
+        context.quota = self.quota.of_context(place);
+        context.objects.limit(usize::try_from(self.limits.objects).unwrap_or(usize::MAX));
         let (control, messages) = channel();
         let thread = RingThread {
             id,
@@ -199,6 +241,7 @@ impl<B: Backend> Executor<B> {
             sink: self.sink.clone(),
             paused: self.quiesced,
             failed: false,
+            commands: self.commands.clone(),
             ring: None,
             usage: ContextUsage::default(),
         };

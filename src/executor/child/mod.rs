@@ -20,8 +20,10 @@ pub mod fuzz;
 #[cfg(test)]
 mod image_tests;
 mod objects;
+mod pace;
 pub mod print;
 mod programs;
+mod quota;
 pub mod record;
 pub mod region;
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod events;
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paragpu_protocol::device::DeviceRef;
@@ -15,6 +15,8 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 
 use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
 use super::completion::Reply;
+use super::pace::Cost;
+use super::quota::Charge;
 use super::record::{
     ArgRecord, BufferRecord, ContextRecord, EventRecord, ImageRecord, KernelRecord, ObjectRecord,
     QueueRecord, Record, SamplerRecord, Serial,
@@ -76,6 +78,8 @@ pub(crate) struct QueueObject<B: Backend> {
     pub(crate) unflushed: AtomicBool,
     /// Commands since the last one whose end is waited for.
     pub(crate) unwatched: AtomicU32,
+    /// Nanoseconds that these will take, by estimate.
+    pub(crate) unwatched_load: AtomicU64,
     pub(crate) state: Mutex<QueueState>,
 }
 
@@ -100,6 +104,8 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) shared: Option<Arc<SharedMemory>>,
     /// The same, if the device's driver has allocated them.
     pub(crate) coarse: Option<B::Coarse>,
+    /// The device memory that it has.
+    pub(crate) _charge: Option<Charge>,
     pub(crate) host: Host<B::Buffer>,
 }
 
@@ -139,6 +145,8 @@ pub(crate) struct ImageObject<B: Backend> {
     pub(crate) parent: Option<ImageParent<B>>,
     pub(crate) record: ImageRecord,
     pub(crate) layout: ImageLayout,
+    /// The device memory that it has.
+    pub(crate) _charge: Option<Charge>,
     pub(crate) host: Host<B::Image>,
 }
 
@@ -163,6 +171,8 @@ pub(crate) struct KernelObject<B: Backend> {
     pub(crate) program: Arc<ProgramObject<B>>,
     pub(crate) args: Vec<Arg>,
     pub(crate) may_print: bool,
+    /// What its launches take.
+    pub(crate) cost: Arc<Cost>,
     pub(crate) state: Mutex<KernelState<B>>,
 }
 
@@ -397,9 +407,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    #[cfg(test)]
+    /// Sets how many objects may live, where that is less than what it is anyway.
     pub(crate) fn limit(&mut self, limit: usize) {
-        self.limit = limit;
+        self.limit = limit.min(MAX_OBJECTS);
     }
 
     /// Objects that live, with an id or without.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,6 +20,8 @@ pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
 
 use super::channel::{ChannelError, Polled, PolledChannel};
 use super::message::{MemoryRegion, ToBroker, ToExecutor};
+use crate::limits::Limits;
+use crate::sched::{Evicted, Participation, Seat};
 
 /// Starts executors. The seam at which tests put one of their own.
 pub trait Launcher: Send + Sync + fmt::Debug {
@@ -32,6 +34,11 @@ pub trait Running: Send + fmt::Debug {
     /// Ends it by force, and returns when it is gone and touches nothing any more. Also for one that ended by
     /// itself. Says how it ended.
     fn kill(&mut self) -> String;
+
+    /// Its process id, if it is a process.
+    fn process(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Why an executor is of no use any more.
@@ -73,8 +80,18 @@ const MIN_RESTART_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Supervisor {
     launcher: Arc<dyn Launcher>,
+    seat: Option<Seat>,
+    limits: Limits,
+    evictions: Arc<Evictions>,
     executor: Option<Executor>,
     started: Option<Instant>,
+}
+
+/// Where the scheduler says that an executor is to be ended.
+#[derive(Debug)]
+struct Evictions {
+    event: OwnedFd,
+    evicted: Mutex<Option<Evicted>>,
 }
 
 #[derive(Debug)]
@@ -83,12 +100,20 @@ struct Executor {
     channel: PolledChannel,
     wake: OwnedFd,
     doorbells: BTreeMap<u32, OwnedFd>,
+    participation: Option<Participation>,
 }
 
 impl Supervisor {
-    /// No executor yet.
-    pub fn new(launcher: Arc<dyn Launcher>) -> Supervisor {
-        Supervisor { launcher, executor: None, started: None }
+    /// No executor yet. Without a seat, executors have the devices to themselves.
+    pub fn new(launcher: Arc<dyn Launcher>, seat: Option<Seat>) -> io::Result<Supervisor> {
+        let evictions = Arc::new(Evictions { event: new_eventfd()?, evicted: Mutex::default() });
+        let limits = Limits::default();
+        Ok(Supervisor { launcher, seat, limits, evictions, executor: None, started: None })
+    }
+
+    /// Sets what the next executor may have.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// True if there is an executor.
@@ -109,9 +134,18 @@ impl Supervisor {
         let (ours, theirs) = UnixStream::pair().map_err(ExecutorError::Start)?;
         let channel = PolledChannel::new(ours).map_err(ExecutorError::Start)?;
         let wake = new_eventfd().map_err(ExecutorError::Start)?;
+        let participation = self.seat.as_ref().map(|seat| self.evictions.join(seat));
+        let participation = participation.transpose().map_err(ExecutorError::Start)?;
         let running = self.launcher.launch(vgpu, theirs).map_err(ExecutorError::Start)?;
-        let executor = self.executor.insert(Executor { running, channel, wake, doorbells: BTreeMap::new() });
-        executor.channel.send(&ToExecutor::Hello { vgpu: vgpu.to_owned() }, &[executor.wake.as_fd()])?;
+        if let Some(participation) = &participation {
+            participation.set_process(running.process());
+        }
+        let executor = Executor { running, channel, wake, doorbells: BTreeMap::new(), participation };
+        let executor = self.executor.insert(executor);
+        let hello = ToExecutor::Hello { vgpu: vgpu.to_owned(), limits: self.limits };
+        let mut fds = vec![executor.wake.as_fd()];
+        fds.extend(executor.participation.iter().flat_map(Participation::descriptors));
+        executor.channel.send(&hello, &fds)?;
         self.send_memory(memory)
     }
 
@@ -127,7 +161,10 @@ impl Supervisor {
     pub fn create_context(&mut self, context: u32, name: String) -> Result<(), ExecutorError> {
         let executor = self.executor.as_mut().ok_or(ExecutorError::Ended)?;
         let doorbell = new_eventfd().map_err(ExecutorError::Start)?;
-        executor.channel.send(&ToExecutor::CreateContext { context, name }, &[doorbell.as_fd()])?;
+        let place = executor.participation.as_ref().and_then(|it| it.add_context(context, &name));
+        let place = place.and_then(|place| u32::try_from(place).ok());
+        let create = ToExecutor::CreateContext { context, name, place };
+        executor.channel.send(&create, &[doorbell.as_fd()])?;
         executor.doorbells.insert(context, doorbell);
         Ok(())
     }
@@ -175,6 +212,26 @@ impl Supervisor {
         rustix::io::read(&executor.wake, &mut [0_u8; 8]) != Err(Errno::AGAIN)
     }
 
+    /// A context has ended.
+    pub fn context_ended(&self, context: u32) {
+        if let Some(participation) =
+            self.executor.as_ref().and_then(|executor| executor.participation.as_ref())
+        {
+            participation.remove_context(context);
+        }
+    }
+
+    /// Readable when [`take_eviction`](Supervisor::take_eviction) has something.
+    pub fn eviction_event(&self) -> BorrowedFd<'_> {
+        self.evictions.event.as_fd()
+    }
+
+    /// Why the executor is to be ended, if the scheduler says so.
+    pub fn take_eviction(&self) -> Option<Evicted> {
+        let _empty = rustix::io::read(&self.evictions.event, &mut [0_u8; 8]);
+        self.evictions.evicted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What to poll: the socket, whether it is to be polled for writing too, and the wake eventfd.
     pub fn poll_fds(&self) -> Option<(BorrowedFd<'_>, bool, BorrowedFd<'_>)> {
         let executor = self.executor.as_ref()?;
@@ -185,7 +242,25 @@ impl Supervisor {
     /// was one.
     pub fn kill(&mut self) -> Option<String> {
         let mut executor = self.executor.take()?;
-        Some(executor.running.kill())
+        // It leaves the scheduler only when it is gone, so that nobody gets a device that it still uses; and what it has
+        // used is read while it can be.
+        if let Some(participation) = &executor.participation {
+            participation.note_end();
+        }
+        let end = executor.running.kill();
+        // Of this executor, not the next.
+        self.take_eviction();
+        Some(end)
+    }
+}
+
+impl Evictions {
+    fn join(self: &Arc<Self>, seat: &Seat) -> io::Result<Participation> {
+        let evictions = Arc::clone(self);
+        seat.join(move |evicted| {
+            *evictions.evicted.lock().unwrap_or_else(PoisonError::into_inner) = Some(evicted);
+            let _full = rustix::io::write(&evictions.event, &1_u64.to_ne_bytes());
+        })
     }
 }
 
