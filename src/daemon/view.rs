@@ -40,13 +40,13 @@ pub(super) fn view(
         let usage = of_name.unwrap_or_else(|| DeviceUsage { name: name.clone(), ..DeviceUsage::default() });
         DeviceView { sharing: *sharing, usage }
     };
-    let all = sharing.iter().map(device);
+    let all = sharing.iter().map(device).enumerate();
     // Of devices that nobody named there may be fewer than there are numbers.
-    let is_there = |device: &DeviceView| {
+    let is_there = |(index, device): &(usize, DeviceView)| {
         let usage = &device.usage;
-        named || usage.busy_ns > 0 || !usage.holders.is_empty() || !usage.waiting.is_empty()
+        named || *index == 0 || usage.busy_ns > 0 || !usage.holders.is_empty() || !usage.waiting.is_empty()
     };
-    View { vgpus, devices: all.filter(is_there).collect() }
+    View { vgpus, devices: all.filter(is_there).map(|(_, device)| device).collect() }
 }
 
 /// How a vGPU stands: what the operator and the connections say goes before what the scheduler, which learns of a
