@@ -8,7 +8,7 @@ use crate::admin::api::Vgpu;
 /// Change settings of a vGPU while it runs.
 ///
 /// Keys are those of the configuration, with a dot for a table: paragpu set web weight=300 limits.contexts=4 cap=none.
-/// The value "default" is what [default] says. Nothing is written to the configuration file.
+/// The value "default" is what the configuration says for all vGPUs. Nothing is written to the configuration file.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The vGPU.

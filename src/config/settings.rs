@@ -202,7 +202,7 @@ impl Settings {
         }
     }
 
-    /// As the keys of a table that says everything: what [`read`](Settings::read) reads.
+    /// As the keys of a table that says everything: what reading them again makes the same of.
     pub fn to_json(&self) -> Map<String, serde_json::Value> {
         let mut json = Map::new();
         let policy = match self.terms.policy {
