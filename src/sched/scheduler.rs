@@ -78,6 +78,8 @@ struct Device {
     name: String,
     arbiter: Arbiter,
     busy_ns: u64,
+    /// Somebody has wanted it: until then, nothing can have happened.
+    used: bool,
 }
 
 struct Vgpu {
@@ -143,7 +145,7 @@ impl Scheduler {
         epoll::add(&poll, &nudge, EventData::new_u64(NUDGE), EventFlags::IN)?;
         let devices = devices
             .into_iter()
-            .map(|(name, sharing)| Device { name, arbiter: Arbiter::new(sharing), busy_ns: 0 })
+            .map(|(name, sharing)| Device { name, arbiter: Arbiter::new(sharing), busy_ns: 0, used: false })
             .collect();
         let state = Mutex::new(State { devices, ..State::default() });
         let shared = Arc::new(Shared { state, poll: Arc::new(poll), nudge, started: Instant::now() });
@@ -521,7 +523,7 @@ impl State {
     /// Charges what holders have used.
     fn update(&mut self, now: Nanos) {
         let (clients, vgpus) = (&self.clients, &self.vgpus);
-        for (number, device) in self.devices.iter_mut().enumerate() {
+        for (number, device) in self.devices.iter_mut().enumerate().filter(|(_, device)| device.used) {
             let claim = |id: u64| {
                 let client = clients.get(&id)?;
                 let index = vgpus.get(&client.vgpu)?.devices.iter().position(|known| *known == number)?;
@@ -539,6 +541,10 @@ impl State {
         for device in self.devices_of(self.clients[&id].vgpu) {
             let Some((client, index)) = self.index_at(id, device) else { continue };
             let (look, claim) = (word::look(client.page.lease(index)), client.claim(index));
+            if look == Look::None && !self.devices[device].used {
+                continue;
+            }
+            self.devices[device].used = true;
             self.devices[device].arbiter.rung(id, look, claim, now);
         }
     }
