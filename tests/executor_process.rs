@@ -30,7 +30,10 @@ impl Broker {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let broker = Broker { channel: Channel::new(ours), executor: thread::spawn(|| child::run(theirs)) };
         let wake = event();
-        broker.tell_with(ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default() }, &[&wake]);
+        broker.tell_with(
+            ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default(), devices: Vec::new() },
+            &[&wake],
+        );
         let ToBroker::Ready { devices } = broker.hear() else { panic!("no OpenCL on this host") };
         assert!(!devices.is_empty() && devices.iter().all(|name| !name.is_empty()));
         let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();

@@ -45,6 +45,7 @@ impl Device {
                 }
             }
             ToBroker::Quiesced => {}
+            ToBroker::Found { .. } => self.log(Level::Warn, "executor tells of devices unasked".to_owned()),
         }
         self.settle();
     }

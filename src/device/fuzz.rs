@@ -227,7 +227,8 @@ impl ModelExecutor {
             ToExecutor::DestroyContext { context } => {
                 assert!(self.contexts.contains(context) && self.ending.insert(*context));
             }
-            ToExecutor::Hello { .. }
+            ToExecutor::Probe
+            | ToExecutor::Hello { .. }
             | ToExecutor::Memory { .. }
             | ToExecutor::CreateContext { .. }
             | ToExecutor::Quiesce

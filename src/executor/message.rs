@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::devices::{DeviceChoice, HostDeviceInfo};
 use crate::limits::Limits;
 
 /// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
@@ -43,6 +44,8 @@ pub enum ToExecutor {
         vgpu: String,
         /// What it may have.
         limits: Limits,
+        /// The devices that it has; none for all of the platform that is the default. All are of one platform.
+        devices: Vec<DeviceChoice>,
     },
     /// The guest's memory, one file descriptor per region. Replaces what was said before; regions that are
     /// mapped already stay.
@@ -95,6 +98,8 @@ pub enum ToExecutor {
     Quiesce,
     /// Goes on after [`ToExecutor::Quiesce`].
     Resume,
+    /// Instead of [`Hello`](ToExecutor::Hello): only say which devices the host has. Answered by [`ToBroker::Found`].
+    Probe,
 }
 
 /// What a context did, for accounting and logs.
@@ -146,4 +151,9 @@ pub enum ToBroker {
     },
     /// See [`ToExecutor::Quiesce`].
     Quiesced,
+    /// See [`ToExecutor::Probe`].
+    Found {
+        /// The devices of all platforms.
+        devices: Vec<HostDeviceInfo>,
+    },
 }

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod child;
+pub mod devices;
 pub mod fuzz;
 pub mod message;
 pub mod supervisor;

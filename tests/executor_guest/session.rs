@@ -16,7 +16,7 @@ use super::{CONTEXT, Guest};
 /// The host's OpenCL, opened once.
 pub fn backend() -> Arc<OpenCl> {
     static BACKEND: OnceLock<Arc<OpenCl>> = OnceLock::new();
-    BACKEND.get_or_init(|| Arc::new(OpenCl::open().expect("the host's OpenCL"))).clone()
+    BACKEND.get_or_init(|| Arc::new(OpenCl::open(&[]).expect("the host's OpenCL"))).clone()
 }
 
 pub const ADD: &str =

@@ -86,7 +86,11 @@ impl PrintingExecutor {
         let channel = Channel::new(ours);
         channel
             .send(
-                &ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default() },
+                &ToExecutor::Hello {
+                    vgpu: "test".to_owned(),
+                    limits: Limits::default(),
+                    devices: Vec::new(),
+                },
                 &[event().as_fd()],
             )
             .unwrap();

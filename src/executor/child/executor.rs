@@ -141,7 +141,9 @@ impl<B: Backend> Executor<B> {
     /// Does what the broker says. Never waits for a device.
     pub fn handle(&mut self, message: ToExecutor, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {
         match message {
-            ToExecutor::Hello { vgpu, limits } => {
+            // Answered before there is an executor.
+            ToExecutor::Probe => Ok(()),
+            ToExecutor::Hello { vgpu, limits, devices: _ } => {
                 log::debug!("executor of vGPU {vgpu}");
                 self.hello(&limits, fds)
             }

@@ -45,6 +45,7 @@ use self::backend::null::Null;
 use self::backend::opencl::OpenCl;
 use self::print::Printer;
 use super::channel::Channel;
+use super::devices::HostDeviceInfo;
 use super::message::{ToBroker, ToExecutor};
 
 pub use context::Context;
@@ -100,9 +101,24 @@ fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
         }
     };
     if std::env::var_os(BACKEND_VARIABLE).is_some_and(|name| name == "null") {
+        if hello == ToExecutor::Probe {
+            sink.send(ToBroker::Found { devices: vec![null_device()] });
+            return ExitCode::SUCCESS;
+        }
         return serve(Null::new(1), printer, &channel, sink, hello, fds);
     }
-    match OpenCl::open() {
+    let choices = match &hello {
+        ToExecutor::Probe => {
+            sink.send(match OpenCl::probe() {
+                Ok(devices) => ToBroker::Found { devices },
+                Err(error) => ToBroker::NoDevice { reason: error.to_string() },
+            });
+            return ExitCode::SUCCESS;
+        }
+        ToExecutor::Hello { devices, .. } => devices.clone(),
+        _ => Vec::new(),
+    };
+    match OpenCl::open(&choices) {
         Ok(backend) => serve(backend, printer, &channel, sink, hello, fds),
         Err(error) => {
             // The broker logs it.
@@ -110,6 +126,18 @@ fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
             sink.send(ToBroker::NoDevice { reason: error.to_string() });
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What the null backend is to those who look for devices.
+fn null_device() -> HostDeviceInfo {
+    HostDeviceInfo {
+        platform: "null".to_owned(),
+        index: 0,
+        name: "null".to_owned(),
+        memory_bytes: 1 << 30,
+        compute_units: 1,
+        is_default: true,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The broker's side of an executor: starting it, talking to it, and its end.
 
 mod directory;
+mod probe;
 mod process;
 mod stderr;
 
@@ -16,9 +17,11 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 pub use directory::remove_abandoned;
+pub use probe::{ProbeError, probe};
 pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
 
 use super::channel::{ChannelError, Polled, PolledChannel};
+use super::devices::DeviceChoice;
 use super::message::{MemoryRegion, ToBroker, ToExecutor};
 use crate::limits::Limits;
 use crate::sched::{Evicted, Participation, Seat};
@@ -82,6 +85,7 @@ pub struct Supervisor {
     launcher: Arc<dyn Launcher>,
     seat: Option<Seat>,
     limits: Limits,
+    devices: Vec<DeviceChoice>,
     evictions: Arc<Evictions>,
     executor: Option<Executor>,
     started: Option<Instant>,
@@ -108,7 +112,13 @@ impl Supervisor {
     pub fn new(launcher: Arc<dyn Launcher>, seat: Option<Seat>) -> io::Result<Supervisor> {
         let evictions = Arc::new(Evictions { event: new_eventfd()?, evicted: Mutex::default() });
         let limits = Limits::default();
-        Ok(Supervisor { launcher, seat, limits, evictions, executor: None, started: None })
+        let devices = Vec::new();
+        Ok(Supervisor { launcher, seat, limits, devices, evictions, executor: None, started: None })
+    }
+
+    /// Sets the devices that the next executor has; none for those of the default platform.
+    pub fn set_devices(&mut self, devices: Vec<DeviceChoice>) {
+        self.devices = devices;
     }
 
     /// Sets what the next executor may have.
@@ -142,7 +152,8 @@ impl Supervisor {
         }
         let executor = Executor { running, channel, wake, doorbells: BTreeMap::new(), participation };
         let executor = self.executor.insert(executor);
-        let hello = ToExecutor::Hello { vgpu: vgpu.to_owned(), limits: self.limits };
+        let devices = self.devices.clone();
+        let hello = ToExecutor::Hello { vgpu: vgpu.to_owned(), limits: self.limits, devices };
         let mut fds = vec![executor.wake.as_fd()];
         fds.extend(executor.participation.iter().flat_map(Participation::descriptors));
         executor.channel.send(&hello, &fds)?;

@@ -87,7 +87,8 @@ impl Device {
         Ok(count as usize)
     }
 
-    fn divide(&self, partition: &Partition, count: usize) -> Result<Vec<Device>, ClError> {
+    /// Makes sub-devices; an error if there would not be `count`.
+    pub fn divide(&self, partition: &Partition, count: usize) -> Result<Vec<Device>, ClError> {
         // Drivers say otherwise if the room is too small, but not all of them if it is too large.
         if self.count_parts(partition)? != count {
             return Err(ClError::INVALID_VALUE);

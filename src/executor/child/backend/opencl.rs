@@ -8,6 +8,7 @@ use super::{
     Arg, Backend, ClError, HostDevice, ImageBase, ImageSpec, Keep, Linked, MemoryModel, NdRange, Order,
     Partition, Query, QueueHints, SamplerSpec, StartWatch, Started, Work,
 };
+use crate::executor::devices::{DeviceChoice, HostDeviceInfo};
 use crate::sys::map::Window;
 use crate::sys::opencl::{
     self, Buffer, BuiltIns, CoarseMemory, Context, Device, DeviceQueue, Event, HostArg, Image, Kernel,
@@ -54,6 +55,12 @@ pub enum NoDevice {
         /// The names that there are.
         found: String,
     },
+    /// What was chosen is not there.
+    #[error("{wanted} is not there any more; start paragpud again to look for what is")]
+    Gone {
+        /// What it was.
+        wanted: String,
+    },
     /// A device does not answer.
     #[error("a device of OpenCL platform \"{platform}\" does not answer: {error}")]
     Device {
@@ -82,34 +89,23 @@ struct Candidate {
 }
 
 impl OpenCl {
-    /// The platform named by [`PLATFORM_VARIABLE`], otherwise the first with a GPU or an accelerator, otherwise
-    /// the first with any device.
-    pub fn open() -> Result<OpenCl, NoDevice> {
-        opencl::load()?;
-        let mut candidates: Vec<Candidate> = platforms()
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|platform| {
-                let name = platform.name().ok()?;
-                let devices = platform.devices().ok()?;
-                (name != OWN_PLATFORM && !devices.is_empty()).then_some(Candidate { platform, name, devices })
-            })
-            .collect();
-        if candidates.is_empty() {
-            return Err(NoDevice::NoPlatform);
-        }
-        let index = match std::env::var(PLATFORM_VARIABLE).ok().filter(|wanted| !wanted.is_empty()) {
-            Some(wanted) => match candidates.iter().position(|candidate| candidate.name.contains(&wanted)) {
-                Some(index) => index,
-                None => {
-                    let found: Vec<&str> = candidates.iter().map(|candidate| &*candidate.name).collect();
-                    return Err(NoDevice::NoSuchPlatform { wanted, found: found.join(", ") });
-                }
-            },
-            None => candidates.iter().position(Candidate::has_accelerator).unwrap_or(0),
+    /// The devices that were chosen, in that order; without a choice, those of the default platform.
+    pub fn open(choices: &[DeviceChoice]) -> Result<OpenCl, NoDevice> {
+        let mut candidates = candidates()?;
+        let index = match choices.first() {
+            None => default_platform(&candidates)?,
+            Some(first) => {
+                let named = candidates.iter().position(|candidate| candidate.name == first.platform);
+                named.ok_or_else(|| NoDevice::Gone { wanted: first.platform.clone() })?
+            }
         };
         let Candidate { platform, name, devices } = candidates.swap_remove(index);
         let prints_at_once = name == POCL_PLATFORM;
+        let devices = if choices.is_empty() {
+            devices
+        } else {
+            choices.iter().map(|choice| chosen(&name, &devices, choice)).collect::<Result<_, _>>()?
+        };
         let devices = devices
             .into_iter()
             .map(known)
@@ -118,6 +114,69 @@ impl OpenCl {
         let (partitions, built_ins) = (Partitions::default(), BuiltIns::default());
         Ok(OpenCl { platform, devices, partitions, prints_at_once, built_ins })
     }
+
+    /// What the host has, of all platforms.
+    pub fn probe() -> Result<Vec<HostDeviceInfo>, NoDevice> {
+        let candidates = candidates()?;
+        let default = default_platform(&candidates)?;
+        let mut found = Vec::new();
+        for (number, candidate) in candidates.iter().enumerate() {
+            for (index, device) in candidate.devices.iter().enumerate() {
+                match device.summary() {
+                    Ok((name, memory_bytes, compute_units)) => found.push(HostDeviceInfo {
+                        platform: candidate.name.clone(),
+                        index: index as u32,
+                        name,
+                        memory_bytes,
+                        compute_units,
+                        is_default: number == default,
+                    }),
+                    Err(error) => {
+                        log::warn!("a device of OpenCL platform {} does not answer: {error}", candidate.name)
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The platforms that can be shared.
+fn candidates() -> Result<Vec<Candidate>, NoDevice> {
+    opencl::load()?;
+    let candidates: Vec<Candidate> = platforms()
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|platform| {
+            let name = platform.name().ok()?;
+            let devices = platform.devices().ok()?;
+            (name != OWN_PLATFORM && !devices.is_empty()).then_some(Candidate { platform, name, devices })
+        })
+        .collect();
+    if candidates.is_empty() { Err(NoDevice::NoPlatform) } else { Ok(candidates) }
+}
+
+/// The platform named by [`PLATFORM_VARIABLE`], otherwise the first with a GPU or an accelerator, otherwise the first with
+/// any device.
+fn default_platform(candidates: &[Candidate]) -> Result<usize, NoDevice> {
+    let Some(wanted) = std::env::var(PLATFORM_VARIABLE).ok().filter(|wanted| !wanted.is_empty()) else {
+        return Ok(candidates.iter().position(Candidate::has_accelerator).unwrap_or(0));
+    };
+    candidates.iter().position(|candidate| candidate.name.contains(&wanted)).ok_or_else(|| {
+        let found: Vec<&str> = candidates.iter().map(|candidate| &*candidate.name).collect();
+        NoDevice::NoSuchPlatform { wanted, found: found.join(", ") }
+    })
+}
+
+/// A device, or the part of it, that was chosen.
+fn chosen(platform: &str, devices: &[Device], choice: &DeviceChoice) -> Result<Device, NoDevice> {
+    let gone = || NoDevice::Gone { wanted: format!("device {} of {}", choice.index, choice.platform) };
+    let device =
+        devices.get(choice.index as usize).filter(|_| choice.platform == platform).ok_or_else(gone)?;
+    let Some(part) = &choice.part else { return Ok(device.clone()) };
+    let parts = device.divide(&Partition::ByCounts(part.units.clone()), part.units.len());
+    let parts = parts.map_err(|error| NoDevice::Device { platform: platform.to_owned(), error })?;
+    parts.into_iter().nth(part.index as usize).ok_or_else(gone)
 }
 
 /// A device with what the host decides by.
