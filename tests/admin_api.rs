@@ -108,7 +108,11 @@ fn wrong_requests_are_answered_with_what_to_change_and_change_nothing() {
 
 #[test]
 fn devices_change_while_nobody_is_connected() {
-    let daemon = Daemon::start(&("[[device]]\nname = \"d\"\npartitions = [1, 1]\n".to_owned() + ONE));
+    let daemon = Daemon::start(
+        &("[[device]]\nname = \"d\"\nplatform = \"Portable Computing Language\"\npartitions = [1, 1]\n"
+            .to_owned()
+            + ONE),
+    );
     let change = |devices: &str| daemon.ask("PATCH", "/v1/vgpus/web", &format!("{{\"devices\": {devices}}}"));
     let (status, json) = change(r#"["d/1"]"#);
     assert_eq!((status, &json["settings"]["devices"]), (200, &json!(["d/1"])));
@@ -203,7 +207,7 @@ fn series(metrics: &str) -> Vec<&str> {
 
 #[test]
 fn prometheus_gets_every_metric_that_the_dashboard_shows() {
-    let daemon = Daemon::start(&("metrics = \"127.0.0.1:0\"\n[[device]]\nname = \"cpu\"\n".to_owned() + ONE));
+    let daemon = Daemon::start(&("metrics = \"127.0.0.1:0\"\n[[device]]\nname = \"cpu\"\nplatform = \"Portable Computing Language\"\n".to_owned() + ONE));
     let (status, metrics) = ask(&daemon.at("admin.sock"), "GET", "/metrics", "");
     assert_eq!(status, 200);
     assert!(metrics.ends_with("# EOF\n") && metrics.contains("le=\"+Inf\""), "{metrics}");

@@ -88,6 +88,22 @@ fn a_wrong_file_is_refused_with_its_lines_and_nothing_is_left() {
 }
 
 #[test]
+fn devices_that_the_host_does_not_have_are_refused_with_their_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let text = "admin-socket = \"none\"\n[[device]]\nname = \"d\"\nplatform = \"No Such Platform\"\n";
+    std::fs::write(&file, text).unwrap();
+    let (success, text) = paragpud(&["--config"], &file);
+    let expected = ":4:12: device.d.platform = \"No Such Platform\": no device of this host fits";
+    assert!(!success && text.contains(expected), "{text}");
+    let vgpu = "[[vgpu]]\nname = \"a\"\nsocket = \"/tmp/never\"\nmemory = \"900 TiB\"\n";
+    let device = "[[device]]\nname = \"d\"\nplatform = \"Portable Computing Language\"\n";
+    std::fs::write(&file, format!("admin-socket = \"none\"\n{device}{vgpu}")).unwrap();
+    let (success, text) = paragpud(&["--config"], &file);
+    assert!(!success && text.contains("vgpu.a.memory = \"900 TiB\": device d has "), "{text}");
+}
+
+#[test]
 fn a_reload_changes_what_differs_and_leaves_the_others_alone() {
     let daemon = Daemon::start(THREE);
     let web = speak(&daemon.at("web.sock"));

@@ -1,31 +1,33 @@
-//! Does the host have what a configuration names?
+//! Does the host have what a configuration names, and what of it is whose?
 
 use super::problem::Problems;
 use super::{Config, Device, Quota, Settings};
+use crate::executor::devices::{DeviceChoice, HostDeviceInfo, Part};
+use crate::sched::policy::Sharing;
 
-/// A device of the host, as its OpenCL describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostDeviceInfo {
-    /// Its platform's name.
-    pub platform: String,
-    /// Its own name.
+/// A device, or a partition of one, that vGPUs share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedDevice {
+    /// What vGPUs and the tool call it.
     pub name: String,
-    /// Its memory in bytes.
-    pub memory_bytes: u64,
-    /// Its compute units.
-    pub compute_units: u32,
+    /// How it is shared.
+    pub sharing: Sharing,
+    /// What executors are told of it; nothing if it is one of those that are shared where nothing is said.
+    pub choice: Option<DeviceChoice>,
+    /// Its memory in bytes, if that is known.
+    pub memory_bytes: Option<u64>,
 }
 
-/// Checks what depends on the host: that each device is there and is one, that its partitions fit into it, and that no
-/// vGPU has a quota beyond the memory of a device that it may use.
-pub fn check_against_host(config: &Config, host: &[HostDeviceInfo]) -> Result<(), Problems> {
+/// The devices that a configuration shares, found on the host: each is there and is one, its partitions fit into it, and no
+/// vGPU has a quota beyond the memory of a device that it may use, or devices of several platforms, which no OpenCL context
+/// could have.
+pub fn check_against_host(config: &Config, host: &[HostDeviceInfo]) -> Result<Vec<SharedDevice>, Problems> {
     let mut problems = Problems::none();
-    // What a vGPU may name, and the memory of that.
-    let mut named: Vec<(String, u64)> = Vec::new();
+    let mut shared = Vec::new();
     for device in &config.devices {
         match find(device, host) {
             Ok(found) => {
-                named.extend(device.names().into_iter().map(|name| (name, found.memory_bytes)));
+                shared.extend(shares(device, found));
                 let units: u64 = device.partitions.iter().map(|units| u64::from(*units)).sum();
                 if units > u64::from(found.compute_units) {
                     let key = format!("device.{}.partitions", device.name);
@@ -42,18 +44,59 @@ pub fn check_against_host(config: &Config, host: &[HostDeviceInfo]) -> Result<()
         }
     }
     if config.devices.is_empty() {
-        named.extend(host.iter().map(|device| (device.name.clone(), device.memory_bytes)));
+        shared.extend(host.iter().filter(|info| info.is_default).map(|info| SharedDevice {
+            name: info.name.clone(),
+            sharing: Sharing::default(),
+            choice: None,
+            memory_bytes: Some(info.memory_bytes),
+        }));
     }
-    let default = std::iter::once(("default".to_owned(), &config.default));
     let vgpus = config.vgpus.iter().map(|vgpu| (format!("vgpu.{}", vgpu.name), &vgpu.settings));
-    // A quota that vGPUs have from [default] is wrong there, once.
-    for (table, settings) in default.chain(vgpus) {
-        let inherited = table != "default" && settings.memory == config.default.memory;
-        if let Some(message) = quota_too_large(settings, &named).filter(|_| !inherited) {
-            problems.push(config.problem(format!("{table}.memory"), message));
+    // What vGPUs have from [default] is wrong there, once; where nobody has it, nothing is wrong.
+    let default = Some(("default".to_owned(), &config.default)).filter(|_| config.socket.is_some());
+    for (table, settings) in default.into_iter().chain(vgpus) {
+        if let Some((key, message)) = unsuitable(settings, &shared) {
+            problems.push(config.problem(format!("{table}.{key}"), message));
         }
     }
-    problems.or(())
+    problems.or(shared)
+}
+
+/// The devices that a vGPU may use.
+pub fn devices_of<'d>(
+    settings: &Settings,
+    devices: &'d [SharedDevice],
+) -> impl Iterator<Item = &'d SharedDevice> {
+    let named = settings.devices.clone();
+    devices.iter().filter(move |device| named.is_empty() || named.contains(&device.name))
+}
+
+/// What of a vGPU's settings does not go with the devices that it may use: the key, and why.
+pub fn unsuitable(settings: &Settings, devices: &[SharedDevice]) -> Option<(&'static str, String)> {
+    let mut platform: Option<(&str, &str)> = None;
+    for device in devices_of(settings, devices) {
+        if let (Some(Quota::Bytes(quota)), Some(has)) = (settings.memory, device.memory_bytes)
+            && quota > has
+        {
+            let has = super::show_bytes(has);
+            return Some((
+                "memory",
+                format!("device {} has {has}: a quota must be within that", device.name),
+            ));
+        }
+        let Some(choice) = &device.choice else { continue };
+        match platform {
+            Some((name, other)) if other != choice.platform => {
+                let message = format!(
+                    "devices {name} and {} are of different OpenCL platforms: name those of one platform",
+                    device.name
+                );
+                return Some(("devices", message));
+            }
+            _ => platform = Some((&device.name, &choice.platform)),
+        }
+    }
+    None
 }
 
 fn find<'h>(device: &Device, host: &'h [HostDeviceInfo]) -> Result<&'h HostDeviceInfo, String> {
@@ -78,9 +121,15 @@ fn find<'h>(device: &Device, host: &'h [HostDeviceInfo]) -> Result<&'h HostDevic
     }
 }
 
-fn quota_too_large(settings: &Settings, named: &[(String, u64)]) -> Option<String> {
-    let Some(Quota::Bytes(quota)) = settings.memory else { return None };
-    let may_use = |name: &String| settings.devices.is_empty() || settings.devices.contains(name);
-    let (name, has) = named.iter().find(|(name, has)| may_use(name) && quota > *has)?;
-    Some(format!("device {name} has {}: a quota must be within that", super::show_bytes(*has)))
+fn shares<'d>(device: &'d Device, found: &'d HostDeviceInfo) -> impl Iterator<Item = SharedDevice> + 'd {
+    device.names().into_iter().zip(0..).map(|(name, index)| {
+        let units = device.partitions.clone();
+        let part = (!units.is_empty()).then_some(Part { units, index });
+        SharedDevice {
+            name,
+            sharing: device.sharing,
+            choice: Some(DeviceChoice { platform: found.platform.clone(), index: found.index, part }),
+            memory_bytes: Some(found.memory_bytes),
+        }
+    })
 }

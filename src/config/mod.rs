@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 pub use check::{check_vgpus, shares_too_large};
-pub use host::{HostDeviceInfo, check_against_host};
+pub use host::{SharedDevice, check_against_host, devices_of, unsuitable};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{Limits, Quota, Settings};
 pub use spec::{Device, Identity, SandboxSettings, Socket, VgpuSpec};

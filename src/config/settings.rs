@@ -176,9 +176,9 @@ impl Settings {
         Settings { terms: Terms { policy, cap, eviction }, memory, devices, connections, limits }
     }
 
-    /// What the session and its executors hold the vGPU to. A quota in per cent is of a device's memory, which the
-    /// broker does not know: it is held only once the host's devices are known.
-    pub fn session_limits(&self) -> limits::Limits {
+    /// What the session and its executors hold the vGPU to, on devices of which the smallest has so many bytes of memory,
+    /// if that is known: without it, a quota in per cent is none.
+    pub fn session_limits(&self, device_bytes: Option<u64>) -> limits::Limits {
         let Limits {
             contexts,
             objects,
@@ -192,7 +192,8 @@ impl Settings {
         limits::Limits {
             memory_bytes: match self.memory {
                 Some(Quota::Bytes(bytes)) => Some(bytes),
-                Some(Quota::PerCent(_)) | None => None,
+                Some(part @ Quota::PerCent(_)) => device_bytes.map(|bytes| part.of(bytes)),
+                None => None,
             },
             contexts,
             objects: objects.into(),

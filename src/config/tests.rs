@@ -1,4 +1,5 @@
 use super::*;
+use crate::executor::devices::{DeviceChoice, HostDeviceInfo, Part};
 use crate::sched::policy::{Eviction, Policy, Terms};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use std::path::Path;
@@ -185,39 +186,59 @@ fn a_change_keeps_what_it_does_not_name_and_null_is_the_default() {
 
 #[test]
 fn devices_quotas_and_partitions_are_held_against_the_host() {
-    let host = |name: &str, gib: u64| HostDeviceInfo {
-        platform: "Portable Computing Language".to_owned(),
+    let host = |platform: &str, index: u32, name: &str, gib: u64| HostDeviceInfo {
+        platform: platform.to_owned(),
+        index,
         name: name.to_owned(),
         memory_bytes: gib << 30,
         compute_units: 4,
+        is_default: platform == "One",
     };
-    let hosts = [host("cpu-a", 4), host("gpu-b", 8)];
-    let check = |text: &str| match check_against_host(&Config::parse(text).unwrap(), &hosts) {
-        Ok(()) => String::new(),
-        Err(problems) => problems.to_string(),
+    let hosts = [host("One", 0, "cpu-a", 4), host("One", 1, "gpu-b", 8), host("Two", 0, "cpu-c", 2)];
+    let check = |text: &str| check_against_host(&Config::parse(text).unwrap(), &hosts);
+    let wrong = |text: &str| check(text).unwrap_err().to_string();
+    let device = |name: &str, fits: &str| {
+        format!("[[device]]\nname = \"{name}\"\nplatform = \"One\"\ndevice = \"{fits}\"\n")
     };
-    let device = "[[device]]\nname = \"one\"\nplatform = \"Portable\"\ndevice = ";
-    let vgpu = "\n[[vgpu]]\nname = \"a\"\nsocket = \"/r/a\"\nmemory = ";
-    assert_eq!(check(&format!("{device}\"cpu\"\npartitions = [2, 2]{vgpu}\"4 GiB\"")), "");
+    let vgpu = "[[vgpu]]\nname = \"a\"\nsocket = \"/r/a\"\nmemory = ";
+    let shared = check(&format!("{}partitions = [3, 1]\n{vgpu}\"4 GiB\"", device("one", "gpu"))).unwrap();
+    assert_eq!(shared.len(), 2);
+    let part = Some(Part { units: vec![3, 1], index: 1 });
+    assert_eq!(shared[1].choice, Some(DeviceChoice { platform: "One".to_owned(), index: 1, part }));
+    assert_eq!((shared[1].name.as_str(), shared[1].memory_bytes), ("one/1", Some(8 << 30)));
     assert_eq!(
-        check(&format!("{device}\"cpu\"{vgpu}\"5 GiB\"")),
+        wrong(&format!("{}{vgpu}\"5 GiB\"", device("one", "cpu"))),
         "line 8, column 10: vgpu.a.memory = \"5 GiB\": device one has 4 GiB: a quota must be within that"
     );
     assert!(
-        check(&format!("{device}\"cpu\"\npartitions = [2, 3]"))
+        wrong(&format!("{}partitions = [2, 3]", device("one", "cpu")))
             .contains("5 compute units in all, and cpu-a has 4")
     );
     assert!(
-        check(&format!("{device}\"tpu\""))
-            .contains("line 4, column 10: device.one.device = \"tpu\": no device")
+        wrong(&device("one", "tpu")).contains("line 4, column 10: device.one.device = \"tpu\": no device")
     );
-    assert!(check(&format!("{device}\"\"")).contains("several devices fit"));
-    assert!(check("[default]\nmemory = \"6 GiB\"").contains("device cpu-a has 4 GiB"));
+    assert!(wrong(&device("one", "")).contains("several devices fit"));
+    let two = device("one", "cpu") + &device("two", "cpu").replace("One", "Two");
+    assert!(
+        wrong(&format!("{two}{vgpu}\"1 GiB\""))
+            .contains("vgpu.a.devices: devices one and two are of different OpenCL platforms")
+    );
+    assert!(check(&format!("{two}{vgpu}\"1 GiB\"\ndevices = [\"two\"]")).is_ok());
+    // Without any, those that are shared where nothing is said.
+    assert!(wrong("socket = \"/r/s\"\n[default]\nmemory = \"6 GiB\"").contains("device cpu-a has 4 GiB"));
+    assert_eq!(check("").unwrap().len(), 2);
+}
+
+#[test]
+fn a_quota_in_per_cent_is_of_the_memory_that_there_is() {
+    let half = Settings { memory: Some(Quota::PerCent(50.0)), ..Settings::default() };
+    assert_eq!(half.session_limits(Some(4 << 30)).memory_bytes, Some(2 << 30));
+    assert_eq!(half.session_limits(None).memory_bytes, None);
 }
 
 #[test]
 fn settings_of_which_nothing_is_said_limit_a_session_as_ever() {
-    assert_eq!(Settings::default().session_limits(), crate::limits::Limits::default());
+    assert_eq!(Settings::default().session_limits(None), crate::limits::Limits::default());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -22,8 +22,8 @@ use super::connections::{Connections, Door, MAX_CONNECTIONS};
 use super::doors::{Doors, Own};
 use super::setup::{self, Setup};
 use super::{Options, view};
-use crate::config::{Config, Problems, Quota};
-use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
+use crate::config::{Config, Problems, Quota, Settings, SharedDevice, check_against_host, devices_of};
+use crate::executor::supervisor::{Launcher, ProcessLauncher, probe, remove_abandoned};
 use crate::guest_log::GuestLog;
 use crate::registry::mailbox::{Inbox, Request};
 use crate::registry::{Change, Origin, Refusal, Registry, Steps};
@@ -56,7 +56,8 @@ enum Source {
 pub(super) struct Server {
     launcher: Arc<dyn Launcher>,
     scheduler: Arc<Scheduler>,
-    sharing: Vec<(String, Sharing)>,
+    /// What is shared, by the scheduler's numbers.
+    devices: Vec<SharedDevice>,
     registry: Registry,
     ids: BTreeMap<String, VgpuId>,
     /// vGPUs that are removed, but for their connections.
@@ -94,25 +95,22 @@ impl Server {
         // Guests need not wait for it: what executors left may be large. If it does not run now, the next daemon's does.
         let _later = thread::Builder::new().name("abandoned".to_owned()).spawn(remove_abandoned);
         let config = setup.config.clone();
-        let of_names = |device: &crate::config::Device| {
-            let sharing = device.sharing;
-            device.names().into_iter().map(move |name| (name, sharing)).collect::<Vec<_>>()
-        };
-        let mut sharing: Vec<(String, Sharing)> = config.devices.iter().flat_map(of_names).collect();
-        if sharing.is_empty() {
-            let unnamed =
-                (0..MAX_DEVICES).map(|index| (format!("{UNNAMED_DEVICE}{index}"), Sharing::default()));
-            sharing.extend(unnamed);
-        }
-        let scheduler = Arc::new(Scheduler::start(sharing.clone()).context("scheduler")?);
+        let launcher: Arc<dyn Launcher> = Arc::new(ProcessLauncher::this_program());
+        let devices = devices(&config, options.config.as_deref(), launcher.as_ref())?;
+        let sharing = devices.iter().map(|device| (device.name.clone(), device.sharing)).collect();
+        let scheduler = Arc::new(Scheduler::start(sharing).context("scheduler")?);
         let admin = setup.admin.as_ref().map(|admin| admin.socket.path.clone());
         let reserved = admin.into_iter().chain(setup.socket.clone()).collect();
         let (ended_sender, ended) = channel();
         let mut server = Server {
-            launcher: Arc::new(ProcessLauncher::this_program()),
+            launcher,
             scheduler,
-            sharing,
-            registry: Registry::new(config.device_names(), config.default.clone(), reserved),
+            registry: Registry::new(
+                if config.devices.is_empty() { Vec::new() } else { devices.clone() },
+                config.default.clone(),
+                reserved,
+            ),
+            devices,
             ids: BTreeMap::new(),
             retired: BTreeSet::new(),
             doors: Doors::default(),
@@ -275,7 +273,10 @@ impl Server {
         let most = vgpu.settings.connections;
         let place = self.connections.free_place(*vgpu_id, most);
         let place = place.ok_or_else(|| format!("vGPU {name} may have {most} connections, and has them"))?;
+        let devices = || devices_of(&vgpu.settings, &self.devices);
         let assignment = Assignment {
+            devices: devices().filter_map(|device| device.choice.clone()).collect(),
+            device_memory: devices().filter_map(|device| device.memory_bytes).min(),
             name: if place == 0 { name } else { format!("{name}#{place}") },
             seat: Some(Seat::new(self.scheduler.clone(), *vgpu_id)),
             settings: Arc::new(vgpu.settings.clone()),
@@ -332,7 +333,7 @@ impl Server {
                     let (names, counted) = (&self.ids, &self.scheduler);
                     let named = !self.config.devices.is_empty();
                     let view =
-                        view::view(&self.registry, names, &self.connections, counted, &self.sharing, named);
+                        view::view(&self.registry, names, &self.connections, counted, &self.devices, named);
                     drop(answer.try_send(Ok(view)));
                 }
             }
@@ -412,10 +413,11 @@ impl Server {
 
     fn enrol(&self, registry: &Registry, name: &str) -> Result<VgpuId, Refusal> {
         let vgpu = registry.vgpus().get(name).ok_or_else(|| Refusal::NoVgpu(name.to_owned(), Vec::new()))?;
-        let mut devices = registry.device_numbers(&vgpu.settings);
-        if devices.is_empty() {
-            devices = (0..self.sharing.len()).collect();
-        }
+        let may_use = |device: &SharedDevice| {
+            vgpu.settings.devices.is_empty() || vgpu.settings.devices.contains(&device.name)
+        };
+        let numbers = self.devices.iter().enumerate().filter(|(_, device)| may_use(device));
+        let devices: Vec<usize> = numbers.map(|(number, _)| number).collect();
         let id = self.scheduler.add(name, vgpu.settings.terms, &devices);
         let id =
             id.map_err(|error| Refusal::Host(format!("{name}: the scheduler has no room for it: {error}")))?;
@@ -430,6 +432,9 @@ impl Server {
     }
 
     fn warn_of_per_cent(&self, name: &str) {
+        if self.devices.iter().any(|device| device.memory_bytes.is_some()) {
+            return;
+        }
         let memory = self.registry.vgpus().get(name).and_then(|vgpu| vgpu.settings.memory);
         if let Some(Quota::PerCent(part)) = memory {
             warn!(
@@ -485,6 +490,34 @@ impl Server {
             };
         }
     }
+}
+
+/// The devices that are shared. The host is asked only if the configuration depends on what it has: that takes a while, and
+/// a daemon without a configuration starts whether or not there is a device.
+fn devices(
+    config: &Config,
+    file: Option<&Path>,
+    launcher: &dyn Launcher,
+) -> anyhow::Result<Vec<SharedDevice>> {
+    let is_part = |settings: &Settings| matches!(settings.memory, Some(Quota::PerCent(_)));
+    let parts = is_part(&config.default) || config.vgpus.iter().any(|vgpu| is_part(&vgpu.settings));
+    let mut known = Vec::new();
+    if parts || !config.devices.is_empty() {
+        let host = probe(launcher).context("the configuration depends on the host's devices")?;
+        let file = file.unwrap_or(Path::new("configuration"));
+        known = check_against_host(config, &host)
+            .map_err(|problems| anyhow::anyhow!(problems.in_file(file).join("\n")))?;
+    }
+    if !config.devices.is_empty() {
+        return Ok(known);
+    }
+    let unnamed = |index: usize| SharedDevice {
+        name: format!("{UNNAMED_DEVICE}{index}"),
+        sharing: Sharing::default(),
+        choice: None,
+        memory_bytes: known.get(index).and_then(|device| device.memory_bytes),
+    };
+    Ok((0..MAX_DEVICES).map(unnamed).collect())
 }
 
 /// Keys that differ, and that count only when the daemon starts.

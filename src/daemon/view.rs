@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::connections::Connections;
+use crate::config::SharedDevice;
 use crate::registry::Registry;
 use crate::registry::mailbox::{DeviceView, VgpuView, View};
-use crate::sched::policy::Sharing;
 use crate::sched::usage::{DeviceUsage, Standing, VgpuUsage};
 use crate::sched::{Scheduler, VgpuId};
 
@@ -14,7 +14,7 @@ pub(super) fn view(
     ids: &BTreeMap<String, VgpuId>,
     connections: &Connections,
     scheduler: &Scheduler,
-    sharing: &[(String, Sharing)],
+    devices: &[SharedDevice],
     named: bool,
 ) -> View {
     let mut vgpus = Vec::new();
@@ -35,12 +35,12 @@ pub(super) fn view(
         });
     }
     let counted = scheduler.devices();
-    let device = |(name, sharing): &(String, Sharing)| {
+    let device = |SharedDevice { name, sharing, .. }: &SharedDevice| {
         let of_name = counted.iter().find(|usage| usage.name == *name).cloned();
         let usage = of_name.unwrap_or_else(|| DeviceUsage { name: name.clone(), ..DeviceUsage::default() });
         DeviceView { sharing: *sharing, usage }
     };
-    let all = sharing.iter().map(device).enumerate();
+    let all = devices.iter().map(device).enumerate();
     // Of devices that nobody named there may be fewer than there are numbers.
     let is_there = |(index, device): &(usize, DeviceView)| {
         let usage = &device.usage;

@@ -11,7 +11,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Config, Problems, Settings, Socket, VgpuSpec, check_vgpus, shares_too_large};
+use crate::config::{
+    self, Config, Problems, Settings, SharedDevice, Socket, VgpuSpec, check_vgpus, shares_too_large,
+    unsuitable,
+};
 
 /// Where a vGPU comes from, and so who may end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +86,8 @@ fn named(names: &[String]) -> String {
 /// The vGPUs that there are.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    devices: Vec<String>,
+    /// What the configuration names; empty if it names none.
+    devices: Vec<SharedDevice>,
     default: Settings,
     vgpus: BTreeMap<String, Vgpu>,
     /// Sockets that are not of vGPUs.
@@ -113,8 +117,9 @@ pub struct Steps {
 }
 
 impl Registry {
-    /// Without vGPUs, for devices of these names (none: whatever the host has). `reserved` are other sockets.
-    pub fn new(devices: Vec<String>, default: Settings, reserved: Vec<PathBuf>) -> Registry {
+    /// Without vGPUs, for the devices that the configuration names (none: whatever the host has). `reserved` are other
+    /// sockets.
+    pub fn new(devices: Vec<SharedDevice>, default: Settings, reserved: Vec<PathBuf>) -> Registry {
         Registry { devices, default, vgpus: BTreeMap::new(), reserved }
     }
 
@@ -126,13 +131,6 @@ impl Registry {
     /// Settings of vGPUs that say nothing else.
     pub fn default_settings(&self) -> &Settings {
         &self.default
-    }
-
-    /// Numbers of the devices that a vGPU may use.
-    pub fn device_numbers(&self, settings: &Settings) -> Vec<usize> {
-        let may_use = |name: &&String| settings.devices.is_empty() || settings.devices.contains(*name);
-        let all = self.devices.iter().enumerate();
-        all.filter(|(_, name)| may_use(name)).map(|(number, _)| number).collect()
     }
 
     /// The vGPU whose socket is at this path.
@@ -225,11 +223,16 @@ impl Registry {
     /// What is wrong with all vGPUs together.
     fn check(&self) -> Result<(), Problems> {
         let specs: Vec<VgpuSpec> = self.vgpus.iter().filter_map(|(name, vgpu)| vgpu.spec(name)).collect();
-        let mut wrong = check_vgpus(&specs, &self.devices);
+        let devices: Vec<String> = self.devices.iter().map(|device| device.name.clone()).collect();
+        let mut wrong = check_vgpus(&specs, &devices);
+        let all = || self.vgpus.iter().map(|(name, vgpu)| (name.as_str(), &vgpu.settings));
         if wrong.is_empty() {
-            let all = self.vgpus.iter().map(|(name, vgpu)| (name.as_str(), &vgpu.settings));
-            wrong = shares_too_large(all, &self.devices);
+            wrong = shares_too_large(all(), &devices);
         }
+        wrong.extend(all().filter_map(|(name, settings)| {
+            let (key, message) = unsuitable(settings, &self.devices)?;
+            Some((format!("vgpu.{name}.{key}"), message))
+        }));
         let taken = |spec: &&VgpuSpec| self.reserved.contains(&spec.socket.path);
         if let Some(spec) = specs.iter().find(taken) {
             let key = format!("vgpu.{}.socket", spec.name);

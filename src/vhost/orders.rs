@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::Settings;
+use crate::executor::devices::DeviceChoice;
 use crate::sched::Seat;
 
 /// Something that a session is to do.
@@ -65,6 +66,10 @@ pub struct Assignment {
     pub name: String,
     /// The vGPU's place with the scheduler; without one, its executors have the devices to themselves (tests).
     pub seat: Option<Seat>,
+    /// The devices that its executors have; none for those that are shared where nothing is said.
+    pub devices: Vec<DeviceChoice>,
+    /// Memory of the smallest of them in bytes, if that is known.
+    pub device_memory: Option<u64>,
     /// The vGPU's settings when the connection began.
     pub settings: Arc<Settings>,
     /// What the daemon says to it later.
@@ -77,6 +82,8 @@ impl Assignment {
         Ok(Assignment {
             name: name.to_owned(),
             seat: None,
+            devices: Vec::new(),
+            device_memory: None,
             settings: Arc::default(),
             orders: Arc::new(Orders::new()?),
         })

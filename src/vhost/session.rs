@@ -63,6 +63,8 @@ pub struct Session {
     recorder: Option<Recorder>,
     /// What the operator says of the vGPU.
     settings: Arc<Settings>,
+    /// Memory of the smallest of its devices in bytes, if that is known.
+    device_memory: Option<u64>,
     /// The rate at which requests are taken.
     requests: Option<Bucket>,
 }
@@ -70,9 +72,13 @@ pub struct Session {
 impl Session {
     /// A vGPU's, without memory, queues or guest yet.
     pub fn assigned(assignment: &Assignment, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
-        let Assignment { name, seat, settings, .. } = assignment;
-        let session = Session::new(name, launcher, seat.clone(), settings.session_limits())?;
-        Ok(Session { settings: settings.clone(), ..session })
+        let Assignment { name, seat, settings, devices, device_memory, .. } = assignment;
+        let limits = settings.session_limits(*device_memory);
+        let mut session = Session::new(name, launcher, seat.clone(), limits)?;
+        session.supervisor.set_devices(devices.clone());
+        session.settings = settings.clone();
+        session.device_memory = *device_memory;
+        Ok(session)
     }
 
     /// What the operator says of the vGPU.
@@ -83,7 +89,7 @@ impl Session {
     /// The operator says something else of the vGPU from now on. What the broker holds it to counts at once; what its
     /// executor holds it to counts for the next one.
     pub(super) fn set_settings(&mut self, settings: Arc<Settings>) {
-        let limits = settings.session_limits();
+        let limits = settings.session_limits(self.device_memory);
         if limits.requests != self.device.vgpu().limits.requests {
             self.requests = limits.requests.map(|rate| Bucket::new(rate, Instant::now()));
         }
@@ -127,6 +133,7 @@ impl Session {
             more_requests: false,
             recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
             settings: Arc::default(),
+            device_memory: None,
         })
     }
 
