@@ -9,7 +9,8 @@
 //! - [`executor`] is the process that runs the guest's commands, and the broker's side of it;
 //! - [`cli`] is the `paragpu` tool; [`sys`] holds what cannot be said in safe Rust.
 //!
-//! One session is one thread, which alone touches that vGPU's state; threads share nothing but an exit event.
+//! One session is one thread, which alone touches that connection's state; others reach it through its orders, and through
+//! the scheduler. Which vGPUs there are is the main thread's to know.
 //! The broker trusts neither the guest, nor the front end, nor an executor: each can end its own vGPU at most.
 
 pub mod admin;

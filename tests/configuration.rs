@@ -220,21 +220,36 @@ fn connections_to_the_shared_socket_are_vgpus_beside_those_of_the_file() {
     wait_until("its end", || !is_served(&other));
 }
 
+fn resident(daemon: &Daemon) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.child.id())).unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
+}
+
 #[test]
-fn an_idle_connection_costs_the_daemon_less_than_a_mebibyte() {
-    const CONNECTIONS: usize = 256;
-    let daemon = Daemon::start("[[vgpu]]\nname = \"a\"\nsocket = \"DIR/a\"\nconnections = 256\n");
-    let resident = || -> u64 {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.child.id())).unwrap();
-        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-        pages * rustix::param::page_size() as u64
+fn an_idle_vgpu_costs_the_daemon_less_than_a_mebibyte() {
+    const VGPUS: u64 = 256;
+    let config = |count: u64| -> String {
+        (0..count).map(|n| format!("[[vgpu]]\nname = \"v{n}\"\nsocket = \"DIR/v{n}\"\n")).collect()
     };
-    let _first = speak(&daemon.at("a"));
-    let before = resident();
-    let others: Vec<_> = (1..CONNECTIONS).map(|_| speak(&daemon.at("a"))).collect();
-    assert_eq!(daemon.connections("a"), CONNECTIONS);
-    let each = resident().saturating_sub(before) / others.len() as u64;
-    println!("{each} bytes for each idle connection");
-    assert!(each < 1024 * 1024, "{each} bytes for each idle connection");
-    assert!(others.iter().all(is_served));
+    let one = Daemon::start(&config(1));
+    let _its_guest = speak(&one.at("v0"));
+    let many = Daemon::start(&config(VGPUS));
+    let guests: Vec<_> = (0..VGPUS).map(|n| speak(&many.at(&format!("v{n}")))).collect();
+    let vgpus = many.get("/v1/vgpus");
+    let connected = |vgpu: &&serde_json::Value| vgpu["standing"] == "idle";
+    assert_eq!(vgpus["vgpus"].as_array().unwrap().iter().filter(connected).count(), VGPUS as usize);
+    one.get("/v1/vgpus");
+    let each = resident(&many).saturating_sub(resident(&one)) / (VGPUS - 1);
+    println!("{each} bytes for each idle vGPU");
+    assert!(each < 1024 * 1024, "{each} bytes for each idle vGPU");
+    assert!(guests.iter().all(is_served));
+}
+
+#[test]
+fn one_vgpu_can_have_hundreds_of_connections() {
+    let daemon = Daemon::start("[[vgpu]]\nname = \"a\"\nsocket = \"DIR/a\"\nconnections = 300\n");
+    let guests: Vec<_> = (0..300).map(|_| speak(&daemon.at("a"))).collect();
+    assert_eq!(daemon.connections("a"), guests.len());
+    assert!(guests.iter().all(is_served));
 }
