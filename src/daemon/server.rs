@@ -19,6 +19,8 @@ use rustix::net::{RecvFlags, recv};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Options;
+use crate::executor::confinement::Confinement;
+use crate::executor::supervisor::cgroup::{CgroupLimits, Cgroups};
 use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
 use crate::vhost::event_loop;
@@ -55,6 +57,21 @@ pub(super) fn serve_one(stream: UnixStream, options: &Options) -> anyhow::Result
     server.wait(None)?;
     server.end();
     Ok(())
+}
+
+/// What starts executors, confined as the options say.
+fn launcher(options: &Options) -> anyhow::Result<ProcessLauncher> {
+    let confinement =
+        Confinement { sandbox: options.sandbox, seccomp: options.seccomp, ..Confinement::default() };
+    let cgroups = match &options.cgroup {
+        None => None,
+        Some(path) => Cgroups::open(path, CgroupLimits::default())
+            .inspect_err(|error| {
+                log::warn!("--cgroup {}: {error}; executors are not limited", path.display());
+            })
+            .ok(),
+    };
+    Ok(ProcessLauncher::this_program(confinement)?.with_cgroups(cgroups))
 }
 
 enum Event {
@@ -94,7 +111,7 @@ impl Server {
         let _later = thread::Builder::new().name("abandoned".to_owned()).spawn(remove_abandoned);
         let (ended_sender, ended) = channel();
         Ok(Server {
-            launcher: Arc::new(ProcessLauncher::this_program()),
+            launcher: Arc::new(launcher(options)?),
             prefix: options.name.clone(),
             log: GuestLog::new("paragpud"),
             signals,

@@ -1,5 +1,6 @@
 //! The broker's side of an executor: starting it, talking to it, and its end.
 
+pub mod cgroup;
 mod directory;
 mod process;
 mod stderr;
@@ -16,8 +17,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 pub use directory::remove_abandoned;
-pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
+pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher, Unconfined};
 
+use self::cgroup::Usage;
 use super::channel::{ChannelError, Polled, PolledChannel};
 use super::message::{MemoryRegion, ToBroker, ToExecutor};
 
@@ -32,6 +34,11 @@ pub trait Running: Send + fmt::Debug {
     /// Ends it by force, and returns when it is gone and touches nothing any more. Also for one that ended by
     /// itself. Says how it ended.
     fn kill(&mut self) -> String;
+
+    /// What it has used so far, where the operating system counts that.
+    fn usage(&self) -> Option<Usage> {
+        None
+    }
 }
 
 /// Why an executor is of no use any more.
@@ -179,6 +186,11 @@ impl Supervisor {
     pub fn poll_fds(&self) -> Option<(BorrowedFd<'_>, bool, BorrowedFd<'_>)> {
         let executor = self.executor.as_ref()?;
         Some((executor.channel.as_fd(), executor.channel.has_unsent(), executor.wake.as_fd()))
+    }
+
+    /// What the executor has used so far, where the operating system counts that.
+    pub fn usage(&self) -> Option<Usage> {
+        self.executor.as_ref()?.running.usage()
     }
 
     /// Ends the executor by force; when this returns, it touches nothing any more. Says how it ended, if there

@@ -118,6 +118,11 @@ impl OpenCl {
         let (partitions, built_ins) = (Partitions::default(), BuiltIns::default());
         Ok(OpenCl { platform, devices, partitions, prints_at_once, built_ins })
     }
+
+    /// Its platform's name; empty if it does not say.
+    pub fn platform_name(&self) -> String {
+        self.platform.name().unwrap_or_default()
+    }
 }
 
 /// A device with what the host decides by.
