@@ -125,7 +125,11 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
 
-fn start(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, image: Option<&Image<'_>>) -> io::Result<Pid> {
+fn start(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    image: Option<&Image<'_>>,
+) -> io::Result<Pid> {
     let (failure, report) = pipe_with(PipeFlags::CLOEXEC)?;
     // Above the standard three too. The first one is closed here: the pipe must end with the new process's.
     let report = {
@@ -155,7 +159,8 @@ fn start(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, image: Option<&
     }
     waitpid(Some(pid), WaitOptions::empty())?;
     let [step, _, _, _, error @ ..] = said;
-    let what = STEPS.iter().find(|(known, _)| *known as u8 == step).map_or("cannot start it", |(_, what)| what);
+    let what =
+        STEPS.iter().find(|(known, _)| *known as u8 == step).map_or("cannot start it", |(_, what)| what);
     let cause = io::Error::from_raw_os_error(i32::from_ne_bytes(error));
     Err(io::Error::new(cause.kind(), format!("{what}: {cause}")))
 }

@@ -57,8 +57,9 @@ impl Cgroups {
     /// Uses the group at `path`, or for [`OWN`] the one that this process runs in.
     pub fn open(path: &Path, limits: CgroupLimits) -> io::Result<Cgroups> {
         let directory = if path == Path::new(OWN) { own_directory()? } else { path.to_owned() };
-        let offered = fs::read_to_string(directory.join("cgroup.controllers"))
-            .map_err(|error| io::Error::new(error.kind(), format!("not a directory of cgroup v2: {error}")))?;
+        let offered = fs::read_to_string(directory.join("cgroup.controllers")).map_err(|error| {
+            io::Error::new(error.kind(), format!("not a directory of cgroup v2: {error}"))
+        })?;
         let offered: Vec<&str> =
             offered.split_whitespace().filter(|name| CONTROLLERS.contains(name)).collect();
         let missing: Vec<&str> = CONTROLLERS.into_iter().filter(|name| !offered.contains(name)).collect();
@@ -98,7 +99,8 @@ impl Cgroups {
 fn own_directory() -> io::Result<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup")?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let path = path.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this host has no cgroup v2"))?;
+    let path =
+        path.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this host has no cgroup v2"))?;
     let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
     let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists());
     let root = root.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "no cgroup v2 is mounted"))?;
@@ -107,7 +109,11 @@ fn own_directory() -> io::Result<PathBuf> {
 
 fn enable(directory: &Path, controllers: &[&str]) -> io::Result<()> {
     let wanted: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
-    if wanted.is_empty() { Ok(()) } else { fs::write(directory.join("cgroup.subtree_control"), wanted.join(" ")) }
+    if wanted.is_empty() {
+        Ok(())
+    } else {
+        fs::write(directory.join("cgroup.subtree_control"), wanted.join(" "))
+    }
 }
 
 fn make(directory: &Path) -> io::Result<()> {
@@ -208,8 +214,7 @@ mod tests {
         for file in ["memory.max", "cpu.max"] {
             fs::write(directory.join(file), "max").unwrap();
         }
-        let limits =
-            CgroupLimits { memory_bytes: Some(1 << 30), cpu_percent: Some(150), tasks: Some(100) };
+        let limits = CgroupLimits { memory_bytes: Some(1 << 30), cpu_percent: Some(150), tasks: Some(100) };
         let group = Cgroup::new(directory.clone(), &limits).unwrap();
         let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap();
         assert_eq!((read("memory.max"), read("cpu.max")), ("1073741824".into(), "150000 100000".into()));

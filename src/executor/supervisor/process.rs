@@ -43,7 +43,9 @@ pub enum Unconfined {
     )]
     Namespaces(#[source] io::Error),
     /// The kernel has no Landlock.
-    #[error("--sandbox: this kernel has no Landlock; boot with it in the parameter lsm=, or pass --sandbox none")]
+    #[error(
+        "--sandbox: this kernel has no Landlock; boot with it in the parameter lsm=, or pass --sandbox none"
+    )]
     Landlock,
 }
 

@@ -104,7 +104,10 @@ pub(super) fn confine(confinement: &Confinement) -> Result<bool, RulesetError> {
         .create()?
         .add_rules(path_beneath_rules(libraries.chain(named).chain(confinement.read.iter().cloned()), read))?
         .add_rules(path_beneath_rules(PROCESS, read))?
-        .add_rules(path_beneath_rules(devices.chain(numbered).chain(confinement.devices.iter().cloned()), device))?
+        .add_rules(path_beneath_rules(
+            devices.chain(numbered).chain(confinement.devices.iter().cloned()),
+            device,
+        ))?
         .add_rules(path_beneath_rules(own.into_iter().flatten(), scratch))?;
     Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
 }

@@ -24,8 +24,12 @@ pub(super) fn give_up_privileges() -> Result<(), ConfineError> {
 /// Not the number of processes: that limit is a user's, and shared with everything else that they run. Not locked memory:
 /// drivers of GPUs lock what they transfer. And the process stays dumpable: /proc/self would be root's, where drivers look.
 pub(super) fn limit(confinement: &Confinement) -> Result<(), ConfineError> {
-    // A core file would hold the guest's memory.
+    // A core file would hold the guest's memory. The limit is for files alone, and not for programs that take cores
+    // (core_pattern), which would get one without memory.
     lower(Resource::Core, 0)?;
+    if let Err(error) = std::fs::write("/proc/self/coredump_filter", "0") {
+        log::debug!("/proc/self/coredump_filter: {error}");
+    }
     lower(Resource::Fsize, MAX_FILE_BYTES)?;
     lower(Resource::Nofile, MAX_DESCRIPTORS)?;
     if let Some(bytes) = confinement.address_space {
