@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::io::Errno;
-use seccompiler::{BpfMap, TargetArch, apply_filter_all_threads, compile_from_json};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter_all_threads,
+};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::executor::confinement::Seccomp;
 
@@ -20,15 +22,21 @@ pub(in crate::executor::child) enum PolicyError {
     /// Names a group that the policy lacks.
     #[error("there is no group {0}")]
     UnknownGroup(String),
+    /// Names a system call that this architecture lacks.
+    #[error("there is no system call {0} on this architecture")]
+    UnknownCall(String),
     /// Names an error that nothing here knows.
     #[error("there is no error {0}")]
     UnknownErrno(String),
+    /// A condition that is none: it has `is`, `not`, or `mask` and `is`.
+    #[error("a condition on {0} is none")]
+    Condition(String),
     /// Not x86-64 and not aarch64.
     #[error("there is no policy for {0}")]
     Architecture(&'static str),
-    /// Names a system call that this architecture lacks, most likely.
+    /// Not to be made a filter of.
     #[error(transparent)]
-    Filter(#[from] seccompiler::Error),
+    Filter(#[from] seccompiler::BackendError),
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,163 +105,72 @@ impl Operand {
     }
 }
 
-impl Condition {
-    fn json(&self) -> Value {
-        let (operator, operand) = match (&self.is, &self.not, self.mask) {
-            (Some(is), None, Some(mask)) => (json!({ "masked_eq": mask }), is.value()),
-            (Some(is), None, None) => (json!("eq"), is.value()),
-            (None, Some(not), None) => (json!("ne"), not.value()),
-            // A test looks at the whole policy, on which nothing else has an influence.
-            _ => panic!("a condition has `is`, `not`, or `mask` and `is`"),
-        };
-        let width = if self.width == Some(32) { "dword" } else { "qword" };
-        json!({ "index": self.index, "type": width, "op": operator, "val": operand })
-    }
-}
-
-/// What is to be said of a system call.
-#[derive(Debug)]
-enum Allowed {
-    Always,
-    /// If one of these holds: lists of conditions that must all hold.
-    If(Vec<Value>),
-}
-
-/// The filters of an executor.
-#[derive(Debug)]
-pub(super) struct Filters {
-    /// What any driver may do, and the quiet refusals.
-    any_driver: BpfMap,
-    /// What every driver may do.
-    every_driver: BpfMap,
-    /// Platforms for whose drivers the first one stays.
-    demanding: Vec<String>,
-}
-
-impl Filters {
-    /// The policy's, and what is allowed beside it.
-    pub(super) fn new(action: Seccomp, also: &[String]) -> Result<Filters, PolicyError> {
-        let policy: Policy = toml::from_str(POLICY)?;
-        let also_groups: BTreeSet<&str> = also.iter().filter_map(|name| name.strip_prefix('@')).collect();
-        if let Some(unknown) =
-            also_groups.iter().find(|name| !policy.group.iter().any(|it| it.name == **name))
-        {
-            return Err(PolicyError::UnknownGroup((*unknown).to_owned()));
+impl Rule {
+    fn build(&self) -> Result<SeccompRule, PolicyError> {
+        let mut conditions = Vec::new();
+        for condition in &self.args {
+            let (operator, operand) = match (&condition.is, &condition.not, condition.mask) {
+                (Some(is), None, Some(mask)) => (SeccompCmpOp::MaskedEq(mask), is),
+                (Some(is), None, None) => (SeccompCmpOp::Eq, is),
+                (None, Some(not), None) => (SeccompCmpOp::Ne, not),
+                _ => return Err(PolicyError::Condition(self.call.clone())),
+            };
+            let width = match condition.width {
+                None => SeccompCmpArgLen::Qword,
+                Some(32) => SeccompCmpArgLen::Dword,
+                Some(_) => return Err(PolicyError::Condition(self.call.clone())),
+            };
+            conditions.push(SeccompCondition::new(condition.index, width, operator, operand.value())?);
         }
-        let mut always: BTreeSet<&str> =
-            also.iter().map(String::as_str).filter(|it| !it.starts_with('@')).collect();
-        let refused = |group: &&Group| group.errno.is_some() && !also_groups.contains(group.name.as_str());
-        for group in policy.group.iter().filter(|group| also_groups.contains(group.name.as_str())) {
-            always.extend(group.names());
-        }
-        let default = match action {
-            Seccomp::Kill => "kill_process",
-            Seccomp::Log => "log",
-            Seccomp::Trap => "trap",
-            Seccomp::None => "allow",
-        };
-
-        let mut every = BTreeMap::new();
-        let mut any = BTreeMap::new();
-        let mut quiet: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-        let mut demanding = Vec::new();
-        for group in &policy.group {
-            // What is refused quietly must pass the list of what is allowed: the strictest of all filters decides.
-            for name in group.names() {
-                any.insert(name, Allowed::Always);
-                if group.needed_by.is_empty() {
-                    every.insert(name, Allowed::Always);
-                }
-            }
-            for rule in &group.filtered {
-                add(&mut any, rule);
-                if group.needed_by.is_empty() {
-                    add(&mut every, rule);
-                }
-            }
-            if !group.needed_by.is_empty() {
-                demanding.extend(group.needed_by.iter().cloned());
-            }
-        }
-        for group in policy.group.iter().filter(refused) {
-            let rules =
-                group.names().filter(|name| !always.contains(name)).map(|name| json!({ "syscall": name }));
-            quiet.entry(group.errno.as_deref().unwrap_or_default()).or_default().extend(rules);
-        }
-        for group in policy.group.iter().filter(|group| also_groups.contains(group.name.as_str())) {
-            for rule in &group.filtered {
-                add(&mut every, rule);
-            }
-        }
-        for name in always {
-            any.insert(name, Allowed::Always);
-            every.insert(name, Allowed::Always);
-        }
-
-        let mut filters = BTreeMap::from([("allowed", filter(default, &json!("allow"), rules(any)))]);
-        for (name, rules) in quiet {
-            filters.insert(name, filter("allow", &json!({ "errno": errno(name)?.raw_os_error() }), rules));
-        }
-        let every = BTreeMap::from([("allowed", filter(default, &json!("allow"), rules(every)))]);
-        Ok(Filters { any_driver: compile(&filters)?, every_driver: compile(&every)?, demanding })
-    }
-
-    /// Filters this process's system calls, for good.
-    pub(super) fn apply(&self) -> Result<(), seccompiler::Error> {
-        self.any_driver.values().try_for_each(|program| apply_filter_all_threads(program))
-    }
-
-    /// Drops what the driver of this platform does not need.
-    pub(super) fn driver_loaded(&self, platform: &str) -> Result<(), seccompiler::Error> {
-        if self.demanding.iter().any(|it| it == platform) {
-            return Ok(());
-        }
-        self.every_driver.values().try_for_each(|program| apply_filter_all_threads(program))
+        Ok(SeccompRule::new(conditions)?)
     }
 }
 
 impl Group {
-    /// Calls that it names without conditions, on this architecture.
-    fn names(&self) -> impl Iterator<Item = &str> {
-        let own = match std::env::consts::ARCH {
-            "x86_64" => &self.x86_64,
-            _ => &self.aarch64,
-        };
+    /// Calls that it names without conditions.
+    fn names(&self, target: TargetArch) -> impl Iterator<Item = &str> {
+        let own = if target == TargetArch::aarch64 { &self.aarch64 } else { &self.x86_64 };
         self.calls.iter().chain(own).map(String::as_str)
     }
-}
 
-fn add<'a>(calls: &mut BTreeMap<&'a str, Allowed>, rule: &'a Rule) {
-    let conditions = Value::Array(rule.args.iter().map(Condition::json).collect());
-    match calls.entry(&rule.call).or_insert_with(|| Allowed::If(Vec::new())) {
-        Allowed::Always => {}
-        Allowed::If(alternatives) => alternatives.push(conditions),
+    /// True if only some drivers need it.
+    fn is_optional(&self) -> bool {
+        !self.needed_by.is_empty()
     }
 }
 
-fn rules(calls: BTreeMap<&str, Allowed>) -> Vec<Value> {
-    calls
-        .into_iter()
-        .flat_map(|(name, allowed)| match allowed {
-            Allowed::Always => vec![json!({ "syscall": name })],
-            Allowed::If(alternatives) => {
-                alternatives.into_iter().map(|args| json!({ "syscall": name, "args": args })).collect()
-            }
-        })
-        .collect()
+/// System calls, each with rules of which one must hold; without any it always does.
+#[derive(Debug, Default)]
+struct Calls(BTreeMap<i64, Vec<SeccompRule>>);
+
+impl Calls {
+    fn add_group(&mut self, group: &Group, target: TargetArch) -> Result<(), PolicyError> {
+        for name in group.names(target) {
+            self.0.insert(number(name, target)?, Vec::new());
+        }
+        for rule in &group.filtered {
+            self.0.entry(number(&rule.call, target)?).or_default().push(rule.build()?);
+        }
+        Ok(())
+    }
+
+    /// What is done with these calls, and with all others.
+    fn compile(
+        self,
+        matching: SeccompAction,
+        others: SeccompAction,
+        target: TargetArch,
+    ) -> Result<BpfProgram, PolicyError> {
+        Ok(SeccompFilter::new(self.0, others, matching, target)?.try_into()?)
+    }
 }
 
-/// A filter as `seccompiler` reads it.
-fn filter(otherwise: &str, matching: &Value, rules: Vec<Value>) -> Value {
-    json!({ "mismatch_action": otherwise, "match_action": matching, "filter": rules })
-}
-
-fn compile(filters: &BTreeMap<&str, Value>) -> Result<BpfMap, PolicyError> {
-    let architecture = std::env::consts::ARCH;
-    let target =
-        TargetArch::try_from(architecture).map_err(|_unknown| PolicyError::Architecture(architecture))?;
-    let text = json!(filters).to_string();
-    Ok(compile_from_json(text.as_bytes(), target)?)
+fn number(name: &str, target: TargetArch) -> Result<i64, PolicyError> {
+    let number = match target {
+        TargetArch::aarch64 => name.parse().map(|call: syscalls::aarch64::Sysno| call.id()),
+        _ => name.parse().map(|call: syscalls::x86_64::Sysno| call.id()),
+    };
+    number.map(i64::from).map_err(|()| PolicyError::UnknownCall(name.to_owned()))
 }
 
 fn errno(name: &str) -> Result<Errno, PolicyError> {
@@ -265,54 +182,125 @@ fn errno(name: &str) -> Result<Errno, PolicyError> {
     }
 }
 
+fn this_architecture() -> Result<TargetArch, PolicyError> {
+    let name = std::env::consts::ARCH;
+    match TargetArch::try_from(name) {
+        Ok(target @ (TargetArch::x86_64 | TargetArch::aarch64)) => Ok(target),
+        _ => Err(PolicyError::Architecture(name)),
+    }
+}
+
+/// The filters of an executor. The strictest of them decides.
+#[derive(Debug)]
+pub(super) struct Filters {
+    /// What any driver may do, and the quiet refusals.
+    programs: Vec<BpfProgram>,
+    /// For each group that only some platforms need: those, and a filter that takes it away.
+    optional: Vec<(Vec<String>, BpfProgram)>,
+}
+
+impl Filters {
+    /// The policy's, with what is allowed beside it: names of calls, and of groups as `@name`.
+    pub(super) fn new(action: Seccomp, also: &[String]) -> Result<Filters, PolicyError> {
+        Filters::for_target(action, also, this_architecture()?)
+    }
+
+    fn for_target(action: Seccomp, also: &[String], target: TargetArch) -> Result<Filters, PolicyError> {
+        let policy: Policy = toml::from_str(POLICY)?;
+        let groups: BTreeSet<&str> = also.iter().filter_map(|name| name.strip_prefix('@')).collect();
+        if let Some(unknown) =
+            groups.iter().find(|name| !policy.group.iter().any(|group| group.name == **name))
+        {
+            return Err(PolicyError::UnknownGroup((*unknown).to_owned()));
+        }
+        let mut always = BTreeSet::new();
+        for name in also.iter().filter(|name| !name.starts_with('@')) {
+            always.insert(number(name, target)?);
+        }
+        let otherwise = match action {
+            Seccomp::Kill => SeccompAction::KillProcess,
+            Seccomp::Log => SeccompAction::Log,
+            Seccomp::Trap => SeccompAction::Trap,
+            Seccomp::None => return Ok(Filters { programs: Vec::new(), optional: Vec::new() }),
+        };
+
+        let mut allowed = Calls::default();
+        let mut refused: BTreeMap<&str, Calls> = BTreeMap::new();
+        let mut optional = Vec::new();
+        for group in &policy.group {
+            // What is refused quietly has to pass this list, too.
+            allowed.add_group(group, target)?;
+            if groups.contains(group.name.as_str()) {
+                continue;
+            }
+            if let Some(errno) = &group.errno {
+                refused.entry(errno).or_default().add_group(group, target)?;
+            } else if group.is_optional() {
+                let mut calls = Calls::default();
+                calls.add_group(group, target)?;
+                calls.0.retain(|call, _| !always.contains(call));
+                let program = calls.compile(otherwise.clone(), SeccompAction::Allow, target)?;
+                optional.push((group.needed_by.clone(), program));
+            }
+        }
+        allowed.0.extend(always.iter().map(|call| (*call, Vec::new())));
+        let mut programs = vec![allowed.compile(SeccompAction::Allow, otherwise, target)?];
+        for (name, mut calls) in refused {
+            calls.0.retain(|call, _| !always.contains(call));
+            let error = SeccompAction::Errno(errno(name)?.raw_os_error() as u32);
+            programs.push(calls.compile(error, SeccompAction::Allow, target)?);
+        }
+        Ok(Filters { programs, optional })
+    }
+
+    /// Filters this process's system calls, for good.
+    pub(super) fn apply(&self) -> Result<(), seccompiler::Error> {
+        self.programs.iter().try_for_each(|program| apply_filter_all_threads(program))
+    }
+
+    /// Takes away what the driver of this platform does not need.
+    pub(super) fn driver_loaded(&self, platform: &str) -> Result<(), seccompiler::Error> {
+        let unneeded =
+            self.optional.iter().filter(|(platforms, _)| !platforms.iter().any(|it| it == platform));
+        unneeded.map(|(_, program)| program).try_for_each(|program| apply_filter_all_threads(program))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TARGETS: [TargetArch; 2] = [TargetArch::x86_64, TargetArch::aarch64];
+
     #[test]
-    fn the_policy_makes_filters_for_every_action() {
-        for action in [Seccomp::Kill, Seccomp::Log, Seccomp::Trap] {
-            let filters = Filters::new(action, &[]).unwrap();
-            assert_eq!(filters.any_driver.len(), 4, "what is allowed, and three ways of refusing quietly");
-            assert_eq!(filters.every_driver.len(), 1);
+    fn the_policy_makes_filters_for_every_action_and_architecture() {
+        for target in TARGETS {
+            for action in [Seccomp::Kill, Seccomp::Log, Seccomp::Trap] {
+                let filters = Filters::for_target(action, &[], target).unwrap();
+                assert_eq!(filters.programs.len(), 4, "what is allowed, and three ways of refusing quietly");
+                assert_eq!(filters.optional.len(), 1);
+            }
         }
     }
 
     #[test]
     fn every_group_has_a_reason_and_no_call_is_allowed_twice() {
         let policy: Policy = toml::from_str(POLICY).unwrap();
-        let mut names = BTreeSet::new();
-        for group in &policy.group {
-            assert!(group._reason.len() > 10, "{}", group.name);
-            for name in group.names() {
-                assert!(names.insert(name), "{name} in {}", group.name);
+        for target in TARGETS {
+            let mut names = BTreeSet::new();
+            for group in &policy.group {
+                assert!(group._reason.len() > 10, "{}", group.name);
+                for name in group.names(target) {
+                    assert!(names.insert(name), "{name} in {}", group.name);
+                }
             }
-        }
-        for group in &policy.group {
-            for rule in &group.filtered {
+            for rule in policy.group.iter().flat_map(|group| &group.filtered) {
                 assert!(
                     !names.contains(rule.call.as_str()),
                     "{}: an argument is looked at in vain",
                     rule.call
                 );
             }
-        }
-    }
-
-    #[test]
-    fn the_policy_holds_for_the_other_architecture_too() {
-        let policy: Policy = toml::from_str(POLICY).unwrap();
-        for (target, own) in
-            [("x86_64", |it: &Group| it.x86_64.clone()), ("aarch64", |it: &Group| it.aarch64.clone())]
-                as [(&str, fn(&Group) -> Vec<String>); 2]
-        {
-            let names = policy.group.iter().flat_map(|group| {
-                let filtered = group.filtered.iter().map(|rule| rule.call.clone());
-                group.calls.iter().cloned().chain(own(group)).chain(filtered).collect::<Vec<_>>()
-            });
-            let rules = names.map(|name| json!({ "syscall": name })).collect();
-            let all = json!({ "all": filter("kill_process", &json!("allow"), rules) }).to_string();
-            compile_from_json(all.as_bytes(), TargetArch::try_from(target).unwrap()).unwrap();
         }
     }
 
@@ -384,18 +372,11 @@ mod tests {
     #[test]
     fn what_the_configuration_adds_is_known_or_refused() {
         let add = |name: &str| Filters::new(Seccomp::Kill, &[name.to_owned()]);
-        add("@driver-processes").unwrap();
         add("socket").unwrap();
         assert!(matches!(add("@nonsense"), Err(PolicyError::UnknownGroup(_))));
-        assert!(matches!(add("nonsense"), Err(PolicyError::Filter(_))));
-    }
-
-    #[test]
-    fn a_driver_that_needs_no_processes_gets_a_smaller_list() {
-        let size = |filters: &BpfMap| filters["allowed"].len();
-        let filters = Filters::new(Seccomp::Kill, &[]).unwrap();
-        assert!(size(&filters.every_driver) < size(&filters.any_driver));
-        let filters = Filters::new(Seccomp::Kill, &["@driver-processes".to_owned()]).unwrap();
-        assert_eq!(size(&filters.every_driver), size(&filters.any_driver));
+        assert!(matches!(add("nonsense"), Err(PolicyError::UnknownCall(_))));
+        assert!(add("@driver-processes").unwrap().optional.is_empty(), "it is not taken away");
+        let (usual, more) = (Filters::new(Seccomp::Kill, &[]).unwrap(), add("@no-network").unwrap());
+        assert_eq!(more.programs.len(), usual.programs.len() - 1, "it is not refused");
     }
 }
