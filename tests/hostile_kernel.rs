@@ -173,9 +173,27 @@ fn no_process_outlives_its_executor_even_if_the_broker_is_killed() {
     let orphan = children_of(executor)[0];
     kill(daemon.pid());
     for pid in [executor, orphan] {
-        wait_until("its end", || !Path::new(&format!("/proc/{pid}")).exists());
+        wait_until("its end", || !is_alive(pid));
     }
     drop(guest);
+}
+
+#[test]
+fn without_namespaces_a_process_ends_with_its_executor_too() {
+    let daemon = Daemon::start_with_options(&["--sandbox", "landlock"]);
+    let fork = call(libc::SYS_clone, &[&libc::SIGCHLD, &0, &0, &0, &0]);
+    let guest = Bystander::with(&daemon, &[fork]);
+    let executor = daemon.executors()[0];
+    wait_until("a process of the kernel's", || !children_of(executor).is_empty());
+    let process = children_of(executor)[0];
+    guest.finish();
+    wait_until("its end", || !is_alive(process));
+}
+
+fn is_alive(pid: u32) -> bool {
+    // One that nobody waits for, as the init of a container may not, has ended all the same.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
 }
 
 /// Otherwise these tests would say nothing.

@@ -73,7 +73,7 @@ const STEPS: [(Step, &str); 5] = [
 /// Flag of `clone3`. The `libc` crate's is an `int`, which cannot hold it.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// Starts a program. It is killed when the calling thread ends. Whoever calls waits for the process, with `waitpid`.
+/// Starts a program, in a process group of its own. It is killed when the calling thread ends. Whoever calls waits for the process, with `waitpid`.
 pub fn spawn(program: &Program<'_>) -> io::Result<Pid> {
     let path = c_string(program.path.as_os_str())?;
     let mut strings = vec![path.clone()];
@@ -225,6 +225,8 @@ unsafe fn become_program(
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
             return Err(Step::TieToParent);
         }
+        // What it starts stays in its group, unless it may leave that. It fails for none that has just been made.
+        libc::setpgid(0, 0);
         if namespaces == Namespaces::OwnWithUser {
             let written = write_file(c"/proc/self/setgroups", b"deny")
                 && write_file(c"/proc/self/uid_map", user.as_bytes())

@@ -53,6 +53,9 @@ const PERIOD_US: u64 = 100_000;
 /// What `--cgroup` says for the group that paragpud runs in.
 pub const OWN: &str = "self";
 
+/// Start of the names of executors' groups. The daemon's process id and a number are their end.
+const PREFIX: &str = "executor-";
+
 impl Cgroups {
     /// Uses the group at `path`, or for [`OWN`] the one that this process runs in.
     pub fn open(path: &Path, limits: CgroupLimits) -> io::Result<Cgroups> {
@@ -76,15 +79,16 @@ impl Cgroups {
             fs::write(broker.join("cgroup.procs"), std::process::id().to_string())?;
             enable(&directory, &offered)?;
         }
+        remove_abandoned(&directory);
         Ok(Cgroups { directory, limits, made: AtomicU64::new(0) })
     }
 
     /// A group for a vGPU's executor; none if that fails, which is logged.
     pub(super) fn create(&self, vgpu: &str) -> Option<Cgroup> {
-        // The name is the operator's; a daemon that was killed may have left one.
+        // The name may hold anything that a file's may not.
         let name: String = vgpu.chars().map(|char| if char.is_alphanumeric() { char } else { '_' }).collect();
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let directory = self.directory.join(format!("executor-{name}-{}-{number}", std::process::id()));
+        let directory = self.directory.join(format!("{PREFIX}{name}-{}-{number}", std::process::id()));
         match Cgroup::new(directory.clone(), &self.limits) {
             Ok(group) => Some(group),
             Err(error) => {
@@ -105,6 +109,18 @@ fn own_directory() -> io::Result<PathBuf> {
     let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists());
     let root = root.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "no cgroup v2 is mounted"))?;
     Ok(root.join(path))
+}
+
+/// Removes the groups of daemons that were killed; one in which something still runs cannot be removed.
+fn remove_abandoned(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let daemon =
+            name.to_str().filter(|name| name.starts_with(PREFIX)).and_then(|name| name.rsplit('-').nth(1));
+        if daemon.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _in_use = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 fn enable(directory: &Path, controllers: &[&str]) -> io::Result<()> {
@@ -245,7 +261,10 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         assert!(Cgroups::open(parent.path(), CgroupLimits::default()).is_err(), "no directory of cgroup v2");
         fs::write(parent.path().join("cgroup.controllers"), "cpuset cpu memory").unwrap();
+        let abandoned = parent.path().join("executor-vm-0-7");
+        fs::create_dir(&abandoned).unwrap();
         let groups = Cgroups::open(parent.path(), CgroupLimits::default()).unwrap();
+        assert!(!abandoned.exists(), "there is no process 0");
         let enabled = fs::read_to_string(parent.path().join("cgroup.subtree_control")).unwrap();
         assert_eq!(enabled, "+cpu +memory");
         let (one, other) = (groups.create("vm/0").unwrap(), groups.create("vm/0").unwrap());

@@ -12,7 +12,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
 use super::cgroup::{Cgroup, Cgroups, Usage};
 use super::directory::PrivateDirectory;
@@ -37,7 +37,7 @@ const DIRECTORY_VARIABLES: [&str; 6] =
 pub enum Unconfined {
     /// The host does not let paragpud make namespaces.
     #[error(
-        "--sandbox namespace: this host does not let paragpud make namespaces ({0}); allow it unprivileged user \
+        "--sandbox namespace: this host does not let paragpud make namespaces; allow it unprivileged user \
          namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and \
          kernel.apparmor_restrict_unprivileged_userns; in a systemd unit, RestrictNamespaces=), or pass --sandbox landlock"
     )]
@@ -169,12 +169,13 @@ impl Running for Process {
         if let Some(end) = &self.end {
             return end.clone();
         }
-        // With all that it started; in a PID namespace they end with it, too.
+        // What it started first, which is in its process group (seccomp lets none leave it) and control group. In a PID
+        // namespace it ends with it, and before this returns.
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
         }
         // Fails for none that has not been waited for. One that is ending already keeps its own status.
-        let _ended = kill_process(self.pid, Signal::KILL);
+        let _ended = kill_process_group(self.pid, Signal::KILL);
         // Waiting lasts until its memory is unmapped, and in a PID namespace until everything in there has ended.
         let end = match waitpid(Some(self.pid), WaitOptions::empty()) {
             Ok(Some((_, status))) => describe(ExitStatus::from_raw(status.as_raw())),

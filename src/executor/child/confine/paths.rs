@@ -14,7 +14,7 @@ use crate::executor::confinement::{Confinement, Sandbox};
 use crate::recorder::RECORD_VARIABLE;
 
 /// Read and executed: libraries, compilers, and what says where they are. The paths under /run and /nix are NixOS's.
-const LIBRARIES: [&str; 22] = [
+const LIBRARIES: [&str; 21] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -36,8 +36,11 @@ const LIBRARIES: [&str; 22] = [
     "/etc/intel-opencl",
     "/etc/vulkan",
     "/etc/pocl",
-    "/sys",
 ];
+
+/// What drivers read of the hardware and of themselves. Not all of /sys: below it lie control groups and debuggers' files.
+const HARDWARE: [&str; 6] =
+    ["/sys/bus", "/sys/class", "/sys/dev", "/sys/devices", "/sys/kernel/mm", "/sys/module"];
 
 /// What drivers read of the system and of their own process. Other processes have their directories in /proc too.
 const PROCESS: [&str; 14] = [
@@ -103,6 +106,7 @@ pub(super) fn confine(confinement: &Confinement) -> Result<bool, RulesetError> {
         .scope(Scope::from_all(abi))?
         .create()?
         .add_rules(path_beneath_rules(libraries.chain(named).chain(confinement.read.iter().cloned()), read))?
+        .add_rules(path_beneath_rules(HARDWARE, read))?
         .add_rules(path_beneath_rules(PROCESS, read))?
         .add_rules(path_beneath_rules(
             devices.chain(numbered).chain(confinement.devices.iter().cloned()),
