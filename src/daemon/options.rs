@@ -50,9 +50,11 @@ pub struct Options {
     #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
     pub seccomp: Seccomp,
 
-    /// Start executors in control groups (v2) of their own below this one, a directory that paragpud may write to; or
-    /// `self`, for the group that it runs in (systemd: Delegate=yes). With this, limits of memory and CPU time hold for
-    /// all that an executor does.
+    /// Start each executor in a control group (v2) of its own below this one: a directory that paragpud may write to, or
+    /// `self` for the group that it runs in (systemd: Delegate=yes).
+    ///
+    /// What an executor and all that it starts use is counted there, ends at once, and can be limited: memory, CPU time and
+    /// tasks, as far as the group has the controllers. Without cgroup v2 a warning says so, and executors run as before.
     #[arg(long, value_name = "PATH|self")]
     pub cgroup: Option<PathBuf>,
 

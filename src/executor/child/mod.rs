@@ -47,6 +47,7 @@ use self::print::Printer;
 use super::channel::Channel;
 use super::message::{ToBroker, ToExecutor};
 
+pub use confine::{ConfineError, check as check_confinement};
 pub use context::Context;
 pub use executor::{EventSink, Executor, ExecutorError};
 

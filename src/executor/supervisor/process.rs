@@ -18,6 +18,7 @@ use super::cgroup::{Cgroup, Cgroups, Usage};
 use super::directory::PrivateDirectory;
 use super::stderr::Listener;
 use super::{Launcher, Running};
+use crate::executor::child::{ConfineError, check_confinement};
 use crate::executor::confinement::{CONFINEMENT_VARIABLE, Confinement, Sandbox, Seccomp};
 use crate::sys::spawn::{self, Namespaces, Program};
 
@@ -47,6 +48,9 @@ pub enum Unconfined {
         "--sandbox: this kernel has no Landlock; boot with it in the parameter lsm=, or pass --sandbox none"
     )]
     Landlock,
+    /// The configuration names something that is not there.
+    #[error(transparent)]
+    Policy(#[from] ConfineError),
 }
 
 /// Starts `program executor` with the socket as its standard input, a directory of its own, and namespaces of its own.
@@ -72,6 +76,7 @@ impl ProcessLauncher {
     }
 
     fn confined(program: PathBuf, confinement: Confinement) -> Result<ProcessLauncher, Unconfined> {
+        check_confinement(&confinement)?;
         let sandbox = confinement.sandbox;
         let namespaces = match sandbox {
             Sandbox::None | Sandbox::Landlock => Namespaces::Shared,

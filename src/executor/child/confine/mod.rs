@@ -24,7 +24,7 @@ use self::system_calls::Filters;
 
 /// Why an executor could not confine itself as it was told.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConfineError {
+pub enum ConfineError {
     /// The broker's words are not understood.
     #[error("{CONFINEMENT_VARIABLE}: {0}")]
     Settings(#[from] serde_json::Error),
@@ -78,6 +78,12 @@ pub(super) fn confine() -> Result<Confined, ConfineError> {
         filters.apply()?;
     }
     Ok(Confined { filters })
+}
+
+/// Whether executors can be confined so, as far as this can be told before one starts: the names of system calls.
+pub fn check(confinement: &Confinement) -> Result<(), ConfineError> {
+    Filters::new(confinement.seccomp, &confinement.system_calls)?;
+    Ok(())
 }
 
 impl Confined {

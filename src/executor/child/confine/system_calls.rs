@@ -15,7 +15,7 @@ const POLICY: &str = include_str!("../../../../resources/seccomp/executor.toml")
 
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::executor::child) enum PolicyError {
+pub enum PolicyError {
     /// The policy is not what it should be.
     #[error(transparent)]
     Toml(#[from] toml::de::Error),
