@@ -209,3 +209,31 @@ impl Drop for Process {
         self.kill();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confinement_that_names_what_is_not_there_is_refused_before_anything_starts() {
+        let confinement =
+            Confinement { system_calls: vec!["socket".into(), "sockets".into()], ..Confinement::default() };
+        let error = ProcessLauncher::this_program(confinement).unwrap_err();
+        assert!(error.to_string().contains("no system call sockets"), "{error}");
+    }
+
+    #[test]
+    fn settings_reach_the_executor_as_they_are() {
+        let confinement = Confinement {
+            sandbox: Sandbox::Landlock,
+            seccomp: Seccomp::Log,
+            read: vec!["/vendor/lib".into()],
+            address_space: Some(1 << 40),
+            ..Confinement::default()
+        };
+        let text = serde_json::to_string(&confinement).unwrap();
+        assert_eq!(serde_json::from_str::<Confinement>(&text).unwrap(), confinement);
+        assert_eq!(serde_json::from_str::<Confinement>("{}").unwrap(), Confinement::default());
+        assert!(serde_json::from_str::<Confinement>("{\"sandbx\": \"none\"}").is_err());
+    }
+}
