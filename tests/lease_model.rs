@@ -99,7 +99,7 @@ impl Model {
         self.scheduler.ring();
     }
 
-    /// The scheduler, which takes the device from whoever has it as soon as somebody else wants it.
+    /// The scheduler, which asks whoever has the device for it when somebody else wants it.
     fn schedule(&self) {
         let mut holder: Option<usize> = None;
         while self.ended.load(Ordering::SeqCst) < self.words.len() {
@@ -126,8 +126,6 @@ impl Model {
                     holder = Some(*next);
                     self.grants[*next].ring();
                 }
-                // What one of them did meanwhile is looked at in the next round.
-                self.scheduler.ring();
             }
         }
     }

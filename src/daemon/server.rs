@@ -19,6 +19,8 @@ use rustix::net::{RecvFlags, recv};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Options;
+use crate::executor::confinement::Confinement;
+use crate::executor::supervisor::cgroup::{CgroupLimits, Cgroups};
 use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
 use crate::limits::Limits;
@@ -61,6 +63,21 @@ pub(super) fn serve_one(stream: UnixStream, options: &Options) -> anyhow::Result
     Ok(())
 }
 
+/// What starts executors, confined as the options say.
+fn launcher(options: &Options) -> anyhow::Result<ProcessLauncher> {
+    let confinement =
+        Confinement { sandbox: options.sandbox, seccomp: options.seccomp, ..Confinement::default() };
+    let cgroups = match &options.cgroup {
+        None => None,
+        Some(path) => Cgroups::open(path, CgroupLimits::default())
+            .inspect_err(|error| {
+                log::warn!("--cgroup {}: {error}; executors are not limited", path.display());
+            })
+            .ok(),
+    };
+    Ok(ProcessLauncher::this_program(confinement)?.with_cgroups(cgroups))
+}
+
 enum Event {
     Connection,
     /// A signal, or the end of what was to be served.
@@ -101,7 +118,7 @@ impl Server {
         let devices = (0..MAX_DEVICES).map(|index| (format!("device{index}"), Sharing::default()));
         Ok(Server {
             scheduler: Arc::new(Scheduler::start(devices.collect()).context("scheduler")?),
-            launcher: Arc::new(ProcessLauncher::this_program()),
+            launcher: Arc::new(launcher(options)?),
             prefix: options.name.clone(),
             log: GuestLog::new("paragpud"),
             signals,

@@ -38,16 +38,19 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::backend::Backend;
 use self::backend::null::Null;
 use self::backend::opencl::OpenCl;
+use self::confine::Confined;
 use self::print::Printer;
 use super::channel::Channel;
 use super::devices::HostDeviceInfo;
 use super::message::{ToBroker, ToExecutor};
 
+pub use confine::{ConfineError, check as check_confinement};
 pub use context::Context;
 pub use executor::{EventSink, Executor, ExecutorError};
 
@@ -71,25 +74,41 @@ pub fn main(socket: UnixStream) -> ExitCode {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         log::warn!("PR_SET_PDEATHSIG: {error}");
     }
+    // One that went before this was said would not be noticed; but then nothing holds the other end any more.
+    if is_hung_up(&socket) {
+        return ExitCode::FAILURE;
+    }
     // What a guest makes its executor take of the host's memory, it is to lose first. Raising this is always allowed.
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "1000") {
         log::warn!("/proc/self/oom_score_adj: {error}");
     }
-    confine::confine();
+    let confined = match confine::confine() {
+        Ok(confined) => confined,
+        Err(error) => {
+            log::error!("not confined, and so not started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     // Before anything loads a driver.
     let printer = Printer::of_stdout().unwrap_or_else(|error| {
         log::warn!("what kernels print is lost: {error}");
         Printer::default()
     });
-    run_with(socket, printer)
+    run_with(socket, printer, Some(confined))
+}
+
+fn is_hung_up(socket: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok_and(|_| polled[0].revents().contains(PollFlags::HUP))
 }
 
 /// [`main`], in a thread of any process: tests run it so. Kernels print to wherever that process does.
 pub fn run(socket: UnixStream) -> ExitCode {
-    run_with(socket, Printer::default())
+    run_with(socket, Printer::default(), None)
 }
 
-fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
+fn run_with(socket: UnixStream, printer: Printer, confined: Option<Confined>) -> ExitCode {
     let channel = Arc::new(Channel::new(socket));
     let sink = Arc::new(ChannelSink(channel.clone()));
     let (hello, fds) = match channel.recv::<ToExecutor>() {
@@ -105,6 +124,9 @@ fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
             sink.send(ToBroker::Found { devices: vec![null_device()] });
             return ExitCode::SUCCESS;
         }
+        if !driver_loaded(confined, "null") {
+            return ExitCode::FAILURE;
+        }
         return serve(Null::new(1), printer, &channel, sink, hello, fds);
     }
     let choices = match &hello {
@@ -119,7 +141,12 @@ fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
         _ => Vec::new(),
     };
     match OpenCl::open(&choices) {
-        Ok(backend) => serve(backend, printer, &channel, sink, hello, fds),
+        Ok(backend) => {
+            if !driver_loaded(confined, &backend.platform_name()) {
+                return ExitCode::FAILURE;
+            }
+            serve(backend, printer, &channel, sink, hello, fds)
+        }
         Err(error) => {
             // The broker logs it.
             log::debug!("{error}");
@@ -138,6 +165,17 @@ fn null_device() -> HostDeviceInfo {
         memory_bytes: 1 << 30,
         compute_units: 1,
         is_default: true,
+    }
+}
+
+/// What comes before anything of a guest's: confines the process as tightly as its driver allows.
+fn driver_loaded(confined: Option<Confined>, platform: &str) -> bool {
+    match confined.map(|confined| confined.driver_loaded(platform)) {
+        None | Some(Ok(())) => true,
+        Some(Err(error)) => {
+            log::error!("not confined, and so not started: {error}");
+            false
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The broker's side of an executor: starting it, talking to it, and its end.
 
+pub mod cgroup;
 mod directory;
 mod probe;
 mod process;
@@ -18,8 +19,9 @@ use rustix::io::Errno;
 
 pub use directory::remove_abandoned;
 pub use probe::{ProbeError, probe};
-pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
+pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher, Unconfined};
 
+use self::cgroup::Usage;
 use super::channel::{ChannelError, Polled, PolledChannel};
 use super::devices::DeviceChoice;
 use super::message::{MemoryRegion, ToBroker, ToExecutor};
@@ -40,6 +42,11 @@ pub trait Running: Send + fmt::Debug {
 
     /// Its process id, if it is a process.
     fn process(&self) -> Option<u32> {
+        None
+    }
+
+    /// What it has used so far, where the operating system counts that.
+    fn usage(&self) -> Option<Usage> {
         None
     }
 }
@@ -247,6 +254,11 @@ impl Supervisor {
     pub fn poll_fds(&self) -> Option<(BorrowedFd<'_>, bool, BorrowedFd<'_>)> {
         let executor = self.executor.as_ref()?;
         Some((executor.channel.as_fd(), executor.channel.has_unsent(), executor.wake.as_fd()))
+    }
+
+    /// What the executor has used so far, where the operating system counts that.
+    pub fn usage(&self) -> Option<Usage> {
+        self.executor.as_ref()?.running.usage()
     }
 
     /// Ends the executor by force; when this returns, it touches nothing any more. Says how it ended, if there
