@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use paragpu::executor::channel::Channel;
 use paragpu::executor::child;
+use paragpu::executor::limits::Limits;
 use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MIN_RING_BYTES;
@@ -29,7 +30,7 @@ impl Broker {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let broker = Broker { channel: Channel::new(ours), executor: thread::spawn(|| child::run(theirs)) };
         let wake = event();
-        broker.tell_with(ToExecutor::Hello { vgpu: "test".to_owned() }, &[&wake]);
+        broker.tell_with(ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::untried() }, &[&wake]);
         let ToBroker::Ready { devices } = broker.hear() else { panic!("no OpenCL on this host") };
         assert!(!devices.is_empty() && devices.iter().all(|name| !name.is_empty()));
         let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::{CompilerEnd, Limits};
+
 /// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
@@ -37,6 +39,8 @@ pub enum ToExecutor {
     Hello {
         /// The vGPU's name.
         vgpu: String,
+        /// What it may take.
+        limits: Limits,
     },
     /// The guest's memory, one file descriptor per region. Replaces what was said before; regions that are
     /// mapped already stay.
@@ -87,6 +91,11 @@ pub enum ToExecutor {
     Quiesce,
     /// Goes on after [`ToExecutor::Quiesce`].
     Resume,
+    /// The answer to [`ToBroker::WantCompiler`], with a socket to the compiler; without one, there is none.
+    Compiler {
+        /// The compiler.
+        compiler: u32,
+    },
 }
 
 /// What a context did, for accounting and logs.
@@ -138,4 +147,16 @@ pub enum ToBroker {
     },
     /// See [`ToExecutor::Quiesce`].
     Quiesced,
+    /// Asks for a compiler: a process beside the executor that builds a program first, and may be killed.
+    WantCompiler {
+        /// What the executor calls it: a number that it has not used before.
+        compiler: u32,
+    },
+    /// A compiler is of no use any more, and is to be ended if it has not ended.
+    CompilerEnded {
+        /// The compiler.
+        compiler: u32,
+        /// Why.
+        end: CompilerEnd,
+    },
 }

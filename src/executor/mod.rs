@@ -6,5 +6,6 @@
 pub mod channel;
 pub mod child;
 pub mod fuzz;
+pub mod limits;
 pub mod message;
 pub mod supervisor;

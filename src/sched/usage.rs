@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Upper bounds of the buckets in which delays are counted, in microseconds; the last bucket has no bound.
 pub const DELAY_BOUNDS_US: [u64; 15] = [
-    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000,
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    10_000_000,
 ];
 
 /// How long something took, counted in buckets.

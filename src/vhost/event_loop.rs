@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use super::session::Session;
+use crate::executor::limits::Limits;
 use crate::executor::supervisor::Launcher;
 
 /// Time that contexts have at the end of a session to say what they did.
@@ -31,7 +32,18 @@ enum Source {
 
 /// Serves one connection until it ends, or `exit` becomes readable.
 pub fn serve(name: &str, stream: UnixStream, launcher: Arc<dyn Launcher>, exit: BorrowedFd<'_>) {
-    if let Err(error) = try_serve(name, stream, launcher, exit) {
+    serve_within(name, stream, launcher, Limits::default(), exit);
+}
+
+/// The same within these limits.
+pub fn serve_within(
+    name: &str,
+    stream: UnixStream,
+    launcher: Arc<dyn Launcher>,
+    limits: Limits,
+    exit: BorrowedFd<'_>,
+) {
+    if let Err(error) = try_serve(name, stream, launcher, limits, exit) {
         warn!("{name}: session could not be served: {error}");
     }
 }
@@ -40,10 +52,11 @@ fn try_serve(
     name: &str,
     stream: UnixStream,
     launcher: Arc<dyn Launcher>,
+    limits: Limits,
     exit: BorrowedFd<'_>,
 ) -> std::io::Result<()> {
     // The request handler wants to share the session; this thread is the only one that ever has it.
-    let shared = Arc::new(Mutex::new(Session::new(name, launcher)?));
+    let shared = Arc::new(Mutex::new(Session::with_limits(name, launcher, limits)?));
     let session = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let socket = stream.try_clone()?;
     let mut handler = BackendReqHandler::from_stream(stream, shared.clone());

@@ -17,6 +17,7 @@ use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
 use crate::device::step::Step;
 use crate::device::{Action, Device};
+use crate::executor::limits::{CompilerEnd, Limits};
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
@@ -62,6 +63,11 @@ pub struct Session {
 impl Session {
     /// A vGPU without memory, queues or guest.
     pub fn new(name: &str, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
+        Session::with_limits(name, launcher, Limits::default())
+    }
+
+    /// The same with these limits.
+    pub fn with_limits(name: &str, launcher: Arc<dyn Launcher>, limits: Limits) -> io::Result<Session> {
         Ok(Session {
             name: name.to_owned(),
             memory: GuestRam::default(),
@@ -71,7 +77,7 @@ impl Session {
             backend_requests: None,
             log: GuestLog::new(name),
             device: Device::new(name.to_owned()),
-            supervisor: Supervisor::new(launcher),
+            supervisor: Supervisor::with_limits(launcher, limits),
             in_flight: BTreeMap::new(),
             next_token: 0,
             request: Vec::new(),
@@ -202,6 +208,7 @@ impl Session {
                             self.log.line(Level::Warn, format_args!("executor is quiet unasked"));
                         }
                     }
+                    self.on_compilers(&message);
                     if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
                         record(&mut self.recorder, &step);
                     }
@@ -212,6 +219,30 @@ impl Session {
             self.act();
         }
         self.announce();
+    }
+
+    /// Starts and ends compilers as the executor says.
+    fn on_compilers(&mut self, message: &ToBroker) {
+        match *message {
+            ToBroker::WantCompiler { compiler } => match self.supervisor.start_compiler(compiler) {
+                Ok(None) => {}
+                Ok(Some(error)) => {
+                    self.log.line(Level::Warn, format_args!("no compiler was started: {error}"));
+                }
+                Err(error) => self.unless_executor_failed(Err(error)),
+            },
+            ToBroker::CompilerEnded { compiler, end } => {
+                let Some(ended) = self.supervisor.end_compiler(compiler) else { return };
+                let Some(reason) = self.supervisor.limits().builds.reason(end) else { return };
+                match end {
+                    CompilerEnd::Crash | CompilerEnd::Start => {
+                        self.log.line(Level::Warn, format_args!("{reason} ({ended})"));
+                    }
+                    _ => self.log.line(Level::Warn, format_args!("{reason}")),
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The executor's wake eventfd is readable.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use paragpu::executor::child::backend::Backend;
 use paragpu::executor::child::{EventSink, Executor};
+use paragpu::executor::limits::Limits;
 use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::Body;
@@ -80,7 +81,7 @@ impl<B: Backend> Guest<B> {
         let (tell, messages) = channel();
         let mut executor = Executor::new(backend, Arc::new(Sink(Mutex::new(tell))));
         let (wake, doorbell) = (event(), event());
-        let hello = ToExecutor::Hello { vgpu: "test".to_owned() };
+        let hello = ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::untried() };
         executor.handle(hello, vec![wake.try_clone().unwrap()]).unwrap();
         let regions = vec![MemoryRegion { guest_addr: RAM_ADDR, len: RAM, file_offset: 0 }];
         executor.handle(ToExecutor::Memory { regions }, vec![file]).unwrap();

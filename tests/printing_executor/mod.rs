@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use paragpu::executor::channel::Channel;
+use paragpu::executor::limits::Limits;
 use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::{
@@ -83,7 +84,12 @@ impl PrintingExecutor {
             .spawn()
             .unwrap();
         let channel = Channel::new(ours);
-        channel.send(&ToExecutor::Hello { vgpu: "test".to_owned() }, &[event().as_fd()]).unwrap();
+        channel
+            .send(
+                &ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::untried() },
+                &[event().as_fd()],
+            )
+            .unwrap();
         let (ready, _) = channel.recv().unwrap().unwrap();
         assert!(matches!(ready, ToBroker::Ready { .. }), "no OpenCL on this host: {ready:?}");
         let len = GUESTS * GUEST_BYTES;

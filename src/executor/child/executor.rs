@@ -14,11 +14,13 @@ use paragpu_protocol::limits::{MAX_BUILDS, MAX_CONTEXTS, MAX_MAPPINGS};
 
 use super::backend::Backend;
 use super::builds::Builds;
+use super::compiler::trial::Trials;
 use super::completion::Notifier;
 use super::context::Context;
 use super::print::Printer;
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
+use crate::executor::limits::BuildLimits;
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
 use crate::recorder::{MAX_RING_RECORD, Recorder};
 
@@ -27,6 +29,9 @@ pub trait EventSink: Send + Sync + 'static {
     /// Takes a message for the broker.
     fn send(&self, message: ToBroker);
 }
+
+/// Environment variable: `no` has this process compile at once, as a limit's `trial` does.
+const TRIAL_VARIABLE: &str = "PARAGPU_BUILD_TRIAL";
 
 /// How long a command waits for the message that adds its region.
 const REGION_PATIENCE: Duration = Duration::from_millis(500);
@@ -61,6 +66,8 @@ pub struct Executor<B: Backend> {
     memory: GuestMemory,
     budget: Budget,
     builds: Builds,
+    /// Who waits for compilers.
+    trials: Option<Arc<Trials>>,
     printer: Printer,
     contexts: HashMap<u32, ContextHandle>,
     quiesced: bool,
@@ -100,6 +107,7 @@ impl<B: Backend> Executor<B> {
             memory: GuestMemory::default(),
             budget: Budget::new(MAX_MAPPINGS),
             builds: Builds::threads(MAX_BUILDS),
+            trials: None,
             printer,
             contexts: HashMap::new(),
             quiesced: false,
@@ -109,8 +117,9 @@ impl<B: Backend> Executor<B> {
     /// Does what the broker says. Never waits for a device.
     pub fn handle(&mut self, message: ToExecutor, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {
         match message {
-            ToExecutor::Hello { vgpu } => {
+            ToExecutor::Hello { vgpu, limits } => {
                 log::debug!("executor of vGPU {vgpu}");
+                self.limit_builds(limits.builds);
                 self.wake = Some(Arc::new(one("Hello", fds)?));
                 Ok(())
             }
@@ -159,7 +168,23 @@ impl<B: Backend> Executor<B> {
                 }
                 Ok(())
             }
+            ToExecutor::Compiler { compiler } => {
+                if let Some(trials) = &self.trials {
+                    trials.answered(compiler, fds.into_iter().next());
+                }
+                Ok(())
+            }
         }
+    }
+
+    fn limit_builds(&mut self, limits: BuildLimits) {
+        let concurrent = limits.concurrent as usize;
+        let is_tried = limits.trial && std::env::var_os(TRIAL_VARIABLE).is_none_or(|value| value != "no");
+        self.trials = is_tried.then(|| Arc::new(Trials::new(limits, self.sink.clone())));
+        self.builds = match &self.trials {
+            Some(trials) => Builds::tried(concurrent, trials.clone()),
+            None => Builds::threads(concurrent),
+        };
     }
 
     fn set_memory(&mut self, regions: Vec<MemoryRegion>, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {

@@ -7,6 +7,7 @@
 
 pub mod backend;
 pub mod builds;
+pub mod compiler;
 mod completion;
 mod confine;
 mod context;
@@ -48,7 +49,8 @@ use super::message::{ToBroker, ToExecutor};
 pub use context::Context;
 pub use executor::{EventSink, Executor, ExecutorError};
 
-/// Environment variable: `null` for a backend without a device, for tests of everything else.
+/// Environment variable: `null` for a backend without a device, for tests of everything else; `traps` for the same whose
+/// builds do not end well if the program says so.
 pub const BACKEND_VARIABLE: &str = "PARAGPU_BACKEND";
 
 struct ChannelSink(Arc<Channel>);
@@ -64,6 +66,17 @@ impl EventSink for ChannelSink {
 
 /// An executor's process, from the first message to the hang-up.
 pub fn main(socket: UnixStream) -> ExitCode {
+    confine_process();
+    // Before anything loads a driver.
+    let printer = Printer::of_stdout().unwrap_or_else(|error| {
+        log::warn!("what kernels print is lost: {error}");
+        Printer::default()
+    });
+    run_with(socket, printer)
+}
+
+/// Ties this process to the broker, and confines it. Before anything loads a driver.
+fn confine_process() {
     // The broker may be killed without a word; its executors must not outlive it.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         log::warn!("PR_SET_PDEATHSIG: {error}");
@@ -73,12 +86,6 @@ pub fn main(socket: UnixStream) -> ExitCode {
         log::warn!("/proc/self/oom_score_adj: {error}");
     }
     confine::confine();
-    // Before anything loads a driver.
-    let printer = Printer::of_stdout().unwrap_or_else(|error| {
-        log::warn!("what kernels print is lost: {error}");
-        Printer::default()
-    });
-    run_with(socket, printer)
 }
 
 /// [`main`], in a thread of any process: tests run it so. Kernels print to wherever that process does.
@@ -89,7 +96,7 @@ pub fn run(socket: UnixStream) -> ExitCode {
 fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
     let channel = Arc::new(Channel::new(socket));
     let sink = Arc::new(ChannelSink(channel.clone()));
-    let (hello, fds) = match channel.recv::<ToExecutor>() {
+    let hello = match channel.recv::<ToExecutor>() {
         Ok(Some(first)) => first,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -97,17 +104,53 @@ fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if std::env::var_os(BACKEND_VARIABLE).is_some_and(|name| name == "null") {
-        return serve(Null::new(1), printer, &channel, sink, hello, fds);
+    with_backend(Serve { printer, channel, sink, hello })
+}
+
+/// What a process does on the devices of the host.
+trait WithBackend {
+    /// What comes of it.
+    type Answer;
+
+    /// Does it.
+    fn run<B: Backend>(self, backend: B) -> Self::Answer;
+
+    /// There is no device, for this reason.
+    fn none(self, reason: String) -> Self::Answer;
+}
+
+fn with_backend<W: WithBackend>(what: W) -> W::Answer {
+    match std::env::var_os(BACKEND_VARIABLE) {
+        Some(name) if name == "null" => return what.run(Null::new(1)),
+        Some(name) if name == "traps" => return what.run(Null::with_traps(1)),
+        _ => {}
     }
     match OpenCl::open() {
-        Ok(backend) => serve(backend, printer, &channel, sink, hello, fds),
-        Err(error) => {
-            // The broker logs it.
-            log::debug!("{error}");
-            sink.send(ToBroker::NoDevice { reason: error.to_string() });
-            ExitCode::FAILURE
-        }
+        Ok(backend) => what.run(backend),
+        Err(error) => what.none(error.to_string()),
+    }
+}
+
+struct Serve {
+    printer: Printer,
+    channel: Arc<Channel>,
+    sink: Arc<ChannelSink>,
+    hello: (ToExecutor, Vec<OwnedFd>),
+}
+
+impl WithBackend for Serve {
+    type Answer = ExitCode;
+
+    fn run<B: Backend>(self, backend: B) -> ExitCode {
+        let Serve { printer, channel, sink, hello } = self;
+        serve(backend, printer, &channel, sink, hello)
+    }
+
+    fn none(self, reason: String) -> ExitCode {
+        // The broker logs it.
+        log::debug!("{reason}");
+        self.sink.send(ToBroker::NoDevice { reason });
+        ExitCode::FAILURE
     }
 }
 
@@ -116,13 +159,12 @@ fn serve<B: Backend>(
     printer: Printer,
     channel: &Channel,
     sink: Arc<ChannelSink>,
-    hello: ToExecutor,
-    fds: Vec<OwnedFd>,
+    hello: (ToExecutor, Vec<OwnedFd>),
 ) -> ExitCode {
     let devices = backend.devices().iter().map(|device| device.limits.name.clone()).collect();
     sink.send(ToBroker::Ready { devices });
     let mut executor = Executor::with_printer(Arc::new(backend), sink, printer);
-    let mut next = Ok(Some((hello, fds)));
+    let mut next = Ok(Some(hello));
     loop {
         match next {
             Ok(Some((message, fds))) => {

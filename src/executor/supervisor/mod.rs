@@ -1,5 +1,6 @@
 //! The broker's side of an executor: starting it, talking to it, and its end.
 
+mod compilers;
 mod directory;
 mod process;
 mod stderr;
@@ -16,9 +17,11 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 pub use directory::remove_abandoned;
-pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
+pub use process::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
 
+use self::compilers::Compilers;
 use super::channel::{ChannelError, Polled, PolledChannel};
+use super::limits::Limits;
 use super::message::{MemoryRegion, ToBroker, ToExecutor};
 
 /// Starts executors. The seam at which tests put one of their own.
@@ -32,6 +35,12 @@ pub trait Running: Send + fmt::Debug {
     /// Ends it by force, and returns when it is gone and touches nothing any more. Also for one that ended by
     /// itself. Says how it ended.
     fn kill(&mut self) -> String;
+
+    /// Starts a compiler for it, which speaks over `socket`: as confined as it is, and with the same directory of its own.
+    /// A build may have so much memory there.
+    fn launch_compiler(&self, _memory_bytes: u64, _socket: UnixStream) -> io::Result<Box<dyn Running>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Why an executor is of no use any more.
@@ -73,12 +82,15 @@ const MIN_RESTART_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Supervisor {
     launcher: Arc<dyn Launcher>,
+    limits: Limits,
     executor: Option<Executor>,
     started: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Executor {
+    // Before what they were started by.
+    compilers: Compilers,
     running: Box<dyn Running>,
     channel: PolledChannel,
     wake: OwnedFd,
@@ -88,7 +100,17 @@ struct Executor {
 impl Supervisor {
     /// No executor yet.
     pub fn new(launcher: Arc<dyn Launcher>) -> Supervisor {
-        Supervisor { launcher, executor: None, started: None }
+        Supervisor::with_limits(launcher, Limits::default())
+    }
+
+    /// No executor yet, and these limits for it.
+    pub fn with_limits(launcher: Arc<dyn Launcher>, limits: Limits) -> Supervisor {
+        Supervisor { launcher, limits, executor: None, started: None }
+    }
+
+    /// What the executor is held to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// True if there is an executor.
@@ -110,8 +132,11 @@ impl Supervisor {
         let channel = PolledChannel::new(ours).map_err(ExecutorError::Start)?;
         let wake = new_eventfd().map_err(ExecutorError::Start)?;
         let running = self.launcher.launch(vgpu, theirs).map_err(ExecutorError::Start)?;
-        let executor = self.executor.insert(Executor { running, channel, wake, doorbells: BTreeMap::new() });
-        executor.channel.send(&ToExecutor::Hello { vgpu: vgpu.to_owned() }, &[executor.wake.as_fd()])?;
+        let compilers = Compilers::new(self.limits.builds);
+        let doorbells = BTreeMap::new();
+        let executor = self.executor.insert(Executor { compilers, running, channel, wake, doorbells });
+        let hello = ToExecutor::Hello { vgpu: vgpu.to_owned(), limits: self.limits };
+        executor.channel.send(&hello, &[executor.wake.as_fd()])?;
         self.send_memory(memory)
     }
 
@@ -130,6 +155,23 @@ impl Supervisor {
         executor.channel.send(&ToExecutor::CreateContext { context, name }, &[doorbell.as_fd()])?;
         executor.doorbells.insert(context, doorbell);
         Ok(())
+    }
+
+    /// Starts a compiler that the executor wants, and gives it one end of a socket to it. Returns why there is none, if so.
+    pub fn start_compiler(&mut self, compiler: u32) -> Result<Option<io::Error>, ExecutorError> {
+        let executor = self.executor.as_mut().ok_or(ExecutorError::Ended)?;
+        let (socket, refused) = match executor.compilers.start(compiler, &*executor.running) {
+            Ok(socket) => (Some(socket), None),
+            Err(error) => (None, Some(error)),
+        };
+        let fds: Vec<BorrowedFd<'_>> = socket.iter().map(AsFd::as_fd).collect();
+        executor.channel.send(&ToExecutor::Compiler { compiler }, &fds)?;
+        Ok(refused)
+    }
+
+    /// Ends a compiler. Says how it ended, if there was one.
+    pub fn end_compiler(&mut self, compiler: u32) -> Option<String> {
+        self.executor.as_mut()?.compilers.end(compiler)
     }
 
     /// Sends any other message.
@@ -185,6 +227,7 @@ impl Supervisor {
     /// was one.
     pub fn kill(&mut self) -> Option<String> {
         let mut executor = self.executor.take()?;
+        executor.compilers.end_all();
         Some(executor.running.kill())
     }
 }

@@ -33,6 +33,14 @@ pub(crate) struct Part<B: Backend> {
 }
 
 impl<B: Backend> DeviceObject<B> {
+    /// The index of the host's device that it is, or is a part of.
+    pub(crate) fn root(&self) -> usize {
+        match &self.place {
+            Place::Root(index) => *index,
+            Place::Part(part) => part.parent.root(),
+        }
+    }
+
     /// How records name it.
     pub(crate) fn name(&self) -> DeviceRecord {
         match &self.place {
