@@ -333,6 +333,9 @@ impl Backend for Null {
         _options: &CStr,
         inputs: &[&NullProgram],
     ) -> Linked<NullProgram> {
+        if self.has_traps {
+            inputs.iter().for_each(|input| traps::spring_linked(&input.source));
+        }
         let usable = inputs.iter().all(|input| input.status.load(Ordering::Relaxed) != FAILED);
         match inputs.first().filter(|_| usable) {
             Some(first) => {

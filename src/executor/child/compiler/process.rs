@@ -58,6 +58,7 @@ impl WithBackend for Serve {
         let mut context: Option<(Vec<usize>, B::Context)> = None;
         let mut limit = None;
         while let Some(bytes) = read_recipe(&mut socket)? {
+            say(&socket, Answer::Taken)?;
             let recipe: Recipe<'_> = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
             if context.as_ref().is_none_or(|(devices, _)| devices != recipe.devices()) {
                 let devices = recipe::devices(&backend, recipe.devices());

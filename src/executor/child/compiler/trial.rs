@@ -150,26 +150,23 @@ impl Bench {
         }
         let Some(trials) = &self.trials else { return Ok(()) };
         let Some(recipe) = recipe() else { return Ok(()) };
-        // One that has nothing to do ends with its executor's word only, but may be killed.
-        let ready = self.compiler.take().filter(Compiler::is_there);
-        let tried =
-            ready.map_or_else(|| trials.start(is_unwanted), Ok).and_then(|mut compiler| {
-                match compiler.build(&recipe, is_unwanted) {
-                    Ok(Answer::Ended) => Ok(Some(compiler)),
-                    Ok(_) => Ok(None),
-                    Err(stop) => {
-                        compiler.end = stop.end();
-                        Err(stop)
-                    }
-                }
-            });
+        let because = |end| Ended::Because(trials.limits.reason(end).unwrap_or_default());
+        let mut tried = match self.compiler.take() {
+            Some(compiler) => compiler.build(&recipe, is_unwanted),
+            None => Err(Stop::Gone),
+        };
+        // One that has nothing to do may be killed meanwhile: no fault of what it was to do next.
+        if let Err(Stop::Gone) = tried {
+            tried = trials.start(is_unwanted).and_then(|compiler| compiler.build(&recipe, is_unwanted));
+        }
         match tried {
             Ok(compiler) => {
                 self.compiler = compiler;
                 Ok(())
             }
             Err(Stop::Unwanted) => Err(Ended::Unwanted),
-            Err(Stop::End(end)) => Err(Ended::Because(trials.limits.reason(end).unwrap_or_default())),
+            Err(Stop::Gone) => Err(because(CompilerEnd::Crash)),
+            Err(Stop::End(end)) => Err(because(end)),
         }
     }
 }
@@ -177,13 +174,15 @@ impl Bench {
 /// Why a wait for a compiler is over.
 enum Stop {
     Unwanted,
+    /// It ended before it had the recipe.
+    Gone,
     End(CompilerEnd),
 }
 
 impl Stop {
     fn end(&self) -> CompilerEnd {
         match self {
-            Stop::Unwanted => CompilerEnd::Unneeded,
+            Stop::Unwanted | Stop::Gone => CompilerEnd::Unneeded,
             Stop::End(end) => *end,
         }
     }
@@ -204,33 +203,46 @@ impl Drop for Compiler {
 }
 
 impl Compiler {
-    /// True if it has not ended. It says nothing unasked.
-    fn is_there(&self) -> bool {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        recv(&self.socket, &mut [0_u8; 1], flags).is_err_and(|error| error == Errno::AGAIN)
+    /// Builds. Returns the compiler if it can build more.
+    fn build(
+        mut self,
+        recipe: &Recipe<'_>,
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<Option<Compiler>, Stop> {
+        match self.try_build(recipe, is_unwanted) {
+            Ok(Answer::Ended) => Ok(Some(self)),
+            Ok(_) => Ok(None),
+            Err(stop) => {
+                self.end = stop.end();
+                Err(stop)
+            }
+        }
     }
 
-    fn build(&mut self, recipe: &Recipe<'_>, is_unwanted: &dyn Fn() -> bool) -> Result<Answer, Stop> {
-        let crashed = || Stop::End(CompilerEnd::Crash);
-        let mut bytes = postcard::to_extend(recipe, vec![0; size_of::<u32>()]).map_err(|_| crashed())?;
-        let len = bytes.len() - size_of::<u32>();
-        let len = u32::try_from(len).ok().filter(|_| len <= MAX_RECIPE_BYTES).ok_or_else(crashed)?;
-        bytes[..size_of::<u32>()].copy_from_slice(&len.to_le_bytes());
+    fn try_build(&self, recipe: &Recipe<'_>, is_unwanted: &dyn Fn() -> bool) -> Result<Answer, Stop> {
+        let crashed = Stop::End(CompilerEnd::Crash);
+        let Some(bytes) = framed(recipe) else { return Err(crashed) };
         let seconds = Duration::from_secs(self.trials.limits.seconds.into());
         // What was built before in that time is built again.
         let earlier = u32::try_from(recipe.earlier_builds()).unwrap_or(u32::MAX);
         let deadline = Instant::now() + seconds.saturating_mul(earlier.saturating_add(1));
-        self.send(&bytes, deadline, is_unwanted)?;
-        drop(bytes);
-        match self.answer(deadline, is_unwanted)? {
-            Answer::Begun => self.answer(Instant::now() + seconds, is_unwanted),
-            answer => Ok(answer),
+        let taken =
+            self.send(&bytes, deadline, is_unwanted).and_then(|()| self.answer(deadline, is_unwanted));
+        match taken {
+            Ok(Answer::Taken) => drop(bytes),
+            Err(Stop::End(CompilerEnd::Crash)) => return Err(Stop::Gone),
+            Ok(_) => return Err(crashed),
+            Err(stop) => return Err(stop),
         }
-        .and_then(|answer| match answer {
+        let mut answer = self.answer(deadline, is_unwanted)?;
+        if answer == Answer::Begun {
+            answer = self.answer(Instant::now() + seconds, is_unwanted)?;
+        }
+        match answer {
             Answer::Ended | Answer::EndedLast => Ok(answer),
             Answer::Memory => Err(Stop::End(CompilerEnd::Memory)),
-            Answer::Ready | Answer::Begun => Err(crashed()),
-        })
+            Answer::Ready | Answer::Taken | Answer::Begun => Err(crashed),
+        }
     }
 
     fn send(&self, mut bytes: &[u8], deadline: Instant, is_unwanted: &dyn Fn() -> bool) -> Result<(), Stop> {
@@ -280,6 +292,15 @@ impl Compiler {
             }
         }
     }
+}
+
+/// A recipe behind its length. None if it is too long.
+fn framed(recipe: &Recipe<'_>) -> Option<Vec<u8>> {
+    const PREFIX: usize = size_of::<u32>();
+    let mut bytes = postcard::to_extend(recipe, vec![0; PREFIX]).ok()?;
+    let len = bytes.len() - PREFIX;
+    bytes[..PREFIX].copy_from_slice(&u32::try_from(len).ok()?.to_le_bytes());
+    (len <= MAX_RECIPE_BYTES).then_some(bytes)
 }
 
 impl fmt::Debug for Trials {

@@ -12,6 +12,8 @@ pub(super) const ANSWER_BYTES: usize = 8;
 pub(super) enum Answer {
     /// It has found the devices, and waits for a recipe. Once.
     Ready,
+    /// It has a recipe. What becomes of it from here on is the recipe's doing.
+    Taken,
     /// Everything is made again that was made before; what is new begins.
     Begun,
     /// The build has ended, well or not.
@@ -23,7 +25,8 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    const ALL: [Answer; 5] = [Answer::Ready, Answer::Begun, Answer::Ended, Answer::EndedLast, Answer::Memory];
+    const ALL: [Answer; 6] =
+        [Answer::Ready, Answer::Taken, Answer::Begun, Answer::Ended, Answer::EndedLast, Answer::Memory];
 
     pub(super) fn encode(self) -> [u8; ANSWER_BYTES] {
         (0x7067_0000 + self as u64).to_le_bytes()
