@@ -63,6 +63,12 @@ impl<'a> Recipe<'a> {
         Some(recipe)
     }
 
+    /// One of many, for tests of what is done with them.
+    #[cfg(test)]
+    pub(super) fn of_number(number: usize) -> Recipe<'static> {
+        Recipe { devices: vec![number], programs: Vec::new() }
+    }
+
     /// Adds a program behind those that it is made of. Returns its index. As deep as links may be behind each other.
     fn add<B: Backend>(
         &mut self,

@@ -1,7 +1,8 @@
 //! The executor's side: has a compiler build what it is about to build itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -22,6 +23,9 @@ use crate::executor::message::ToBroker;
 /// How long a compiler may take until it is ready. It loads drivers, and executors do that at leisure, too.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Most recipes that are kept in mind. Each takes some 20 bytes.
+const MAX_KNOWN: usize = 16 * 1024;
+
 /// How often a wait looks whether anybody still wants to know.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -30,8 +34,34 @@ pub(crate) struct Trials {
     limits: BuildLimits,
     sink: Arc<dyn EventSink>,
     next: AtomicU32,
+    known: Mutex<Known>,
     asked: Mutex<HashMap<u32, Asked>>,
     answered: Condvar,
+}
+
+/// Recipes that a compiler has come to an end with: the driver's cache has what came of them, or at least it is known what
+/// they take. By hashes whose keys no guest knows, so that none can make up a recipe that passes for another.
+#[derive(Default)]
+struct Known {
+    keys: [RandomState; 2],
+    hashes: HashSet<[u64; 2]>,
+}
+
+impl Known {
+    fn hash(&self, recipe: &[u8]) -> [u64; 2] {
+        [self.keys[0].hash_one(recipe), self.keys[1].hash_one(recipe)]
+    }
+
+    fn contains(&self, recipe: &[u8]) -> bool {
+        self.hashes.contains(&self.hash(recipe))
+    }
+
+    fn insert(&mut self, recipe: &[u8]) {
+        if self.hashes.len() >= MAX_KNOWN {
+            self.hashes.clear();
+        }
+        self.hashes.insert(self.hash(recipe));
+    }
 }
 
 /// What became of the question for a compiler.
@@ -62,8 +92,18 @@ impl Ended {
 
 impl Trials {
     pub(crate) fn new(limits: BuildLimits, sink: Arc<dyn EventSink>) -> Trials {
-        let (next, asked, answered) = (AtomicU32::new(0), Mutex::default(), Condvar::new());
-        Trials { limits, sink, next, asked, answered }
+        Trials {
+            limits,
+            sink,
+            next: AtomicU32::new(0),
+            known: Mutex::default(),
+            asked: Mutex::default(),
+            answered: Condvar::new(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn asked(&self) -> MutexGuard<'_, HashMap<u32, Asked>> {
@@ -151,13 +191,22 @@ impl Bench {
         let Some(trials) = &self.trials else { return Ok(()) };
         let Some(recipe) = recipe() else { return Ok(()) };
         let because = |end| Ended::Because(trials.limits.reason(end).unwrap_or_default());
+        let Some(framed) = framed(&recipe) else { return Err(because(CompilerEnd::Memory)) };
+        if trials.known().contains(&framed) {
+            return Ok(());
+        }
+        let order = Order { framed, earlier: recipe.earlier_builds(), is_unwanted };
+        drop(recipe);
         let mut tried = match self.compiler.take() {
-            Some(compiler) => compiler.build(&recipe, is_unwanted),
+            Some(compiler) => compiler.build(&order),
             None => Err(Stop::Gone),
         };
         // One that has nothing to do may be killed meanwhile: no fault of what it was to do next.
         if let Err(Stop::Gone) = tried {
-            tried = trials.start(is_unwanted).and_then(|compiler| compiler.build(&recipe, is_unwanted));
+            tried = trials.start(is_unwanted).and_then(|compiler| compiler.build(&order));
+        }
+        if tried.is_ok() {
+            trials.known().insert(&order.framed);
         }
         match tried {
             Ok(compiler) => {
@@ -171,10 +220,20 @@ impl Bench {
     }
 }
 
+/// A build for a compiler.
+struct Order<'a> {
+    /// The recipe, behind its length.
+    framed: Vec<u8>,
+    /// How many builds come before it.
+    earlier: usize,
+    is_unwanted: &'a dyn Fn() -> bool,
+}
+
 /// Why a wait for a compiler is over.
+#[derive(Debug)]
 enum Stop {
     Unwanted,
-    /// It ended before it had the recipe.
+    /// It hung up.
     Gone,
     End(CompilerEnd),
 }
@@ -204,12 +263,8 @@ impl Drop for Compiler {
 
 impl Compiler {
     /// Builds. Returns the compiler if it can build more.
-    fn build(
-        mut self,
-        recipe: &Recipe<'_>,
-        is_unwanted: &dyn Fn() -> bool,
-    ) -> Result<Option<Compiler>, Stop> {
-        match self.try_build(recipe, is_unwanted) {
+    fn build(mut self, order: &Order<'_>) -> Result<Option<Compiler>, Stop> {
+        match self.try_build(order) {
             Ok(Answer::Ended) => Ok(Some(self)),
             Ok(_) => Ok(None),
             Err(stop) => {
@@ -219,24 +274,26 @@ impl Compiler {
         }
     }
 
-    fn try_build(&self, recipe: &Recipe<'_>, is_unwanted: &dyn Fn() -> bool) -> Result<Answer, Stop> {
+    fn try_build(&self, order: &Order<'_>) -> Result<Answer, Stop> {
         let crashed = Stop::End(CompilerEnd::Crash);
-        let Some(bytes) = framed(recipe) else { return Err(crashed) };
+        let Order { framed, earlier, is_unwanted } = order;
         let seconds = Duration::from_secs(self.trials.limits.seconds.into());
         // What was built before in that time is built again.
-        let earlier = u32::try_from(recipe.earlier_builds()).unwrap_or(u32::MAX);
+        let earlier = u32::try_from(*earlier).unwrap_or(u32::MAX);
         let deadline = Instant::now() + seconds.saturating_mul(earlier.saturating_add(1));
-        let taken =
-            self.send(&bytes, deadline, is_unwanted).and_then(|()| self.answer(deadline, is_unwanted));
-        match taken {
-            Ok(Answer::Taken) => drop(bytes),
-            Err(Stop::End(CompilerEnd::Crash)) => return Err(Stop::Gone),
+        let sent = self.send(framed, deadline, *is_unwanted);
+        match sent.and_then(|()| self.answer(deadline, *is_unwanted)) {
+            Ok(Answer::Taken) => {}
             Ok(_) => return Err(crashed),
             Err(stop) => return Err(stop),
         }
-        let mut answer = self.answer(deadline, is_unwanted)?;
+        let next = |deadline| match self.answer(deadline, *is_unwanted) {
+            Err(Stop::Gone) => Err(Stop::End(CompilerEnd::Crash)),
+            answer => answer,
+        };
+        let mut answer = next(deadline)?;
         if answer == Answer::Begun {
-            answer = self.answer(Instant::now() + seconds, is_unwanted)?;
+            answer = next(Instant::now() + seconds)?;
         }
         match answer {
             Answer::Ended | Answer::EndedLast => Ok(answer),
@@ -251,7 +308,7 @@ impl Compiler {
             match send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_gone) => return Err(Stop::End(CompilerEnd::Crash)),
+                Err(_gone) => return Err(Stop::Gone),
             }
         }
         Ok(())
@@ -263,10 +320,10 @@ impl Compiler {
         while filled < bytes.len() {
             self.wait(PollFlags::IN, deadline, is_unwanted)?;
             match recv(&self.socket, &mut bytes[filled..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err(Stop::End(CompilerEnd::Crash)),
+                Ok((0, _)) => return Err(Stop::Gone),
                 Ok((count, _)) => filled += count,
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_gone) => return Err(Stop::End(CompilerEnd::Crash)),
+                Err(_gone) => return Err(Stop::Gone),
             }
         }
         Answer::decode(bytes).ok_or(Stop::End(CompilerEnd::Crash))
@@ -312,5 +369,166 @@ impl fmt::Debug for Trials {
 impl fmt::Debug for Compiler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Compiler").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::OnceLock;
+    use std::thread;
+
+    use super::*;
+
+    type Manners = fn(UnixStream);
+
+    /// A broker whose compilers behave so, one after the other, and who notes how they ended.
+    struct Broker {
+        trials: OnceLock<Arc<Trials>>,
+        compilers: Mutex<Vec<Manners>>,
+        ended: Mutex<Vec<CompilerEnd>>,
+    }
+
+    struct Sink(Arc<Broker>);
+
+    impl EventSink for Sink {
+        fn send(&self, message: ToBroker) {
+            match message {
+                ToBroker::WantCompiler { compiler } => {
+                    let manners = self.0.compilers.lock().unwrap().pop();
+                    let socket = manners.map(|manners| {
+                        let (ours, theirs) = UnixStream::pair().unwrap();
+                        thread::spawn(move || manners(theirs));
+                        ours.into()
+                    });
+                    self.0.trials.get().unwrap().answered(compiler, socket);
+                }
+                ToBroker::CompilerEnded { end, .. } => self.0.ended.lock().unwrap().push(end),
+                _ => panic!("{message:?}"),
+            }
+        }
+    }
+
+    fn broker(compilers: &[Manners]) -> (Arc<Broker>, Bench) {
+        let compilers = Mutex::new(compilers.iter().rev().copied().collect());
+        let broker = Arc::new(Broker { trials: OnceLock::new(), compilers, ended: Mutex::default() });
+        let limits = BuildLimits { seconds: 1, ..BuildLimits::default() };
+        let trials = Arc::new(Trials::new(limits, Arc::new(Sink(broker.clone()))));
+        broker.trials.set(trials.clone()).unwrap();
+        (broker, Bench::new(Some(trials)))
+    }
+
+    fn take(socket: &mut UnixStream) -> bool {
+        let mut len = [0; 4];
+        let is_there = socket.read_exact(&mut len).is_ok();
+        let mut recipe = vec![0; u32::from_le_bytes(len) as usize];
+        is_there && socket.read_exact(&mut recipe).is_ok()
+    }
+
+    /// Says this, and the rest behind each recipe. Not even that it is gone is said then.
+    fn says(mut socket: UnixStream, ready: &[u8], built: &[u8]) {
+        let _gone = socket.write_all(ready);
+        while take(&mut socket) {
+            let _gone = socket.write_all(built);
+        }
+    }
+
+    fn answers(answers: &[Answer]) -> Vec<u8> {
+        answers.iter().flat_map(|answer| answer.encode()).collect()
+    }
+
+    fn honest(socket: UnixStream) {
+        let built = answers(&[Answer::Taken, Answer::Begun, Answer::Ended]);
+        says(socket, &Answer::Ready.encode(), &built);
+    }
+
+    fn leaves(mut socket: UnixStream) {
+        let _gone = socket.write_all(&Answer::Ready.encode());
+        take(&mut socket);
+        let _gone = socket.write_all(&answers(&[Answer::Taken, Answer::EndedLast]));
+    }
+
+    /// Ends when it has built one, without a word.
+    fn dies_idle(mut socket: UnixStream) {
+        let _gone = socket.write_all(&Answer::Ready.encode());
+        take(&mut socket);
+        let _gone = socket.write_all(&answers(&[Answer::Taken, Answer::Begun, Answer::Ended]));
+    }
+
+    fn silent(socket: UnixStream) {
+        says(socket, &Answer::Ready.encode(), &Answer::Taken.encode());
+    }
+
+    fn nonsense(socket: UnixStream) {
+        says(socket, &Answer::Ready.encode(), &[0xff; 64]);
+    }
+
+    fn half(socket: UnixStream) {
+        says(socket, &Answer::Ready.encode()[..5], &[]);
+    }
+
+    fn greedy(socket: UnixStream) {
+        says(socket, &Answer::Ready.encode(), &answers(&[Answer::Taken, Answer::Begun, Answer::Memory]));
+    }
+
+    fn ready_again(socket: UnixStream) {
+        says(socket, &answers(&[Answer::Ready, Answer::Ready]), &[]);
+    }
+
+    fn build(bench: &mut Bench, number: usize) -> Result<(), Ended> {
+        bench.try_out(|| Some(Recipe::of_number(number)), &|| false)
+    }
+
+    #[test]
+    fn what_a_compiler_says_wrong_ends_its_build_and_the_next_gets_another() {
+        let wrong: [(Manners, CompilerEnd); 5] = [
+            (silent, CompilerEnd::Time),
+            (nonsense, CompilerEnd::Crash),
+            (ready_again, CompilerEnd::Crash),
+            (greedy, CompilerEnd::Memory),
+            (drop, CompilerEnd::Start),
+        ];
+        for (manners, end) in wrong {
+            let (broker, mut bench) = broker(&[manners, honest]);
+            let limits = bench.trials.as_ref().unwrap().limits;
+            assert_eq!(build(&mut bench, 1), Err(Ended::Because(limits.reason(end).unwrap())), "{end:?}");
+            assert!(!bench.has_compiler());
+            assert_eq!(*broker.ended.lock().unwrap(), [end]);
+            assert_eq!(build(&mut bench, 1), Ok(()));
+            assert!(bench.has_compiler());
+            drop(bench);
+            assert_eq!(*broker.ended.lock().unwrap(), [end, CompilerEnd::Unneeded]);
+        }
+    }
+
+    #[test]
+    fn one_compiler_serves_many_builds_and_what_is_known_needs_none() {
+        let (broker, mut bench) = broker(&[honest]);
+        assert!((0..5).all(|number| build(&mut bench, number).is_ok()));
+        bench.compiler = None;
+        assert_eq!(build(&mut bench, 3), Ok(()), "there is no other compiler to ask");
+        assert!(matches!(build(&mut bench, 5), Err(Ended::Because(_))));
+        assert_eq!(broker.ended.lock().unwrap()[0], CompilerEnd::Unneeded);
+    }
+
+    #[test]
+    fn a_compiler_that_has_ended_between_two_builds_is_replaced() {
+        let (broker, mut bench) = broker(&[dies_idle, leaves, honest]);
+        assert!((0..3).all(|number| build(&mut bench, number).is_ok()));
+        assert_eq!(*broker.ended.lock().unwrap(), [CompilerEnd::Unneeded; 2]);
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_is_not_waited_for() {
+        for manners in [silent as Manners, half] {
+            let (broker, mut bench) = broker(&[manners]);
+            let begun = Instant::now();
+            let is_unwanted = || begun.elapsed() > Duration::from_millis(50);
+            let tried = bench.try_out(|| Some(Recipe::of_number(1)), &is_unwanted);
+            assert_eq!(tried, Err(Ended::Unwanted));
+            assert_eq!(*broker.ended.lock().unwrap(), [CompilerEnd::Unneeded]);
+        }
+        let (_, mut bench) = broker(&[]);
+        assert_eq!(bench.try_out(|| panic!("looked at"), &|| true), Err(Ended::Unwanted));
     }
 }
