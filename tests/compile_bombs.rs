@@ -143,12 +143,14 @@ fn times_of_builds() {
                     }
                 }
             }
-            for pid in compilers_of(std::process::id(), limits.memory_bytes) {
+            let compilers = compilers_of(std::process::id(), limits.memory_bytes);
+            for pid in common::children_of(std::process::id()) {
+                let is_compiler = compilers.contains(&pid);
                 let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
                 let memory = status.lines().filter(|line| {
                     ["VmRSS", "RssAnon", "VmHWM", "VmData"].iter().any(|name| line.starts_with(name))
                 });
-                println!("the compiler: {:?}", memory.collect::<Vec<_>>());
+                println!("compiler {is_compiler}: {:?}", memory.collect::<Vec<_>>());
             }
             vgpu.hang_up();
         }

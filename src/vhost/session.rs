@@ -198,9 +198,12 @@ impl Session {
         let flushed = self.supervisor.flush();
         self.unless_executor_failed(flushed);
         for _ in 0..MESSAGES_PER_TURN {
+            let mut is_over = false;
             match self.supervisor.try_recv() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
+                    // Starting a process takes its time; others get their turn before the next.
+                    is_over = matches!(message, ToBroker::WantCompiler { .. });
                     if message == ToBroker::Quiesced {
                         if std::mem::take(&mut self.quiescing) {
                             self.quiesced = true;
@@ -217,6 +220,9 @@ impl Session {
                 Err(error) => self.unless_executor_failed(Err(error)),
             }
             self.act();
+            if is_over {
+                break;
+            }
         }
         self.announce();
     }

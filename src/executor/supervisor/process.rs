@@ -1,19 +1,19 @@
 //! Executors as processes of their own: the broker's own program, started anew.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::directory::PrivateDirectory;
-use super::stderr::Listener;
+use super::stderr::{Listener, SharedLog};
 use super::{Launcher, Running};
+use crate::guest_log::GuestLog;
 
 /// Argument that makes the broker's program an executor.
 pub const EXECUTOR_ARGUMENT: &str = "executor";
@@ -49,30 +49,42 @@ impl ProcessLauncher {
 
 impl Launcher for ProcessLauncher {
     fn launch(&self, vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
-        let directory = Arc::new(PrivateDirectory::new()?);
-        let arguments = [OsString::from(EXECUTOR_ARGUMENT)];
-        Ok(Box::new(self.start(vgpu, &arguments, directory, socket)?))
+        let place = Place {
+            launcher: self.clone(),
+            directory: PrivateDirectory::new()?,
+            log: Arc::new(Mutex::new(GuestLog::new(vgpu))),
+        };
+        Ok(Box::new(Arc::new(place).start(EXECUTOR_ARGUMENT, None, socket)?))
     }
 }
 
-impl ProcessLauncher {
+/// What an executor has for itself and its compilers.
+#[derive(Debug)]
+struct Place {
+    launcher: ProcessLauncher,
+    /// Removed after all of them have ended.
+    directory: PrivateDirectory,
+    log: SharedLog,
+}
+
+impl Place {
     fn start(
-        &self,
-        vgpu: &str,
-        arguments: &[OsString],
-        directory: Arc<PrivateDirectory>,
+        self: &Arc<Self>,
+        role: &'static str,
+        argument: Option<String>,
         socket: UnixStream,
     ) -> io::Result<Process> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.launcher.program);
         if std::env::var_os(LOG_VARIABLE).is_none() {
             command.env(LOG_VARIABLE, log::max_level().as_str());
         }
         for variable in DIRECTORY_VARIABLES {
-            command.env(variable, directory.path());
+            command.env(variable, self.directory.path());
         }
-        let (listener, stderr) = Listener::new(vgpu)?;
+        let (listener, stderr) = Listener::new(&self.log, role)?;
         let child = command
-            .args(arguments)
+            .arg(role)
+            .args(argument)
             .stdin(Stdio::from(OwnedFd::from(socket)))
             .stdout(Stdio::null())
             .stderr(Stdio::from(OwnedFd::from(stderr)))
@@ -81,26 +93,20 @@ impl ProcessLauncher {
             // Drivers have programs compile for them, which are to end with whoever started them.
             .process_group(0)
             .spawn()?;
-        let (launcher, vgpu) = (self.clone(), vgpu.to_owned());
-        Ok(Process { child, launcher, vgpu, directory, _stderr: listener })
+        Ok(Process { child, place: self.clone(), _stderr: listener })
     }
 }
 
 #[derive(Debug)]
 struct Process {
     child: Child,
-    launcher: ProcessLauncher,
-    vgpu: String,
-    /// Removed after the process has ended, and its compilers.
-    directory: Arc<PrivateDirectory>,
+    place: Arc<Place>,
     _stderr: Listener,
 }
 
 impl Running for Process {
     fn launch_compiler(&self, memory_bytes: u64, socket: UnixStream) -> io::Result<Box<dyn Running>> {
-        let arguments = [COMPILER_ARGUMENT.into(), memory_bytes.to_string().into()];
-        let launcher = &self.launcher;
-        Ok(Box::new(launcher.start(&self.vgpu, &arguments, self.directory.clone(), socket)?))
+        Ok(Box::new(self.place.start(COMPILER_ARGUMENT, Some(memory_bytes.to_string()), socket)?))
     }
 
     fn kill(&mut self) -> String {

@@ -229,3 +229,89 @@ pub(super) fn devices<'b, B: Backend>(
     let found = indices.iter().map(|index| backend.devices().get(*index).map(|device| &device.handle));
     found.collect::<Option<_>>().ok_or(ClError::INVALID_DEVICE)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use paragpu_protocol::command::{CompileProgram, CreateProgram, LinkProgram};
+    use paragpu_protocol::types::Span;
+
+    use super::{MadeOf, Recipe};
+    use crate::executor::child::backend::Backend;
+    use crate::executor::child::backend::null::{BAD_SOURCE, Null};
+    use crate::executor::child::builds::Builds;
+    use crate::executor::child::record::BuildKind;
+    use crate::executor::child::rig::{CONTEXT, PROGRAM, Rig, create};
+
+    const HEADER: u32 = 100;
+    const OTHER: u32 = 101;
+    const LINKED: u32 = 102;
+
+    /// PROGRAM is compiled with a header, and OTHER without; LINKED is both of them and PROGRAM again.
+    fn rig(text: &[u8]) -> Rig {
+        let mut rig = Rig::empty(Builds::inline());
+        rig.prepare();
+        for (id, text) in [(HEADER, &b"header"[..]), (OTHER, text)] {
+            let program = CreateProgram { create: create(id, CONTEXT), source: Span::NONE };
+            rig.run(&program, &[], text).unwrap();
+        }
+        let compile = |program: u32| CompileProgram { program: program.into(), ..CompileProgram::default() };
+        let with_header = CompileProgram { header_count: 1.into(), ..compile(PROGRAM) };
+        let list = [&HEADER.to_le_bytes()[..], &3_u32.to_le_bytes(), b"h.h-DA"].concat();
+        rig.run(&with_header, &[], &list).unwrap();
+        rig.run(&compile(OTHER), &[], b"").unwrap();
+        let body =
+            LinkProgram { create: create(LINKED, CONTEXT), input_count: 3.into(), ..LinkProgram::default() };
+        let list = [PROGRAM, OTHER, PROGRAM].map(u32::to_le_bytes).concat();
+        rig.run(&body, &[], &[&list, &b"-O"[..]].concat()).unwrap();
+        rig
+    }
+
+    #[test]
+    fn a_linked_program_is_made_again_from_its_recipe() {
+        let rig = rig(b"other");
+        let program = rig.context.objects.program(LINKED).unwrap();
+        let recipe = Recipe::of(&program).unwrap();
+        let made_of: Vec<_> = recipe.programs.iter().map(|program| &program.made_of).collect();
+        let source = |text: &'static [u8]| MadeOf::Source(text.into());
+        let linked = MadeOf::Linked(vec![1, 2, 1]);
+        assert_eq!(made_of, [&source(b"header"), &source(b"source"), &source(b"other"), &linked]);
+        let builds: Vec<_> = recipe.programs.iter().flat_map(|program| &program.builds).collect();
+        let kinds = builds.iter().map(|build| (build.kind, &*build.options)).collect::<Vec<_>>();
+        let compiled = |options: &'static [u8]| (BuildKind::Compile, options);
+        let expected = [
+            compiled(b"-DA -cl-kernel-arg-info"),
+            compiled(b"-cl-kernel-arg-info"),
+            (BuildKind::Link, &b"-O"[..]),
+        ];
+        assert_eq!(kinds, expected);
+        assert_eq!(builds[0].headers, [(b"h.h".to_vec(), 0)]);
+        assert_eq!(recipe.earlier_builds(), 2);
+
+        let bytes = postcard::to_stdvec(&recipe).unwrap();
+        let copy: Recipe<'_> = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(copy, recipe);
+        let backend = Null::new(2);
+        backend.create_context(&[]).unwrap();
+        let begun = Cell::new(0);
+        copy.carry_out(&backend, &(), || begun.set(begun.get() + 1)).unwrap();
+        assert_eq!(begun.get(), 1);
+        // Cut off, or with an index too large: an error.
+        for len in 0..bytes.len() {
+            assert!(postcard::from_bytes::<Recipe<'_>>(&bytes[..len]).is_err());
+        }
+        let mut wrong = recipe.clone();
+        wrong.programs[3].made_of = MadeOf::Linked(vec![7]);
+        assert!(wrong.carry_out(&backend, &(), || {}).is_err());
+    }
+
+    #[test]
+    fn what_has_not_been_built_is_not_built_for_others() {
+        let rig = rig(BAD_SOURCE);
+        let program = rig.context.objects.program(LINKED).unwrap();
+        let recipe = Recipe::of(&program).unwrap();
+        assert!(recipe.programs[2].builds.is_empty());
+        assert!(recipe.carry_out(&Null::new(2), &(), || {}).is_err(), "nor is it linked");
+    }
+}
