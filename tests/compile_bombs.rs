@@ -143,6 +143,12 @@ fn times_of_builds() {
                     }
                 }
             }
+            let begun = Instant::now();
+            let (object, status) = vgpu.compile(&mut process, &good(100 * round + 50));
+            let compiled = begun.elapsed();
+            let (_, linked) = vgpu.link(&mut process, object);
+            assert_eq!((status, linked), (0, 0));
+            println!("trial {trial}, compiled {compiled:.1?}, linked {:.1?}", begun.elapsed() - compiled);
             let compilers = compilers_of(std::process::id(), limits.memory_bytes);
             for pid in common::children_of(std::process::id()) {
                 let is_compiler = compilers.contains(&pid);

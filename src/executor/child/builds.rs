@@ -17,7 +17,7 @@ pub(super) const STACK_BYTES: usize = 16 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// A build to be done.
-pub(crate) type Job = Box<dyn FnOnce(&mut Bench) + Send>;
+pub(crate) type Job = Box<dyn FnOnce(&Bench) + Send>;
 
 /// Where builds are done.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ enum Mode {
 
 struct Pool {
     limit: usize,
-    trials: Option<Arc<Trials>>,
+    bench: Bench,
     state: Mutex<State>,
     submitted: Condvar,
 }
@@ -65,7 +65,12 @@ impl Builds {
 
     fn pool(limit: usize, trials: Option<Arc<Trials>>) -> Builds {
         let (state, submitted) = (Mutex::default(), Condvar::new());
-        Builds(Mode::Threads(Arc::new(Pool { limit: limit.max(1), trials, state, submitted })))
+        Builds(Mode::Threads(Arc::new(Pool {
+            limit: limit.max(1),
+            bench: Bench::new(trials),
+            state,
+            submitted,
+        })))
     }
 
     /// Not until the test says so.
@@ -78,7 +83,7 @@ impl Builds {
     /// Does a job of this context's, now or later.
     pub(crate) fn submit(&self, of: &Arc<Notifier>, job: Job) {
         match &self.0 {
-            Mode::Inline => job(&mut Bench::default()),
+            Mode::Inline => job(&Bench::default()),
             Mode::Threads(pool) => pool.submit(of, job),
             #[cfg(test)]
             Mode::Held(jobs) => jobs.lock().unwrap().push(job),
@@ -126,11 +131,10 @@ impl Pool {
         }
     }
 
-    /// Works until nothing waits, and with a compiler for so much longer.
+    /// Works until nothing waits, and stays for as long as compilers are kept.
     fn work(&self, linger: Duration) {
-        let mut bench = Bench::new(self.trials.clone());
-        while let Some(job) = self.next(if bench.has_compiler() { linger } else { Duration::ZERO }) {
-            job(&mut bench);
+        while let Some(job) = self.next(linger) {
+            job(&self.bench);
         }
     }
 
@@ -142,8 +146,11 @@ impl Pool {
                 return Some(job);
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || !self.bench.has_idle() {
                 state.running -= 1;
+                drop(state);
+                // Who was here last ends the last of them.
+                self.bench.end_idle(linger);
                 return None;
             }
             state.idle += 1;
@@ -179,7 +186,7 @@ mod tests {
         let (tell, told) = channel();
         for _ in 0..6 {
             let (running, most, tell) = (running.clone(), most.clone(), tell.clone());
-            let job = move |_: &mut Bench| {
+            let job = move |_: &Bench| {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 thread::sleep(Duration::from_millis(5));
                 running.fetch_sub(1, Ordering::SeqCst);

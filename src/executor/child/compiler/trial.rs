@@ -35,6 +35,8 @@ pub(crate) struct Trials {
     sink: Arc<dyn EventSink>,
     next: AtomicU32,
     known: Mutex<Known>,
+    /// Compilers that have nothing to do, and since when. The last one was used last.
+    idle: Mutex<Vec<(Instant, Compiler)>>,
     asked: Mutex<HashMap<u32, Asked>>,
     answered: Condvar,
 }
@@ -97,9 +99,14 @@ impl Trials {
             sink,
             next: AtomicU32::new(0),
             known: Mutex::default(),
+            idle: Mutex::default(),
             asked: Mutex::default(),
             answered: Condvar::new(),
         }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, Compiler)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -120,7 +127,7 @@ impl Trials {
     }
 
     /// Asks for a compiler, and waits until it is ready.
-    fn start(self: &Arc<Self>, is_unwanted: &dyn Fn() -> bool) -> Result<Compiler, Stop> {
+    fn start(&self, is_unwanted: &dyn Fn() -> bool) -> Result<Compiler, Stop> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let deadline = Instant::now() + START_PATIENCE;
         self.asked().insert(number, Asked::Open);
@@ -146,7 +153,8 @@ impl Trials {
         };
         asked.remove(&number);
         drop(asked);
-        let mut compiler = Compiler { number, socket, end: CompilerEnd::Start, trials: Arc::clone(self) };
+        let (limits, sink) = (self.limits, self.sink.clone());
+        let mut compiler = Compiler { number, socket, end: CompilerEnd::Start, limits, sink };
         match compiler.answer(deadline, is_unwanted) {
             Ok(Answer::Ready) => {
                 compiler.end = CompilerEnd::Unneeded;
@@ -161,34 +169,39 @@ impl Trials {
     }
 }
 
-/// What one worker has for its builds, one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Bench {
-    trials: Option<Arc<Trials>>,
-    compiler: Option<Compiler>,
-}
+/// What a build has at hand.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bench(Option<Arc<Trials>>);
 
 impl Bench {
     pub(crate) fn new(trials: Option<Arc<Trials>>) -> Bench {
-        Bench { trials, compiler: None }
+        Bench(trials)
     }
 
-    /// True if there is a compiler, which costs memory for as long as there is this.
-    pub(crate) fn has_compiler(&self) -> bool {
-        self.compiler.is_some()
+    /// True if there are compilers that have nothing to do.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.0.as_ref().is_some_and(|trials| !trials.idle().is_empty())
+    }
+
+    /// Ends the compilers that have had nothing to do for so long.
+    pub(crate) fn end_idle(&self, patience: Duration) {
+        if let Some(trials) = &self.0 {
+            let now = Instant::now();
+            trials.idle().retain(|(since, _)| now.saturating_duration_since(*since) < patience);
+        }
     }
 
     /// Has a build done by a compiler. If that came to an end by itself, be it with an error, the driver may be trusted with
     /// it; otherwise this says why not. Returns at once when nobody wants the build any more.
     pub(crate) fn try_out<'r>(
-        &mut self,
+        &self,
         recipe: impl FnOnce() -> Option<Recipe<'r>>,
         is_unwanted: &dyn Fn() -> bool,
     ) -> Result<(), Ended> {
         if is_unwanted() {
             return Err(Ended::Unwanted);
         }
-        let Some(trials) = &self.trials else { return Ok(()) };
+        let Some(trials) = &self.0 else { return Ok(()) };
         let Some(recipe) = recipe() else { return Ok(()) };
         let because = |end| Ended::Because(trials.limits.reason(end).unwrap_or_default());
         let Some(framed) = framed(&recipe) else { return Err(because(CompilerEnd::Memory)) };
@@ -197,11 +210,13 @@ impl Bench {
         }
         let order = Order { framed, earlier: recipe.earlier_builds(), is_unwanted };
         drop(recipe);
-        let mut tried = match self.compiler.take() {
-            Some(compiler) => compiler.build(&order),
-            None => Err(Stop::Gone),
-        };
-        // One that has nothing to do may be killed meanwhile: no fault of what it was to do next.
+        let mut tried = Err(Stop::Gone);
+        // Those that have nothing to do may be killed meanwhile: no fault of what they were to do next.
+        while let Err(Stop::Gone) = tried
+            && let Some((_, compiler)) = { trials.idle().pop() }
+        {
+            tried = compiler.build(&order);
+        }
         if let Err(Stop::Gone) = tried {
             tried = trials.start(is_unwanted).and_then(|compiler| compiler.build(&order));
         }
@@ -210,7 +225,8 @@ impl Bench {
         }
         match tried {
             Ok(compiler) => {
-                self.compiler = compiler;
+                // At once: the executor's own build needs none.
+                trials.idle().extend(compiler.map(|compiler| (Instant::now(), compiler)));
                 Ok(())
             }
             Err(Stop::Unwanted) => Err(Ended::Unwanted),
@@ -252,12 +268,13 @@ struct Compiler {
     number: u32,
     socket: UnixStream,
     end: CompilerEnd,
-    trials: Arc<Trials>,
+    limits: BuildLimits,
+    sink: Arc<dyn EventSink>,
 }
 
 impl Drop for Compiler {
     fn drop(&mut self) {
-        self.trials.sink.send(ToBroker::CompilerEnded { compiler: self.number, end: self.end });
+        self.sink.send(ToBroker::CompilerEnded { compiler: self.number, end: self.end });
     }
 }
 
@@ -277,7 +294,7 @@ impl Compiler {
     fn try_build(&self, order: &Order<'_>) -> Result<Answer, Stop> {
         let crashed = Stop::End(CompilerEnd::Crash);
         let Order { framed, earlier, is_unwanted } = order;
-        let seconds = Duration::from_secs(self.trials.limits.seconds.into());
+        let seconds = Duration::from_secs(self.limits.seconds.into());
         // What was built before in that time is built again.
         let earlier = u32::try_from(*earlier).unwrap_or(u32::MAX);
         let deadline = Instant::now() + seconds.saturating_mul(earlier.saturating_add(1));
@@ -475,7 +492,7 @@ mod tests {
         says(socket, &answers(&[Answer::Ready, Answer::Ready]), &[]);
     }
 
-    fn build(bench: &mut Bench, number: usize) -> Result<(), Ended> {
+    fn build(bench: &Bench, number: usize) -> Result<(), Ended> {
         bench.try_out(|| Some(Recipe::of_number(number)), &|| false)
     }
 
@@ -489,46 +506,47 @@ mod tests {
             (drop, CompilerEnd::Start),
         ];
         for (manners, end) in wrong {
-            let (broker, mut bench) = broker(&[manners, honest]);
-            let limits = bench.trials.as_ref().unwrap().limits;
-            assert_eq!(build(&mut bench, 1), Err(Ended::Because(limits.reason(end).unwrap())), "{end:?}");
-            assert!(!bench.has_compiler());
+            let (broker, bench) = broker(&[manners, honest]);
+            let limits = bench.0.as_ref().unwrap().limits;
+            assert_eq!(build(&bench, 1), Err(Ended::Because(limits.reason(end).unwrap())), "{end:?}");
+            assert!(!bench.has_idle());
             assert_eq!(*broker.ended.lock().unwrap(), [end]);
-            assert_eq!(build(&mut bench, 1), Ok(()));
-            assert!(bench.has_compiler());
-            drop(bench);
+            assert_eq!(build(&bench, 1), Ok(()));
+            bench.end_idle(Duration::from_secs(1000));
+            assert!(bench.has_idle());
+            bench.end_idle(Duration::ZERO);
             assert_eq!(*broker.ended.lock().unwrap(), [end, CompilerEnd::Unneeded]);
         }
     }
 
     #[test]
     fn one_compiler_serves_many_builds_and_what_is_known_needs_none() {
-        let (broker, mut bench) = broker(&[honest]);
-        assert!((0..5).all(|number| build(&mut bench, number).is_ok()));
-        bench.compiler = None;
-        assert_eq!(build(&mut bench, 3), Ok(()), "there is no other compiler to ask");
-        assert!(matches!(build(&mut bench, 5), Err(Ended::Because(_))));
+        let (broker, bench) = broker(&[honest]);
+        assert!((0..5).all(|number| build(&bench, number).is_ok()));
+        bench.end_idle(Duration::ZERO);
+        assert_eq!(build(&bench, 3), Ok(()), "there is no other compiler to ask");
+        assert!(matches!(build(&bench, 5), Err(Ended::Because(_))));
         assert_eq!(broker.ended.lock().unwrap()[0], CompilerEnd::Unneeded);
     }
 
     #[test]
     fn a_compiler_that_has_ended_between_two_builds_is_replaced() {
-        let (broker, mut bench) = broker(&[dies_idle, leaves, honest]);
-        assert!((0..3).all(|number| build(&mut bench, number).is_ok()));
+        let (broker, bench) = broker(&[dies_idle, leaves, honest]);
+        assert!((0..3).all(|number| build(&bench, number).is_ok()));
         assert_eq!(*broker.ended.lock().unwrap(), [CompilerEnd::Unneeded; 2]);
     }
 
     #[test]
     fn what_nobody_wants_any_more_is_not_waited_for() {
         for manners in [silent as Manners, half] {
-            let (broker, mut bench) = broker(&[manners]);
+            let (broker, bench) = broker(&[manners]);
             let begun = Instant::now();
             let is_unwanted = || begun.elapsed() > Duration::from_millis(50);
             let tried = bench.try_out(|| Some(Recipe::of_number(1)), &is_unwanted);
             assert_eq!(tried, Err(Ended::Unwanted));
             assert_eq!(*broker.ended.lock().unwrap(), [CompilerEnd::Unneeded]);
         }
-        let (_, mut bench) = broker(&[]);
+        let (_, bench) = broker(&[]);
         assert_eq!(bench.try_out(|| panic!("looked at"), &|| true), Err(Ended::Unwanted));
     }
 }

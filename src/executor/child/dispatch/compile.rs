@@ -135,7 +135,7 @@ impl<B: Backend> Context<B> {
         let program = Arc::clone(program);
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
-        let job = move |bench: &mut Bench| {
+        let job = move |bench: &Bench| {
             let names = order.headers.iter().map(|(name, _)| name.as_c_str());
             let named: Vec<(&CStr, &B::Program)> = names.zip(&headers).collect();
             let tried = bench.try_out(|| Recipe::of(&program), &|| notifier.is_closed());
@@ -196,7 +196,7 @@ impl<B: Backend> Context<B> {
         self.objects.insert(id, Object::Program(program.clone()));
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
-        let job = move |bench: &mut Bench| {
+        let job = move |bench: &Bench| {
             let tried = if program.parts().iter().any(|input| input.is_ended()) {
                 Ok(())
             } else {

@@ -78,7 +78,7 @@ impl<B: Backend> Context<B> {
         }
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
-        let job = move |bench: &mut Bench| {
+        let job = move |bench: &Bench| {
             let tried = bench.try_out(|| Recipe::of(&program), &|| notifier.is_closed());
             let host = match (&program.origin, handle(&program.context.host)) {
                 _ if tried.is_err() => Err(ClError::OUT_OF_RESOURCES),

@@ -183,7 +183,7 @@ fn a_linked_program_is_busy_until_the_linker_ends() {
     rig.prepare();
     rig.run(&compile(PROGRAM), &[], b"").unwrap();
     let job = jobs.lock().unwrap().pop().unwrap();
-    job(&mut Bench::default());
+    job(&Bench::default());
     let (mut body, data) = link(LINKED, &[PROGRAM]);
     body.create.reply = rig.slot();
     rig.run(&body, &[], &data).unwrap();
@@ -192,7 +192,7 @@ fn a_linked_program_is_busy_until_the_linker_ends() {
     assert!(rig.peek(body.create.reply).is_none());
     let kernel = CreateKernel { create: create(KERNEL, LINKED), info: Span::NONE };
     let job = jobs.lock().unwrap().pop().unwrap();
-    job(&mut Bench::default());
+    job(&Bench::default());
     assert_eq!(rig.status(body.create.reply), 0);
     rig.run(&kernel, &[], KERNEL_NAME.as_bytes()).unwrap();
     let (again, data) = link(LINKED + 1, &[LINKED]);
@@ -200,7 +200,7 @@ fn a_linked_program_is_busy_until_the_linker_ends() {
     let kernel = CreateKernel { create: create(KERNEL + 50, LINKED + 1), info: Span::NONE };
     assert_eq!(rig.run(&kernel, &[], KERNEL_NAME.as_bytes()), Err(Fault::Busy));
     let job = jobs.lock().unwrap().pop().unwrap();
-    job(&mut Bench::default());
+    job(&Bench::default());
 }
 
 /// A module with one kernel `abc` of one argument, a 32-bit number, and a specialization constant 7 of that type.
@@ -387,7 +387,7 @@ fn a_program_is_busy_until_its_build_ends() {
         let job = jobs.lock().unwrap().pop().unwrap();
         assert!(rig.peek(reply).is_none());
         let outcome = body(&mut rig);
-        job(&mut Bench::default());
+        job(&Bench::default());
         assert_eq!(rig.peek(reply).is_some(), outcome.is_ok(), "a failed context completes nothing");
         outcome
     };
