@@ -36,7 +36,7 @@ fn good(number: usize) -> String {
 
 #[test]
 fn a_bomb_is_ended_by_time_while_other_programs_are_built() {
-    let limits = BuildLimits { seconds: 4, memory_bytes: 16 << 30, ..BuildLimits::default() };
+    let limits = BuildLimits { seconds: 10, memory_bytes: 16 << 30, ..BuildLimits::default() };
     let mut vgpu = VGpu::new("bomb-time", "", limits);
     let (mut one, mut other) = (vgpu.process(1), vgpu.process(2));
     let program = vgpu.source(&mut one, &bomb());
@@ -46,8 +46,8 @@ fn a_bomb_is_ended_by_time_while_other_programs_are_built() {
     vgpu.finish(&mut one);
     assert!(!one.is_done(slot), "the bomb is too small for this test");
     assert_eq!(one.status(slot), BUILD_FAILURE);
-    assert!(begun.elapsed() >= Duration::from_secs(4));
-    assert!(vgpu.build_log(&mut one, program).contains("longer than 4 s"));
+    assert!(begun.elapsed() >= Duration::from_secs(10));
+    assert!(vgpu.build_log(&mut one, program).contains("longer than 10 s"));
     let (program, status) = vgpu.build(&mut one, &good(2));
     assert_eq!((status, vgpu.kernel(&mut one, program)), (0, 0));
     vgpu.hang_up();
@@ -143,12 +143,6 @@ fn times_of_builds() {
                     }
                 }
             }
-            let begun = Instant::now();
-            let (object, status) = vgpu.compile(&mut process, &good(100 * round + 50));
-            let compiled = begun.elapsed();
-            let (_, linked) = vgpu.link(&mut process, object);
-            assert_eq!((status, linked), (0, 0));
-            println!("trial {trial}, compiled {compiled:.1?}, linked {:.1?}", begun.elapsed() - compiled);
             let compilers = compilers_of(std::process::id(), limits.memory_bytes);
             for pid in common::children_of(std::process::id()) {
                 let is_compiler = compilers.contains(&pid);
@@ -158,6 +152,12 @@ fn times_of_builds() {
                 });
                 println!("compiler {is_compiler}: {:?}", memory.collect::<Vec<_>>());
             }
+            let begun = Instant::now();
+            let (object, status) = vgpu.compile(&mut process, &good(100 * round + 50));
+            let compiled = begun.elapsed();
+            let (_, linked) = vgpu.link(&mut process, object);
+            assert_eq!((status, linked), (0, 0));
+            println!("trial {trial}, compiled {compiled:.1?}, linked {:.1?}", begun.elapsed() - compiled);
             vgpu.hang_up();
         }
     }

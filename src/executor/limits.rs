@@ -27,6 +27,8 @@ pub struct BuildLimits {
     pub seconds: u32,
     /// Bytes of memory that the compiler may take for one build, beyond what it has before it starts.
     pub memory_bytes: u64,
+    /// Seconds for which a compiler without work is kept, with its memory: it would take a while to start again.
+    pub idle_seconds: u32,
     /// Builds are tried in a process of their own first. Without, the executor compiles at once, and nothing of this but
     /// `concurrent` holds.
     pub trial: bool,
@@ -34,7 +36,7 @@ pub struct BuildLimits {
 
 impl Default for BuildLimits {
     fn default() -> BuildLimits {
-        BuildLimits { concurrent: 4, seconds: 60, memory_bytes: 2 << 30, trial: true }
+        BuildLimits { concurrent: 4, seconds: 60, memory_bytes: 2 << 30, idle_seconds: 5, trial: true }
     }
 }
 

@@ -13,9 +13,6 @@ use super::completion::Notifier;
 /// must compile here. It is only taken when it is used.
 pub(super) const STACK_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a compiler is kept that has nothing to do: the next build is spared its start.
-const LINGER: Duration = Duration::from_secs(5);
-
 /// A build to be done.
 pub(crate) type Job = Box<dyn FnOnce(&Bench) + Send>;
 
@@ -124,7 +121,7 @@ impl Pool {
         drop(state);
         let pool = Arc::clone(self);
         let thread = thread::Builder::new().name("build".to_owned()).stack_size(STACK_BYTES);
-        let spawned = thread.spawn(move || pool.work(LINGER));
+        let spawned = thread.spawn(move || pool.work(pool.bench.linger()));
         if let Err(error) = spawned {
             log::warn!("no thread for a build ({error}); building in the ring's");
             self.work(Duration::ZERO);

@@ -161,7 +161,7 @@ impl<'a> Recipe<'a> {
                     let inputs = inputs.ok_or(ClError::INVALID_VALUE)?;
                     let devices = devices(backend, &build.devices)?;
                     let Linked { program, outcome } =
-                        backend.link(context, &devices, &*text(&build.options)?, &inputs);
+                        backend.link(context, &devices, &text(&build.options)?, &inputs);
                     outcome?;
                     program.ok_or(ClError::LINK_PROGRAM_FAILURE)?
                 }

@@ -178,6 +178,13 @@ impl Bench {
         Bench(trials)
     }
 
+    /// How long a compiler is kept that has nothing to do.
+    pub(crate) fn linger(&self) -> Duration {
+        self.0
+            .as_ref()
+            .map_or(Duration::ZERO, |trials| Duration::from_secs(trials.limits.idle_seconds.into()))
+    }
+
     /// True if there are compilers that have nothing to do.
     pub(crate) fn has_idle(&self) -> bool {
         self.0.as_ref().is_some_and(|trials| !trials.idle().is_empty())
