@@ -234,7 +234,9 @@ pub(super) fn devices<'b, B: Backend>(
 mod tests {
     use std::cell::Cell;
 
-    use paragpu_protocol::command::{CompileProgram, CreateProgram, LinkProgram};
+    use paragpu_protocol::command::{
+        BuildProgram, CompileProgram, CreateProgram, CreateProgramWithIl, LinkProgram, SetSpecConstant,
+    };
     use paragpu_protocol::types::Span;
 
     use super::{MadeOf, Recipe};
@@ -243,6 +245,7 @@ mod tests {
     use crate::executor::child::builds::Builds;
     use crate::executor::child::record::BuildKind;
     use crate::executor::child::rig::{CONTEXT, PROGRAM, Rig, create};
+    use crate::executor::child::tests::programs::module;
 
     const HEADER: u32 = 100;
     const OTHER: u32 = 101;
@@ -304,6 +307,29 @@ mod tests {
         let mut wrong = recipe.clone();
         wrong.programs[3].made_of = MadeOf::Linked(vec![7]);
         assert!(wrong.carry_out(&backend, &(), || {}).is_err());
+    }
+
+    #[test]
+    fn a_module_is_made_alone_and_built_with_its_constants() {
+        let mut rig = Rig::empty(Builds::inline());
+        rig.prepare();
+        let made = CreateProgramWithIl { create: create(OTHER, CONTEXT), il: Span::NONE };
+        rig.run(&made, &[], &module()).unwrap();
+        let steps = |rig: &Rig| {
+            let program = rig.context.objects.program(OTHER).unwrap();
+            let recipe = Recipe::of(&program).unwrap();
+            let begun = Cell::new(false);
+            recipe.carry_out(&Null::new(2), &(), || begun.set(true)).unwrap();
+            assert!(begun.get());
+            assert_eq!(recipe.programs[0].made_of, MadeOf::Il(module().into()));
+            assert_eq!(recipe.earlier_builds(), 0);
+            recipe.programs[0].builds.iter().map(|build| build.constants.clone()).collect::<Vec<_>>()
+        };
+        assert!(steps(&rig).is_empty());
+        let set = SetSpecConstant { program: OTHER.into(), spec_id: 7.into(), ..SetSpecConstant::default() };
+        rig.run(&set, &[], &[1, 2, 3, 4]).unwrap();
+        rig.run(&BuildProgram { program: OTHER.into(), ..BuildProgram::default() }, &[], b"").unwrap();
+        assert_eq!(steps(&rig), [vec![(7, vec![1, 2, 3, 4])]]);
     }
 
     #[test]

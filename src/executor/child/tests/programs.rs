@@ -204,7 +204,7 @@ fn a_linked_program_is_busy_until_the_linker_ends() {
 }
 
 /// A module with one kernel `abc` of one argument, a 32-bit number, and a specialization constant 7 of that type.
-fn module() -> Vec<u8> {
+pub(in crate::executor::child) fn module() -> Vec<u8> {
     let instructions: [&[u32]; 7] = [
         &[15, 6, 50, u32::from_le_bytes(*b"abc\0")],
         &[71, 2, 1, 7],
