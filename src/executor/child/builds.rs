@@ -202,7 +202,7 @@ mod tests {
         let builds = Builds::threads(1);
         let (context, other): (Arc<Notifier>, Arc<Notifier>) = Default::default();
         let (block, blocked) = channel::<()>();
-        builds.submit(&context, Box::new(move |_| blocked.recv().unwrap()));
+        builds.submit(&Arc::default(), Box::new(move |_| blocked.recv().unwrap()));
         let (tell, told) = channel();
         for (of, number) in [(&context, 1), (&other, 2), (&context, 3)] {
             let tell = tell.clone();
