@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod device;
 pub mod executor;
 pub mod guest_log;
+pub mod lease;
 pub mod recorder;
 pub mod sched;
 pub mod sys;

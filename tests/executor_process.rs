@@ -7,8 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use paragpu::executor::channel::Channel;
 use paragpu::executor::child;
-use paragpu::executor::limits::Limits;
-use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::executor::message::{Extent, Limits, MemoryRegion, ToBroker, ToExecutor};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MIN_RING_BYTES;
 use rustix::event::{EventfdFlags, eventfd};
@@ -37,7 +36,10 @@ impl Broker {
         ftruncate(&file, RAM).unwrap();
         let regions = vec![MemoryRegion { guest_addr: 0, len: RAM, file_offset: 0 }];
         broker.tell_with(ToExecutor::Memory { regions }, &[&file]);
-        broker.tell_with(ToExecutor::CreateContext { context: 1, name: "test".to_owned() }, &[&event()]);
+        broker.tell_with(
+            ToExecutor::CreateContext { context: 1, name: "test".to_owned(), place: None },
+            &[&event()],
+        );
         broker
     }
 
@@ -92,7 +94,10 @@ fn a_region_outside_of_guest_memory_fails_its_context_and_no_other() {
     broker.add_region(7, Extent { guest_addr: RAM, len: 4096 });
     let ToBroker::ContextFailed { context: 1, reason } = broker.hear() else { panic!() };
     assert!(reason.contains("outside of guest memory"), "{reason}");
-    broker.tell_with(ToExecutor::CreateContext { context: 2, name: "other".to_owned() }, &[&event()]);
+    broker.tell_with(
+        ToExecutor::CreateContext { context: 2, name: "other".to_owned(), place: None },
+        &[&event()],
+    );
     broker.tell(ToExecutor::DestroyContext { context: 2 });
     assert!(matches!(broker.hear(), ToBroker::ContextDestroyed { context: 2, .. }));
     broker.hang_up();
@@ -111,6 +116,6 @@ fn a_ring_that_does_not_fit_its_region_fails_its_context() {
 #[test]
 fn a_message_without_its_file_descriptor_ends_the_process() {
     let broker = Broker::new();
-    broker.tell(ToExecutor::CreateContext { context: 2, name: "test".to_owned() });
+    broker.tell(ToExecutor::CreateContext { context: 2, name: "test".to_owned(), place: None });
     assert_eq!(broker.executor.join().unwrap(), ExitCode::FAILURE);
 }

@@ -14,6 +14,9 @@ use crate::limits::MAX_INLINE_BYTES;
 use crate::types::{Create, Dim3, Enqueue, SlotRef, Span};
 
 mod table;
+mod work;
+
+pub use work::queue_of;
 
 use table::{commands, encode_parsed};
 

@@ -21,7 +21,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::Options;
 use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
+use crate::sched::policy::{Sharing, Terms};
+use crate::sched::{Scheduler, Seat};
 use crate::vhost::event_loop;
+use paragpu_protocol::limits::MAX_DEVICES;
 
 /// Most connections at once: each is a thread, and an executor once it is used.
 const MAX_SESSIONS: usize = 64;
@@ -64,6 +67,7 @@ enum Event {
 }
 
 struct Server {
+    scheduler: Arc<Scheduler>,
     launcher: Arc<dyn Launcher>,
     prefix: String,
     log: GuestLog,
@@ -93,7 +97,9 @@ impl Server {
         // Guests need not wait for it: what executors left may be large. If it does not run now, the next daemon's does.
         let _later = thread::Builder::new().name("abandoned".to_owned()).spawn(remove_abandoned);
         let (ended_sender, ended) = channel();
+        let devices = (0..MAX_DEVICES).map(|index| (format!("device{index}"), Sharing::default()));
         Ok(Server {
+            scheduler: Arc::new(Scheduler::start(devices.collect()).context("scheduler")?),
             launcher: Arc::new(ProcessLauncher::this_program()),
             prefix: options.name.clone(),
             log: GuestLog::new("paragpud"),
@@ -155,6 +161,7 @@ impl Server {
         let named = self.named.clone();
         let launcher = self.launcher.clone();
         let exit = self.exit.clone();
+        let scheduler = self.scheduler.clone();
         let ended = Ended { id, event: self.ended_event.clone(), sender: self.ended_sender.clone() };
         let session = move || {
             // Reports the end even of a session that panics.
@@ -164,7 +171,10 @@ impl Server {
                 return;
             }
             let name = format!("{prefix}{}", named.fetch_add(1, Ordering::Relaxed));
-            event_loop::serve(&name, stream, launcher, exit.as_fd());
+            let vgpu = scheduler.add(&name, Terms::default(), &(0..MAX_DEVICES).collect::<Vec<_>>());
+            let seat = Seat::new(scheduler.clone(), vgpu);
+            event_loop::serve(&name, stream, launcher, Some(seat), exit.as_fd());
+            scheduler.remove(vgpu);
         };
         // The executor is tied to the life of this thread.
         let spawned = thread::Builder::new().name(format!("session{id}")).spawn(session);

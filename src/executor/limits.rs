@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The limits of one vGPU.
+/// What a vGPU may have; its executor holds it to that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
+    /// Device memory in bytes. The guest is told that its devices have no more.
+    pub memory_bytes: Option<u64>,
     /// Of its programs' builds.
     pub builds: BuildLimits,
 }
@@ -12,7 +14,8 @@ pub struct Limits {
 impl Limits {
     /// For an executor whose broker starts no compilers.
     pub fn untried() -> Limits {
-        Limits { builds: BuildLimits { trial: false, ..BuildLimits::default() } }
+        let builds = BuildLimits { trial: false, ..BuildLimits::default() };
+        Limits { builds, ..Limits::default() }
     }
 }
 

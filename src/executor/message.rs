@@ -6,7 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{CompilerEnd, Limits};
+use super::limits::CompilerEnd;
+
+pub use super::limits::Limits;
 
 /// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -35,11 +37,12 @@ pub struct Extent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExecutor {
     /// First message, with the wake eventfd: the executor writes to it when a sleeping guest thread must be
-    /// woken. `vgpu` is the vGPU's name, for logs.
+    /// woken. After it come the [lease page](crate::lease::LeasePage), the eventfd that rings the scheduler, and that by
+    /// which it rings back; without these three, the executor has the host's devices to itself.
     Hello {
         /// The vGPU's name.
         vgpu: String,
-        /// What it may take.
+        /// What it may have.
         limits: Limits,
     },
     /// The guest's memory, one file descriptor per region. Replaces what was said before; regions that are
@@ -54,6 +57,8 @@ pub enum ToExecutor {
         context: u32,
         /// The guest's name for it, for logs: sanitised, untrusted.
         name: String,
+        /// Its place in the lease page, where it is counted.
+        place: Option<u32>,
     },
     /// Lets a context use a shared region.
     AddRegion {

@@ -1,7 +1,14 @@
-//! Who has the device when.
+//! Who has a device when.
+//!
+//! A vGPU's executor sends commands to a device only while it has a [lease](crate::lease) on it. Of each device an
+//! `Arbiter` decides who gets one and who must give it back: by the [terms](policy) of each vGPU, and by the device time
+//! that each has used. It is pure; the [`Scheduler`] is the thread around it, which reads and writes the words that it
+//! shares with executors.
 
+mod account;
+mod arbiter;
 pub mod policy;
 mod scheduler;
 pub mod usage;
 
-pub use scheduler::{Scheduler, VgpuId};
+pub use scheduler::{Evicted, Participation, Scheduler, Seat, VgpuId};

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -133,6 +133,16 @@ impl Mapping {
         // SAFETY: mapped for as long as `self` lives, aligned (the base is a page), and used only atomically
         // or by raw copies.
         Some(unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) })
+    }
+
+    /// A word of 64 bits, if it is there and aligned.
+    pub fn long(&self, offset: usize) -> Option<&AtomicU64> {
+        if !offset.is_multiple_of(align_of::<AtomicU64>()) {
+            return None;
+        }
+        let at = self.at(offset, size_of::<AtomicU64>())?;
+        // SAFETY: as in `word`.
+        Some(unsafe { AtomicU64::from_ptr(at.as_ptr().cast()) })
     }
 }
 

@@ -14,6 +14,7 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 use super::session::Session;
 use crate::executor::limits::Limits;
 use crate::executor::supervisor::Launcher;
+use crate::sched::Seat;
 
 /// Time that contexts have at the end of a session to say what they did.
 const END_GRACE: Duration = Duration::from_secs(2);
@@ -28,11 +29,18 @@ enum Source {
     Kick(usize),
     Executor,
     Wake,
+    Eviction,
 }
 
 /// Serves one connection until it ends, or `exit` becomes readable.
-pub fn serve(name: &str, stream: UnixStream, launcher: Arc<dyn Launcher>, exit: BorrowedFd<'_>) {
-    serve_within(name, stream, launcher, Limits::default(), exit);
+pub fn serve(
+    name: &str,
+    stream: UnixStream,
+    launcher: Arc<dyn Launcher>,
+    seat: Option<Seat>,
+    exit: BorrowedFd<'_>,
+) {
+    serve_within(name, stream, launcher, seat, Limits::default(), exit);
 }
 
 /// The same within these limits.
@@ -40,10 +48,11 @@ pub fn serve_within(
     name: &str,
     stream: UnixStream,
     launcher: Arc<dyn Launcher>,
+    seat: Option<Seat>,
     limits: Limits,
     exit: BorrowedFd<'_>,
 ) {
-    if let Err(error) = try_serve(name, stream, launcher, limits, exit) {
+    if let Err(error) = try_serve(name, stream, launcher, seat, limits, exit) {
         warn!("{name}: session could not be served: {error}");
     }
 }
@@ -52,11 +61,14 @@ fn try_serve(
     name: &str,
     stream: UnixStream,
     launcher: Arc<dyn Launcher>,
+    seat: Option<Seat>,
     limits: Limits,
     exit: BorrowedFd<'_>,
 ) -> std::io::Result<()> {
     // The request handler wants to share the session; this thread is the only one that ever has it.
-    let shared = Arc::new(Mutex::new(Session::with_limits(name, launcher, limits)?));
+    let mut session = Session::new(name, launcher, seat)?;
+    session.set_limits(limits);
+    let shared = Arc::new(Mutex::new(session));
     let session = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let socket = stream.try_clone()?;
     let mut handler = BackendReqHandler::from_stream(stream, shared.clone());
@@ -69,6 +81,9 @@ fn try_serve(
         // The executor first: what it confirms may be what the front end is about to wait for.
         for source in [Source::Executor, Source::Wake].into_iter().filter(|source| ready.contains(source)) {
             if source == Source::Wake { session().on_wake() } else { session().on_executor() }
+        }
+        if ready.contains(&Source::Eviction) {
+            session().on_eviction();
         }
         for index in 0..QUEUES {
             if ready.contains(&Source::Kick(index)) {
@@ -97,6 +112,7 @@ fn wait(session: &Session, socket: BorrowedFd<'_>, exit: BorrowedFd<'_>) -> std:
     let mut sources = vec![
         (Source::Exit, PollFd::from_borrowed_fd(exit, PollFlags::IN)),
         (Source::FrontEnd, PollFd::from_borrowed_fd(socket, PollFlags::IN)),
+        (Source::Eviction, PollFd::from_borrowed_fd(session.supervisor().eviction_event(), PollFlags::IN)),
     ];
     for (index, vring) in session.vrings.iter().enumerate() {
         if let Some(kick) = vring.kick().filter(|_| vring.is_running()) {

@@ -17,11 +17,12 @@ use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
 use crate::device::step::Step;
 use crate::device::{Action, Device};
-use crate::executor::limits::{CompilerEnd, Limits};
+use crate::executor::limits::Limits;
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
 use crate::recorder::{MAX_CONTROL_RECORD, Recorder};
+use crate::sched::Seat;
 use crate::vgpu::{Lifecycle, Vgpu};
 
 /// Time that an executor has for letting go of guest memory when the front end stops the rings.
@@ -62,12 +63,7 @@ pub struct Session {
 
 impl Session {
     /// A vGPU without memory, queues or guest.
-    pub fn new(name: &str, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
-        Session::with_limits(name, launcher, Limits::default())
-    }
-
-    /// The same with these limits.
-    pub fn with_limits(name: &str, launcher: Arc<dyn Launcher>, limits: Limits) -> io::Result<Session> {
+    pub fn new(name: &str, launcher: Arc<dyn Launcher>, seat: Option<Seat>) -> io::Result<Session> {
         Ok(Session {
             name: name.to_owned(),
             memory: GuestRam::default(),
@@ -77,7 +73,7 @@ impl Session {
             backend_requests: None,
             log: GuestLog::new(name),
             device: Device::new(name.to_owned()),
-            supervisor: Supervisor::with_limits(launcher, limits),
+            supervisor: Supervisor::new(launcher, seat)?,
             in_flight: BTreeMap::new(),
             next_token: 0,
             request: Vec::new(),
@@ -87,6 +83,11 @@ impl Session {
             more_requests: false,
             recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
         })
+    }
+
+    /// Sets what the next executor may have.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.supervisor.set_limits(limits);
     }
 
     /// The vGPU's control block.
@@ -215,6 +216,9 @@ impl Session {
                     if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
                         record(&mut self.recorder, &step);
                     }
+                    if let ToBroker::ContextDestroyed { context, .. } = &message {
+                        self.supervisor.context_ended(*context);
+                    }
                     self.device.on_message(message, &self.memory);
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
@@ -238,16 +242,22 @@ impl Session {
                 Err(error) => self.unless_executor_failed(Err(error)),
             },
             ToBroker::CompilerEnded { compiler, end } => {
-                let Some(ended) = self.supervisor.end_compiler(compiler) else { return };
-                let Some(reason) = self.supervisor.limits().builds.reason(end) else { return };
-                match end {
-                    CompilerEnd::Crash | CompilerEnd::Start => {
-                        self.log.line(Level::Warn, format_args!("{reason} ({ended})"));
-                    }
-                    _ => self.log.line(Level::Warn, format_args!("{reason}")),
+                if let Some(line) = self.supervisor.end_compiler(compiler, end) {
+                    self.log.line(Level::Warn, format_args!("{line}"));
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The scheduler wants the executor ended.
+    pub(super) fn on_eviction(&mut self) {
+        let Some(evicted) = self.supervisor.take_eviction() else { return };
+        if self.supervisor.is_running() {
+            self.log
+                .line(Level::Warn, format_args!("executor ended, its contexts are lost: {}", evicted.reason));
+            self.lose_executor();
+            self.announce();
         }
     }
 

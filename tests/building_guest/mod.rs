@@ -108,7 +108,7 @@ impl VGpu {
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
         let launcher = ProcessLauncher::new(program);
-        let driver = Guest::connect_within(name, launcher, Limits { builds: limits });
+        let driver = Guest::connect_within(name, launcher, Limits { builds: limits, ..Limits::default() });
         let part = FilePart { file: driver.ram_file.as_fd(), offset: 0, len: RAM_BYTES };
         let ram = Arc::new(Mapping::of_files(&[part]).unwrap());
         VGpu { name, driver, ram, memory_bytes: limits.memory_bytes, _directory: directory }

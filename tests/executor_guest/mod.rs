@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use paragpu::executor::child::backend::Backend;
 use paragpu::executor::child::{EventSink, Executor};
-use paragpu::executor::limits::Limits;
-use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::executor::message::{Extent, Limits, MemoryRegion, ToBroker, ToExecutor};
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::Body;
 use paragpu_protocol::limits::{MAX_FRAME_BYTES, MIN_RING_BYTES};
@@ -85,7 +84,7 @@ impl<B: Backend> Guest<B> {
         executor.handle(hello, vec![wake.try_clone().unwrap()]).unwrap();
         let regions = vec![MemoryRegion { guest_addr: RAM_ADDR, len: RAM, file_offset: 0 }];
         executor.handle(ToExecutor::Memory { regions }, vec![file]).unwrap();
-        let create = ToExecutor::CreateContext { context: CONTEXT, name: "test".to_owned() };
+        let create = ToExecutor::CreateContext { context: CONTEXT, name: "test".to_owned(), place: None };
         executor.handle(create, vec![doorbell.try_clone().unwrap()]).unwrap();
         let mut guest = Guest {
             executor,

@@ -164,7 +164,8 @@ impl Guest {
         let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let session_exit = exit.clone();
         let session = std::thread::spawn(move || {
-            event_loop::serve_within(name, theirs, Arc::new(launcher), limits, session_exit.as_fd());
+            let launcher = Arc::new(launcher);
+            event_loop::serve_within(name, theirs, launcher, None, limits, session_exit.as_fd());
         });
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);

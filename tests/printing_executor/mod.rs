@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use paragpu::executor::channel::Channel;
-use paragpu::executor::limits::Limits;
-use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::executor::message::{Extent, Limits, MemoryRegion, ToBroker, ToExecutor};
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::{
     Body, BuildProgram, CreateContext, CreateKernel, CreateProgram, CreateQueue, EnqueueKernel, ReadPrint,
@@ -108,7 +107,7 @@ impl PrintingExecutor {
         let start = u64::from(context) * GUEST_BYTES;
         assert!(context != 0 && start < GUESTS * GUEST_BYTES);
         let channel = self.channel.lock().unwrap();
-        let create = ToExecutor::CreateContext { context, name: "test".to_owned() };
+        let create = ToExecutor::CreateContext { context, name: "test".to_owned(), place: None };
         channel.send(&create, &[doorbell.as_fd()]).unwrap();
         let extents = vec![Extent { guest_addr: start, len: GUEST_BYTES }];
         channel.send(&ToExecutor::AddRegion { context, region: 1, extents }, &[]).unwrap();

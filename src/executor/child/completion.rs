@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::backend::Outcome;
 use super::objects::{EventState, Gates};
+use super::pace;
 use super::print::Launch;
 use crate::sys::map::{Mapping, Window};
 
@@ -270,14 +271,14 @@ impl Reply {
     /// For a command that completes later, and until then keeps `inline` bytes of the ring's.
     pub(crate) fn later(self, event: Option<Arc<EventState>>, gates: Gates, inline: usize) -> Completion {
         let flight = self.notifier.take_off(Hold::Gates(gates), 1 + inline / 1024);
-        Completion { reply: self, event, launch: None, _flight: flight }
+        Completion { reply: self, event, launch: None, pace: None, _flight: flight }
     }
 
     /// For a build.
     pub(crate) fn after_build(self) -> Completion {
         // Bounded by the programs, one build each.
         let flight = self.notifier.take_off(Hold::Build, 0);
-        Completion { reply: self, event: None, launch: None, _flight: flight }
+        Completion { reply: self, event: None, launch: None, pace: None, _flight: flight }
     }
 }
 
@@ -289,6 +290,8 @@ pub(crate) struct Completion {
     event: Option<Arc<EventState>>,
     /// Of a kernel that may print.
     launch: Option<Launch>,
+    /// Of what occupies a device.
+    pace: Option<pace::Flight>,
     // Last, so that the region is given up before the flight has landed.
     _flight: Flight,
 }
@@ -303,8 +306,15 @@ impl Completion {
         Completion { launch, ..self }
     }
 
+    /// For what a device works on.
+    pub(crate) fn paced(self, pace: Option<pace::Flight>) -> Completion {
+        Completion { pace, ..self }
+    }
+
     pub(crate) fn complete(self, outcome: Outcome) {
-        let Completion { reply, event, launch, _flight } = self;
+        let Completion { reply, event, launch, pace, _flight } = self;
+        // First, so that what is counted is there when the guest looks.
+        drop(pace);
         drop(launch);
         // The event before the slot: who sees the slot may look at the event.
         if let Some(event) = event {

@@ -14,6 +14,7 @@ use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
+use super::pace::Pacer;
 use super::print::{Launch, PrintClient, Printer};
 use super::record::ObjectRecord;
 use super::region::{Budget, Regions};
@@ -39,6 +40,10 @@ pub struct Context<B: Backend> {
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
     pub(crate) open: Vec<Arc<EventObject<B>>>,
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
+    /// Its share of the devices; without one it has them to itself.
+    pub(crate) pacer: Option<Pacer>,
+    /// Queues with commands in flight that nothing watches.
+    pub(crate) tails: Vec<Arc<QueueObject<B>>>,
     /// Every shared memory of the context holds one.
     pub(crate) shared: Arc<()>,
     pub(crate) print: PrintClient,
@@ -76,6 +81,8 @@ impl<B: Backend> Context<B> {
             sub_devices: Budget::new(MAX_SUB_DEVICES),
             open: Vec::new(),
             unflushed: Vec::new(),
+            pacer: None,
+            tails: Vec::new(),
             shared: Arc::default(),
             print,
             turn: None,
@@ -234,6 +241,7 @@ impl<B: Backend> Context<B> {
                 log::debug!("ending a user event: {error}");
             }
         }
+        self.mark_tails();
         self.flush();
         self.backend.tend();
         for queue in self.objects.queues() {
@@ -246,6 +254,7 @@ impl<B: Backend> Context<B> {
         while !self.notifier.drained(TEND_INTERVAL) {
             self.backend.tend();
         }
+        self.pacer = None;
         self.objects.clear();
     }
 }

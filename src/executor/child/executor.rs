@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -17,11 +17,13 @@ use super::builds::Builds;
 use super::compiler::trial::Trials;
 use super::completion::Notifier;
 use super::context::Context;
+use super::pace::Pace;
 use super::print::Printer;
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
 use crate::executor::limits::BuildLimits;
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
+use crate::lease::LeasePage;
 use crate::recorder::{MAX_RING_RECORD, Recorder};
 
 /// Where an executor's messages go. Called from many threads, drivers' threads among them.
@@ -69,6 +71,8 @@ pub struct Executor<B: Backend> {
     /// Who waits for compilers.
     trials: Option<Arc<Trials>>,
     printer: Printer,
+    /// What it shares the devices by.
+    pace: Option<Arc<Pace>>,
     contexts: HashMap<u32, ContextHandle>,
     quiesced: bool,
 }
@@ -109,9 +113,25 @@ impl<B: Backend> Executor<B> {
             builds: Builds::threads(MAX_BUILDS),
             trials: None,
             printer,
+            pace: None,
             contexts: HashMap::new(),
             quiesced: false,
         }
+    }
+
+    fn hello(&mut self, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {
+        let got = fds.len();
+        let mut fds = fds.into_iter();
+        match (fds.next(), fds.next(), fds.next(), fds.next(), fds.next()) {
+            (Some(wake), None, ..) => self.wake = Some(Arc::new(wake)),
+            (Some(wake), Some(page), Some(ring), Some(grant), None) => {
+                self.wake = Some(Arc::new(wake));
+                let page = LeasePage::open(&page)?;
+                self.pace = Some(Pace::new(page, ring, grant, self.backend.devices().len()));
+            }
+            _ => return Err(ExecutorError::FileDescriptors { message: "Hello", got }),
+        }
+        Ok(())
     }
 
     /// Does what the broker says. Never waits for a device.
@@ -120,12 +140,11 @@ impl<B: Backend> Executor<B> {
             ToExecutor::Hello { vgpu, limits } => {
                 log::debug!("executor of vGPU {vgpu}");
                 self.limit_builds(limits.builds);
-                self.wake = Some(Arc::new(one("Hello", fds)?));
-                Ok(())
+                self.hello(fds)
             }
             ToExecutor::Memory { regions } => self.set_memory(regions, fds),
-            ToExecutor::CreateContext { context, name } => {
-                self.create_context(context, name, one("CreateContext", fds)?)
+            ToExecutor::CreateContext { context, name, place } => {
+                self.create_context(context, name, place, one("CreateContext", fds)?)
             }
             ToExecutor::AddRegion { context, region, extents } => {
                 self.add_region(context, region, &extents);
@@ -195,7 +214,13 @@ impl<B: Backend> Executor<B> {
         Ok(())
     }
 
-    fn create_context(&mut self, id: u32, name: String, doorbell: OwnedFd) -> Result<(), ExecutorError> {
+    fn create_context(
+        &mut self,
+        id: u32,
+        name: String,
+        place: Option<u32>,
+        doorbell: OwnedFd,
+    ) -> Result<(), ExecutorError> {
         if self.contexts.contains_key(&id) {
             return Err(ExecutorError::ContextExists(id));
         }
@@ -205,7 +230,7 @@ impl<B: Backend> Executor<B> {
         let regions = Arc::new(Regions::new(REGION_PATIENCE));
         let notifier = Arc::new(Notifier::new(self.wake.clone()));
         notifier.pause(self.quiesced);
-        let context = Context::with_notifier(
+        let mut context = Context::with_notifier(
             self.backend.clone(),
             regions.clone(),
             self.builds.clone(),
@@ -213,6 +238,9 @@ impl<B: Backend> Executor<B> {
             self.printer.client(),
             Recorder::from_environment("ring", MAX_RING_RECORD),
         );
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let pacer = self.pace.as_ref().map(|pace| pace.pacer(place, doorbell.as_fd()));
+        context.pacer = pacer.transpose()?;
         let (control, messages) = channel();
         let thread = RingThread {
             id,

@@ -6,7 +6,7 @@ mod events;
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paragpu_protocol::device::DeviceRef;
@@ -15,6 +15,7 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 
 use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
 use super::completion::Reply;
+use super::pace::Cost;
 use super::record::{
     ArgRecord, BufferRecord, ContextRecord, EventRecord, ImageRecord, KernelRecord, ObjectRecord,
     QueueRecord, Record, SamplerRecord, Serial,
@@ -76,6 +77,8 @@ pub(crate) struct QueueObject<B: Backend> {
     pub(crate) unflushed: AtomicBool,
     /// Commands since the last one whose end is waited for.
     pub(crate) unwatched: AtomicU32,
+    /// Nanoseconds that these will take, by estimate.
+    pub(crate) unwatched_load: AtomicU64,
     pub(crate) state: Mutex<QueueState>,
 }
 
@@ -163,6 +166,8 @@ pub(crate) struct KernelObject<B: Backend> {
     pub(crate) program: Arc<ProgramObject<B>>,
     pub(crate) args: Vec<Arg>,
     pub(crate) may_print: bool,
+    /// What its launches take.
+    pub(crate) cost: Arc<Cost>,
     pub(crate) state: Mutex<KernelState<B>>,
 }
 

@@ -17,6 +17,7 @@ use super::backend::Backend;
 use super::completion::{Notifier, RingView};
 use super::context::{Context, TEND_INTERVAL};
 use super::executor::EventSink;
+use super::pace::LINGER;
 use super::region::Regions;
 use crate::executor::message::{ContextUsage, ToBroker};
 
@@ -70,6 +71,16 @@ pub(super) struct RingThread<B: Backend> {
     pub(super) usage: ContextUsage,
 }
 
+/// What a ring's thread does next.
+enum Next {
+    /// Take the next frame.
+    Frame,
+    /// There is none.
+    Nothing,
+    /// The one that was taken waits for this device.
+    Device(usize),
+}
+
 pub(super) struct Ring {
     view: RingView,
     region: u32,
@@ -90,15 +101,15 @@ impl<B: Backend> RingThread<B> {
             if self.paused {
                 continue;
             }
-            let idle = match self.consume(&mut frame) {
-                Ok(idle) => idle,
-                Err(fault) => {
-                    self.fail(fault, &fault.to_string());
-                    continue;
+            match self.consume(&mut frame) {
+                Ok(Next::Frame) => {}
+                Ok(Next::Nothing) => {
+                    if !self.spin() {
+                        self.sleep();
+                    }
                 }
-            };
-            if idle && !self.spin() {
-                self.sleep();
+                Ok(Next::Device(device)) => self.await_device(device),
+                Err(fault) => self.fail(fault, &fault.to_string()),
             }
         }
         self.end();
@@ -143,6 +154,7 @@ impl<B: Backend> RingThread<B> {
         use std::ops::ControlFlow::{Break, Continue};
         self.paused = true;
         if let Some(context) = &mut self.context {
+            context.rest(None);
             context.flush();
         }
         self.notify(|notifier| notifier.pause(true));
@@ -200,34 +212,42 @@ impl<B: Backend> RingThread<B> {
         Ok(())
     }
 
-    /// Runs a batch of frames. True if there are no more.
-    fn consume(&mut self, frame: &mut [u8; MAX_FRAME_BYTES as usize]) -> Result<bool, Fault> {
-        let (Some(ring), Some(context)) = (&mut self.ring, &mut self.context) else { return Ok(true) };
+    /// Runs a batch of frames.
+    fn consume(&mut self, frame: &mut [u8; MAX_FRAME_BYTES as usize]) -> Result<Next, Fault> {
+        let (Some(ring), Some(context)) = (&mut self.ring, &mut self.context) else { return Ok(Next::Nothing) };
         if context.fault().is_some() {
-            return Ok(true);
+            return Ok(Next::Nothing);
         }
         if context.is_crowded()? {
-            return Ok(false);
+            return Ok(Next::Frame);
         }
-        let (mut taken, mut waits) = (0, false);
+        let (mut taken, mut next) = (0, Next::Frame);
         while taken < BATCH {
             let len = match ring.held.take() {
                 Some(len) => len,
                 None => match ring.consumer.pop(&ring.view, frame)? {
                     Some(len) => len,
-                    None => break,
+                    None => {
+                        next = Next::Nothing;
+                        break;
+                    }
                 },
             };
+            if let Err(device) = context.admit(&frame[..len]) {
+                ring.held = Some(len);
+                next = Next::Device(device);
+                break;
+            }
             if !context.has_turn(&frame[..len]) {
                 ring.held = Some(len);
-                waits = true;
+                // It has waited a little.
+                context.rest(None);
                 break;
             }
             taken += 1;
             context.execute(&frame[..len])?;
         }
-        let idle = taken < BATCH;
-        if idle {
+        if taken < BATCH {
             context.flush();
         } else {
             // Before sleeping it is done anyway, but a ring that is never empty does not sleep.
@@ -237,7 +257,29 @@ impl<B: Backend> RingThread<B> {
             // There is room in the ring again.
             context.notifier.publish();
         }
-        Ok(idle && !waits)
+        context.publish_usage();
+        Ok(next)
+    }
+
+    /// Waits until the frame that was taken may go to the device, or the control side wants something.
+    fn await_device(&mut self, device: usize) {
+        let Some(context) = &mut self.context else { return };
+        if !context.rest(Some(device)) {
+            return;
+        }
+        let again = context.tend().then_some(TEND_INTERVAL);
+        if let Some(pacer) = &context.pacer
+            && pacer.sleep(again)
+        {
+            self.clear_doorbell();
+        }
+    }
+
+    /// Nothing of this context is to keep anybody from the device, unless it is in flight.
+    fn rest(&mut self) {
+        if let Some(context) = &mut self.context {
+            context.rest(None);
+        }
     }
 
     /// Looks for work for a while. True if there is some.
@@ -271,22 +313,37 @@ impl<B: Backend> RingThread<B> {
         {
             return;
         }
-        let mut fds = [PollFd::new(&self.doorbell, PollFlags::IN)];
+        if self.context.as_ref().is_some_and(Context::is_in_the_way) && self.poll_doorbell(Some(LINGER)) {
+            return;
+        }
+        self.rest();
         let again = self.context.as_ref().is_some_and(Context::tend);
-        let nanos = TEND_INTERVAL.as_nanos() as i64;
-        let timeout = again.then_some(Timespec { tv_sec: 0, tv_nsec: nanos });
+        self.poll_doorbell(again.then_some(TEND_INTERVAL));
+    }
+
+    /// Sleeps until the doorbell, or for so long. True if it was the doorbell.
+    fn poll_doorbell(&self, timeout: Option<Duration>) -> bool {
+        let mut fds = [PollFd::new(&self.doorbell, PollFlags::IN)];
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(0) => {}
+            Ok(0) | Err(Errno::INTR) => false,
             Ok(_) => {
-                // Emptied, whoever rang: what it is about is looked for afterwards.
-                if let Err(error) = rustix::io::read(&self.doorbell, &mut [0_u8; 8])
-                    && error != Errno::AGAIN
-                {
-                    log::warn!("context {}: doorbell: {error}", self.id);
-                }
+                self.clear_doorbell();
+                true
             }
-            Err(Errno::INTR) => {}
-            Err(error) => log::warn!("context {}: doorbell: {error}", self.id),
+            Err(error) => {
+                log::warn!("context {}: doorbell: {error}", self.id);
+                false
+            }
+        }
+    }
+
+    /// Empties it, whoever rang: what it is about is looked for afterwards.
+    fn clear_doorbell(&self) {
+        if let Err(error) = rustix::io::read(&self.doorbell, &mut [0_u8; 8])
+            && error != Errno::AGAIN
+        {
+            log::warn!("context {}: doorbell: {error}", self.id);
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::Running;
-use crate::executor::limits::BuildLimits;
+use crate::executor::limits::{BuildLimits, CompilerEnd};
 
 /// Least time in which as many compilers are started as may build at once: a guest may crash them as often as it likes, but
 /// must not keep the host busy starting processes.
@@ -44,9 +44,12 @@ impl Compilers {
         Ok(ours)
     }
 
-    /// Ends one by force, if it has not ended. Says how it ended.
-    pub(super) fn end(&mut self, compiler: u32) -> Option<String> {
-        Some(self.running.remove(&compiler)?.kill())
+    /// Ends one by force, if it has not ended. Returns what is to be logged of that end.
+    pub(super) fn end(&mut self, compiler: u32, end: CompilerEnd) -> Option<String> {
+        let ended = self.running.remove(&compiler)?.kill();
+        let reason = self.limits.reason(end)?;
+        let by_itself = matches!(end, CompilerEnd::Crash | CompilerEnd::Start);
+        Some(if by_itself { format!("{reason} ({ended})") } else { reason })
     }
 
     /// Ends all of them.

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -21,8 +21,9 @@ pub use process::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLau
 
 use self::compilers::Compilers;
 use super::channel::{ChannelError, Polled, PolledChannel};
-use super::limits::Limits;
-use super::message::{MemoryRegion, ToBroker, ToExecutor};
+use super::limits::CompilerEnd;
+use super::message::{Limits, MemoryRegion, ToBroker, ToExecutor};
+use crate::sched::{Evicted, Participation, Seat};
 
 /// Starts executors. The seam at which tests put one of their own.
 pub trait Launcher: Send + Sync + fmt::Debug {
@@ -40,6 +41,11 @@ pub trait Running: Send + fmt::Debug {
     /// A build may have so much memory there.
     fn launch_compiler(&self, _memory_bytes: u64, _socket: UnixStream) -> io::Result<Box<dyn Running>> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Its process id, if it is a process.
+    fn process(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -82,9 +88,18 @@ const MIN_RESTART_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Supervisor {
     launcher: Arc<dyn Launcher>,
+    seat: Option<Seat>,
     limits: Limits,
+    evictions: Arc<Evictions>,
     executor: Option<Executor>,
     started: Option<Instant>,
+}
+
+/// Where the scheduler says that an executor is to be ended.
+#[derive(Debug)]
+struct Evictions {
+    event: OwnedFd,
+    evicted: Mutex<Option<Evicted>>,
 }
 
 #[derive(Debug)]
@@ -95,22 +110,20 @@ struct Executor {
     channel: PolledChannel,
     wake: OwnedFd,
     doorbells: BTreeMap<u32, OwnedFd>,
+    participation: Option<Participation>,
 }
 
 impl Supervisor {
-    /// No executor yet.
-    pub fn new(launcher: Arc<dyn Launcher>) -> Supervisor {
-        Supervisor::with_limits(launcher, Limits::default())
+    /// No executor yet. Without a seat, executors have the devices to themselves.
+    pub fn new(launcher: Arc<dyn Launcher>, seat: Option<Seat>) -> io::Result<Supervisor> {
+        let evictions = Arc::new(Evictions { event: new_eventfd()?, evicted: Mutex::default() });
+        let limits = Limits::default();
+        Ok(Supervisor { launcher, seat, limits, evictions, executor: None, started: None })
     }
 
-    /// No executor yet, and these limits for it.
-    pub fn with_limits(launcher: Arc<dyn Launcher>, limits: Limits) -> Supervisor {
-        Supervisor { launcher, limits, executor: None, started: None }
-    }
-
-    /// What the executor is held to.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// Sets what the next executor may have.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// True if there is an executor.
@@ -131,12 +144,20 @@ impl Supervisor {
         let (ours, theirs) = UnixStream::pair().map_err(ExecutorError::Start)?;
         let channel = PolledChannel::new(ours).map_err(ExecutorError::Start)?;
         let wake = new_eventfd().map_err(ExecutorError::Start)?;
+        let participation = self.seat.as_ref().map(|seat| self.evictions.join(seat));
+        let participation = participation.transpose().map_err(ExecutorError::Start)?;
         let running = self.launcher.launch(vgpu, theirs).map_err(ExecutorError::Start)?;
+        if let Some(participation) = &participation {
+            participation.set_process(running.process());
+        }
         let compilers = Compilers::new(self.limits.builds);
         let doorbells = BTreeMap::new();
-        let executor = self.executor.insert(Executor { compilers, running, channel, wake, doorbells });
+        let executor = Executor { compilers, running, channel, wake, doorbells, participation };
+        let executor = self.executor.insert(executor);
         let hello = ToExecutor::Hello { vgpu: vgpu.to_owned(), limits: self.limits };
-        executor.channel.send(&hello, &[executor.wake.as_fd()])?;
+        let mut fds = vec![executor.wake.as_fd()];
+        fds.extend(executor.participation.iter().flat_map(Participation::descriptors));
+        executor.channel.send(&hello, &fds)?;
         self.send_memory(memory)
     }
 
@@ -152,7 +173,10 @@ impl Supervisor {
     pub fn create_context(&mut self, context: u32, name: String) -> Result<(), ExecutorError> {
         let executor = self.executor.as_mut().ok_or(ExecutorError::Ended)?;
         let doorbell = new_eventfd().map_err(ExecutorError::Start)?;
-        executor.channel.send(&ToExecutor::CreateContext { context, name }, &[doorbell.as_fd()])?;
+        let place = executor.participation.as_ref().and_then(|it| it.add_context(context, &name));
+        let place = place.and_then(|place| u32::try_from(place).ok());
+        let create = ToExecutor::CreateContext { context, name, place };
+        executor.channel.send(&create, &[doorbell.as_fd()])?;
         executor.doorbells.insert(context, doorbell);
         Ok(())
     }
@@ -169,9 +193,9 @@ impl Supervisor {
         Ok(refused)
     }
 
-    /// Ends a compiler. Says how it ended, if there was one.
-    pub fn end_compiler(&mut self, compiler: u32) -> Option<String> {
-        self.executor.as_mut()?.compilers.end(compiler)
+    /// Ends a compiler, of which the executor says that it came to this end. Returns what is to be logged of that.
+    pub fn end_compiler(&mut self, compiler: u32, end: CompilerEnd) -> Option<String> {
+        self.executor.as_mut()?.compilers.end(compiler, end)
     }
 
     /// Sends any other message.
@@ -217,6 +241,26 @@ impl Supervisor {
         rustix::io::read(&executor.wake, &mut [0_u8; 8]) != Err(Errno::AGAIN)
     }
 
+    /// A context has ended.
+    pub fn context_ended(&self, context: u32) {
+        if let Some(participation) =
+            self.executor.as_ref().and_then(|executor| executor.participation.as_ref())
+        {
+            participation.remove_context(context);
+        }
+    }
+
+    /// Readable when [`take_eviction`](Supervisor::take_eviction) has something.
+    pub fn eviction_event(&self) -> BorrowedFd<'_> {
+        self.evictions.event.as_fd()
+    }
+
+    /// Why the executor is to be ended, if the scheduler says so.
+    pub fn take_eviction(&self) -> Option<Evicted> {
+        let _empty = rustix::io::read(&self.evictions.event, &mut [0_u8; 8]);
+        self.evictions.evicted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What to poll: the socket, whether it is to be polled for writing too, and the wake eventfd.
     pub fn poll_fds(&self) -> Option<(BorrowedFd<'_>, bool, BorrowedFd<'_>)> {
         let executor = self.executor.as_ref()?;
@@ -228,7 +272,25 @@ impl Supervisor {
     pub fn kill(&mut self) -> Option<String> {
         let mut executor = self.executor.take()?;
         executor.compilers.end_all();
-        Some(executor.running.kill())
+        // It leaves the scheduler only when it is gone, so that nobody gets a device that it still uses; and what it has
+        // used is read while it can be.
+        if let Some(participation) = &executor.participation {
+            participation.note_end();
+        }
+        let end = executor.running.kill();
+        // Of this executor, not the next.
+        self.take_eviction();
+        Some(end)
+    }
+}
+
+impl Evictions {
+    fn join(self: &Arc<Self>, seat: &Seat) -> io::Result<Participation> {
+        let evictions = Arc::clone(self);
+        seat.join(move |evicted| {
+            *evictions.evicted.lock().unwrap_or_else(PoisonError::into_inner) = Some(evicted);
+            let _full = rustix::io::write(&evictions.event, &1_u64.to_ne_bytes());
+        })
     }
 }
 

@@ -123,6 +123,10 @@ impl Running for Process {
             Err(error) => format!("unknown end: {error}"),
         }
     }
+
+    fn process(&self) -> Option<u32> {
+        Some(self.child.id())
+    }
 }
 
 impl Drop for Process {

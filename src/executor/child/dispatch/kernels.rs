@@ -63,7 +63,8 @@ impl<B: Backend> Context<B> {
             reaches: Vec::new(),
         };
         let state = KernelState { record, objects: HashMap::new(), reaches: Vec::new(), host };
-        let object = KernelObject { common, program, args, may_print, state: state.into() };
+        let cost = Arc::default();
+        let object = KernelObject { common, program, args, may_print, cost, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);
         Ok(())
@@ -117,7 +118,8 @@ impl<B: Backend> Context<B> {
             host,
         };
         let (args, may_print) = (kernel.args.clone(), kernel.may_print);
-        let object = KernelObject { common, program, args, may_print, state: state.into() };
+        let cost = Arc::clone(&kernel.cost);
+        let object = KernelObject { common, program, args, may_print, cost, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.status(outcome);
         Ok(())

@@ -11,6 +11,7 @@ use zerocopy::little_endian::U32;
 use super::super::backend::{Backend, ClError, DeviceLimits, Done, NdRange, Order, Outcome, Work};
 use super::super::context::Context;
 use super::super::objects::{KernelObject, KernelState, handle};
+use super::super::pace::Estimate;
 use super::super::record::ArgRecord;
 use super::{require, reserved, sizes};
 
@@ -26,6 +27,8 @@ impl<B: Backend> Context<B> {
         plan.may_reach = Arc::strong_count(&self.shared) > 1;
         let device = plan.queue.device.clone();
         let work = handle(&device.host).and_then(|device| ready(&kernel, &state, &range, &device.limits));
+        let items = range.global.iter().fold(1_u64, |items, size| items.saturating_mul(*size as u64));
+        plan.estimate = Some(Estimate::launch(&kernel.cost, items));
         let work = work.map(|kernel| Work::Launch { kernel, range });
         if kernel.may_print && work.is_ok() {
             plan.launch = Some(self.printing_launch(&plan.queue));
@@ -70,7 +73,8 @@ impl<B: Backend> Context<B> {
         }
         let deferred = queue.state().deferred.take();
         let gates = super::submit::gates(&queue, Opcode::Finish, &[]);
-        let completion = reply.later(None, gates, 0);
+        let flight = self.take_off(&queue, None, &gates);
+        let completion = reply.later(None, gates, 0).paced(flight);
         let done: Done = Box::new(move |outcome| {
             // The error that nothing else has reported comes before that of waiting.
             completion.complete(deferred.map_or(Outcome { profile: None, ..outcome }, Outcome::failed));

@@ -18,6 +18,7 @@ mod programs;
 mod shared;
 mod submit;
 mod transfers;
+mod turns;
 
 use paragpu_protocol::fault::Fault;
 use zerocopy::little_endian::{U32, U64};

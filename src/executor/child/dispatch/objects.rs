@@ -1,7 +1,7 @@
 //! Contexts, queues, buffers and user events: making them and giving them up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use paragpu_protocol::command::{
     CreateBuffer, CreateContext, CreateQueue, CreateSubBuffer, CreateUserEvent, Release, SetUserEvent,
@@ -89,6 +89,7 @@ impl<B: Backend> Context<B> {
             host,
             unflushed: AtomicBool::new(false),
             unwatched: AtomicU32::new(0),
+            unwatched_load: AtomicU64::new(0),
             state: QueueState::default().into(),
         };
         self.objects.insert(id, Object::Queue(Arc::new(object)));
@@ -197,6 +198,9 @@ impl<B: Backend> Context<B> {
         self.open.retain(|open| !Arc::ptr_eq(open, &event));
         // Before the device hears of it: commands that it lets go may complete at once.
         event.state.complete(Outcome { status, profile: None });
+        if let Some(pacer) = &self.pacer {
+            pacer.release_gated();
+        }
         if let Err(error) = self.backend.set_user_event(host, status) {
             log::debug!("ending a user event: {error}");
         }

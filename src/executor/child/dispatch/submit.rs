@@ -11,6 +11,7 @@ use zerocopy::little_endian::U32;
 use super::super::backend::{Backend, ClError, Done, HostBytes, ImageWork, Order, Outcome, Work, WorkOf};
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
+use super::super::pace::{Estimate, Flight, WORTH_WATCHING};
 use super::super::objects::{
     BufferObject, Common, ContextObject, EventObject, EventState, Gates, ImageObject, Object, QueueObject,
     SharedMemory, handle,
@@ -29,6 +30,8 @@ pub(super) struct Plan<B: Backend> {
     event: Option<(u32, Common)>,
     reply: Reply,
     wait: Vec<Arc<EventObject<B>>>,
+    /// What a kernel's launch will take.
+    pub(super) estimate: Option<Estimate>,
     /// Of a kernel that may print.
     pub(super) launch: Option<Launch>,
     /// Memory of the guest's that the command touches, kept until it is complete.
@@ -58,7 +61,7 @@ impl<B: Backend> Context<B> {
             0 => None,
             id => Some((id, self.objects.admit(id)?)),
         };
-        Ok(Plan { queue, event, reply, wait, launch: None, keep: Vec::new(), may_reach: false })
+        Ok(Plan { queue, event, reply, wait, estimate: None, launch: None, keep: Vec::new(), may_reach: false })
     }
 
     /// Gives the command to the device. Its error, if it has one already, goes where its outcome would have.
@@ -70,7 +73,13 @@ impl<B: Backend> Context<B> {
         contexts: &[&ContextObject<B>],
         work: Result<WorkOf<'_, B>, ClError>,
     ) -> bool {
-        let Plan { queue, event, reply, wait, launch, keep, may_reach } = plan;
+        let Plan { queue, event, reply, wait, estimate, launch, keep, may_reach } = plan;
+        let estimate = match &work {
+            Ok(work) if opcode.occupies_device() => {
+                Some(estimate.unwrap_or_else(|| Estimate::bytes(work_bytes(work))))
+            }
+            _ => None,
+        };
         let gates = gates(&queue, opcode, &wait);
         let event = event.map(|(id, common)| {
             let serial = queue.common.serial;
@@ -91,14 +100,21 @@ impl<B: Backend> Context<B> {
             || !keep.is_empty()
             || may_reach
             || work.as_ref().is_ok_and(touches_guest_memory)
+            || self.is_worth_watching(&queue, estimate.as_ref())
             || queue.unwatched.fetch_add(1, Ordering::Relaxed) >= most_unwatched(&queue.record);
+        let flight = if watched {
+            self.take_off(&queue, estimate, &gates)
+        } else {
+            self.trail(&queue, estimate);
+            None
+        };
         let watched = watched.then(|| {
             queue.unwatched.store(0, Ordering::Relaxed);
             if let Some(launch) = &launch {
                 launch.held_by(&gates);
             }
             let event = event.as_ref().map(|(_, _, state)| state.clone());
-            reply.later(event, gates, inline).printing(launch)
+            reply.later(event, gates, inline).printing(launch).paced(flight)
         });
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
@@ -120,6 +136,55 @@ impl<B: Backend> Context<B> {
             self.unflushed.push(queue);
         }
         taken
+    }
+
+    /// True for a command that takes so long, with those before it, that a callback costs little beside it.
+    fn is_worth_watching(&self, queue: &QueueObject<B>, estimate: Option<&Estimate>) -> bool {
+        let nanos = estimate.map_or(0, |estimate| estimate.nanos);
+        self.pacer.is_some() && queue.unwatched_load.load(Ordering::Relaxed).saturating_add(nanos) >= WORTH_WATCHING
+    }
+
+    /// Counts a command that is not watched: the next that is stands for it.
+    fn trail(&mut self, queue: &Arc<QueueObject<B>>, estimate: Option<Estimate>) {
+        let (Some(pacer), Some(estimate)) = (&self.pacer, estimate) else { return };
+        pacer.load(queue.device.root(), estimate.nanos);
+        if queue.unwatched_load.fetch_add(estimate.nanos, Ordering::Relaxed) == 0 {
+            self.tails.push(Arc::clone(queue));
+        }
+    }
+
+    /// Counts a command that is watched, with those before it that are not.
+    pub(super) fn take_off(
+        &mut self,
+        queue: &Arc<QueueObject<B>>,
+        estimate: Option<Estimate>,
+        gates: &Gates,
+    ) -> Option<Flight> {
+        let pacer = self.pacer.as_ref()?;
+        let before = queue.unwatched_load.swap(0, Ordering::Relaxed);
+        if before != 0 {
+            self.tails.retain(|tail| !Arc::ptr_eq(tail, queue));
+        }
+        // What only keeps order occupies nothing.
+        if before == 0 && estimate.is_none() {
+            return None;
+        }
+        pacer.take_off(queue.device.root(), before, estimate.unwrap_or_default(), gates)
+    }
+
+    /// Has everything that is in flight watched, so that it is known when nothing is.
+    pub(crate) fn mark_tails(&mut self) {
+        for queue in std::mem::take(&mut self.tails) {
+            let gates = gates(&queue, Opcode::Marker, &[]);
+            let flight = self.take_off(&queue, None, &gates);
+            queue.unwatched.store(0, Ordering::Relaxed);
+            let completion = Reply::new(None, &self.notifier).later(None, gates, 0).paced(flight);
+            // Where it cannot be enqueued, it is complete at once.
+            let _lost = self.enqueue(&queue, &[], Ok(Work::Marker), false, (Some(completion), Vec::new()));
+            if !queue.unflushed.swap(true, Ordering::Relaxed) {
+                self.unflushed.push(queue);
+            }
+        }
     }
 
     fn enqueue(
@@ -172,6 +237,22 @@ fn inline_bytes<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> usize {
         | Work::Image(ImageWork::Write { from: HostBytes::Heap(bytes), .. }) => bytes.len(),
         _ => 0,
     }
+}
+
+/// Bytes that a command moves.
+fn work_bytes<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> u64 {
+    let bytes = match work {
+        Work::Read { to, .. } | Work::ReadRect { to, .. } => to.len(),
+        Work::Write { from, .. } | Work::WriteRect { from, .. } => from.len(),
+        Work::Copy { size, .. } | Work::Fill { size, .. } => *size,
+        Work::CopyRect { extent, .. } => extent.iter().fold(1, |bytes: usize, size| bytes.saturating_mul(*size)),
+        Work::Image(ImageWork::Read { to, .. }) => to.len(),
+        Work::Image(ImageWork::Write { from, .. }) => from.len(),
+        // Of those that stay on the device it is learnt from the load before them.
+        Work::Image(_) => 64 * 1024,
+        Work::Launch { .. } | Work::Marker | Work::Barrier => 0,
+    };
+    bytes as u64
 }
 
 fn touches_guest_memory<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> bool {

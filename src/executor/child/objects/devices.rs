@@ -33,7 +33,7 @@ pub(crate) struct Part<B: Backend> {
 }
 
 impl<B: Backend> DeviceObject<B> {
-    /// The index of the host's device that it is, or is a part of.
+    /// The index of the host's device that it is, or a part of.
     pub(crate) fn root(&self) -> usize {
         match &self.place {
             Place::Root(index) => *index,
