@@ -16,6 +16,7 @@ pub mod device;
 pub mod executor;
 pub mod guest_log;
 pub mod lease;
+pub mod limits;
 pub mod recorder;
 pub mod sched;
 pub mod sys;

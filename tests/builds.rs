@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use building_guest::{VGpu, directory_of};
 use common::wait_until;
 use paragpu::executor::child::backend::traps::{CRASHES, EATS, HANGS, LINK_HANGS, SLOW};
-use paragpu::executor::limits::BuildLimits;
+use paragpu::limits::BuildLimits;
 use paragpu_protocol::ring::Status;
 
 const TRAPS: &str = "PARAGPU_BACKEND=traps";

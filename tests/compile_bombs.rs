@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use building_guest::{VGpu, compilers_of};
 use common::{Daemon, wait_until};
-use paragpu::executor::limits::BuildLimits;
+use paragpu::limits::BuildLimits;
 use paragpu_opencl::transport::direct::{Direct, Options};
 use paragpu_opencl::transport::{Shared, Transport};
 use paragpu_protocol::command::{Body, BuildProgram, CreateContext, CreateProgram};

@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use paragpu::executor::channel::Channel;
 use paragpu::executor::child;
-use paragpu::executor::message::{Extent, Limits, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::limits::Limits;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MIN_RING_BYTES;
 use rustix::event::{EventfdFlags, eventfd};

@@ -21,6 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::Options;
 use crate::executor::supervisor::{Launcher, ProcessLauncher, remove_abandoned};
 use crate::guest_log::GuestLog;
+use crate::limits::Limits;
 use crate::sched::policy::{Sharing, Terms};
 use crate::sched::{Scheduler, Seat};
 use crate::vhost::event_loop;
@@ -171,9 +172,13 @@ impl Server {
                 return;
             }
             let name = format!("{prefix}{}", named.fetch_add(1, Ordering::Relaxed));
-            let vgpu = scheduler.add(&name, Terms::default(), &(0..MAX_DEVICES).collect::<Vec<_>>());
+            let devices: Vec<usize> = (0..MAX_DEVICES).collect();
+            let vgpu = match scheduler.add(&name, Terms::default(), &devices) {
+                Ok(vgpu) => vgpu,
+                Err(error) => return warn!("{name}: not served: {error}"),
+            };
             let seat = Seat::new(scheduler.clone(), vgpu);
-            event_loop::serve(&name, stream, launcher, Some(seat), exit.as_fd());
+            event_loop::serve(&name, stream, launcher, Some(seat), Limits::default(), exit.as_fd());
             scheduler.remove(vgpu);
         };
         // The executor is tied to the life of this thread.

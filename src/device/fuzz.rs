@@ -14,6 +14,7 @@ use super::request::MAX_REQUEST_BYTES;
 use super::step::Step;
 use super::{Action, Device};
 use crate::executor::message::{ToBroker, ToExecutor};
+use crate::limits::Limits;
 use crate::vgpu::{Attachment, ContextState, Vgpu};
 
 /// Requests that a guest can have out: the descriptors of both queues.
@@ -82,7 +83,7 @@ struct ModelExecutor {
 impl Driver {
     fn new() -> Driver {
         Driver {
-            device: Device::new("fuzz".into()),
+            device: Device::new("fuzz".into(), Limits::default()),
             memory: Memory::default(),
             now: Instant::now(),
             in_flight: BTreeMap::new(),

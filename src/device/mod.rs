@@ -24,6 +24,7 @@ use paragpu_protocol::virtio_gpu::{FLAG_FENCE, Header, MemEntry, Response};
 use paragpu_protocol::{VERSION_MAJOR, VERSION_MINOR};
 
 use crate::executor::message::ToExecutor;
+use crate::limits::Limits;
 use crate::vgpu::{Attachment, Context, ContextState, Resource, Ring, Vgpu};
 use extents::GuestView;
 use pending::{CONFIRM_TIMEOUT, Condition, Entry, Pending, State, Token};
@@ -77,8 +78,8 @@ enum Reply {
 
 impl Device {
     /// The device of an empty vGPU.
-    pub fn new(name: String) -> Device {
-        Device { vgpu: Vgpu::new(name), pending: Pending::default(), actions: Vec::new() }
+    pub fn new(name: String, limits: Limits) -> Device {
+        Device { vgpu: Vgpu::new(name, limits), pending: Pending::default(), actions: Vec::new() }
     }
 
     /// The control block.
@@ -201,6 +202,9 @@ impl Device {
         if self.vgpu.resources.len() == MAX_RESOURCES {
             return Err(Refusal::TooMany("resources"));
         }
+        if !self.vgpu.has_room_for_staging(bytes) {
+            return Err(Refusal::TooMany("bytes of shared regions (limits.staging)"));
+        }
         let new = Resource { bytes, extents: None, contexts: Default::default(), ending: false };
         self.vgpu.resources.insert(resource, new);
         Ok(Reply::Ok)
@@ -257,7 +261,7 @@ impl Device {
         if name == 0 || self.vgpu.context_ids.contains_key(&name) {
             return Err(Refusal::ContextTaken(name));
         }
-        if self.vgpu.contexts.len() == MAX_CONTEXTS {
+        if self.vgpu.contexts.len() >= MAX_CONTEXTS.min(self.vgpu.limits.contexts as usize) {
             return Err(Refusal::TooMany("contexts"));
         }
         let context = self.vgpu.free_context_id(name).ok_or(Refusal::TooMany("contexts"))?;

@@ -1,6 +1,7 @@
 use super::extents::tests::FakeMemory;
 use super::*;
 use crate::executor::message::{ContextUsage, Extent, ToBroker};
+use crate::limits::Limits;
 use paragpu_protocol::capset::Capset;
 use paragpu_protocol::control::{Doorbell, Wait};
 use paragpu_protocol::limits::MIN_RING_BYTES;
@@ -26,7 +27,7 @@ const REGION_BYTES: u32 = 4096 + MIN_RING_BYTES;
 
 impl Bench {
     fn new() -> Bench {
-        let device = Device::new("test".into());
+        let device = Device::new("test".into(), Limits::default());
         Bench { device, memory: FakeMemory::new(), now: Instant::now(), next: 0 }
     }
 

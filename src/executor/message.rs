@@ -6,9 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::CompilerEnd;
-
-pub use super::limits::Limits;
+use crate::limits::{BuildLimits, Limits};
 
 /// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -37,8 +35,9 @@ pub struct Extent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExecutor {
     /// First message, with the wake eventfd: the executor writes to it when a sleeping guest thread must be
-    /// woken. After it come the [lease page](crate::lease::LeasePage), the eventfd that rings the scheduler, and that by
-    /// which it rings back; without these three, the executor has the host's devices to itself.
+    /// woken. After it come the [lease page](crate::lease::LeasePage), the eventfd that rings the scheduler, that by which
+    /// it rings back, and the page in which the vGPU's memory is counted; without these four, the executor has the host's
+    /// devices to itself.
     Hello {
         /// The vGPU's name.
         vgpu: String,
@@ -164,4 +163,42 @@ pub enum ToBroker {
         /// Why.
         end: CompilerEnd,
     },
+}
+
+/// How a compiler process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CompilerEnd {
+    /// There was nothing to do for it, or nobody wants to know any more.
+    Unneeded,
+    /// A build took too long.
+    Time,
+    /// A build needed too much memory.
+    Memory,
+    /// It ended by itself during a build.
+    Crash,
+    /// It never was ready.
+    Start,
+}
+
+impl CompilerEnd {
+    /// What became of a build whose compiler ended so; none if there is nothing to say.
+    pub fn reason(self, limits: &BuildLimits) -> Option<String> {
+        Some(match self {
+            CompilerEnd::Unneeded => return None,
+            CompilerEnd::Time => format!(
+                "the build was ended: it took longer than {} s, which is this vGPU's limit (build-time)",
+                limits.seconds
+            ),
+            CompilerEnd::Memory => format!(
+                "the build was ended: it needed more than {} MiB of memory, which is this vGPU's limit (build-memory)",
+                limits.memory_bytes >> 20
+            ),
+            // What asks for too much at once crashes, too.
+            CompilerEnd::Crash => format!(
+                "the build was ended: the compiler crashed, or needed more than {} MiB of memory at once (build-memory)",
+                limits.memory_bytes >> 20
+            ),
+            CompilerEnd::Start => "the build was not begun: the compiler could not be started".to_owned(),
+        })
+    }
 }

@@ -6,6 +6,5 @@
 pub mod channel;
 pub mod child;
 pub mod fuzz;
-pub mod limits;
 pub mod message;
 pub mod supervisor;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -66,6 +66,8 @@ struct Vgpu {
     terms: Terms,
     /// What its executors call devices 0, 1, …
     devices: Vec<usize>,
+    /// Where its executors count their memory together, and its file.
+    memory: Arc<(LeasePage, OwnedFd)>,
     device_ns: u64,
     /// Of executors that have ended.
     ended: Usage,
@@ -100,6 +102,7 @@ pub struct Participation {
     file: OwnedFd,
     ring: OwnedFd,
     grant: OwnedFd,
+    memory: Arc<(LeasePage, OwnedFd)>,
 }
 
 /// Nothing on the data path is in these numbers: the thread that wakes for them is the scheduler's.
@@ -123,7 +126,8 @@ impl Scheduler {
     }
 
     /// A vGPU that may use these devices (numbers of the list given to [`start`](Scheduler::start)).
-    pub fn add(&self, name: &str, terms: Terms, devices: &[usize]) -> VgpuId {
+    pub fn add(&self, name: &str, terms: Terms, devices: &[usize]) -> io::Result<VgpuId> {
+        let memory = Arc::new(LeasePage::create()?);
         let id = self.shared.change(|state, now| {
             let id = state.next_vgpu;
             state.next_vgpu += 1;
@@ -136,6 +140,7 @@ impl Scheduler {
                 name: name.to_owned(),
                 terms,
                 devices: devices.to_vec(),
+                memory,
                 device_ns: 0,
                 ended: Usage::default(),
                 ended_cpu_ns: 0,
@@ -145,7 +150,7 @@ impl Scheduler {
             state.vgpus.insert(id, vgpu);
             id
         });
-        VgpuId(id)
+        Ok(VgpuId(id))
     }
 
     /// Forgets a vGPU. Its connections have ended, or end now.
@@ -251,18 +256,19 @@ impl Scheduler {
             cpu_ns: 0,
             contexts: BTreeMap::new(),
         };
-        let id = self.shared.change(|state, now| {
+        let (id, memory) = self.shared.change(|state, now| {
             let id = state.next_client;
             state.next_client += 1;
+            let memory = state.vgpus.get(&vgpu.0).map(|vgpu| Arc::clone(&vgpu.memory)).ok_or(Errno::NOENT)?;
             // Before it is known: nobody rings yet.
             epoll::add(&client.poll, &client.ring, EventData::new_u64(id), EventFlags::IN)?;
             for device in state.devices_of(vgpu.0) {
                 state.devices[device].arbiter.add_client(id, vgpu.0, now);
             }
             state.clients.insert(id, client);
-            Ok::<u64, Errno>(id)
+            Ok::<_, Errno>((id, memory))
         })?;
-        Ok(Participation { shared: Arc::downgrade(&self.shared), id, page, file, ring, grant })
+        Ok(Participation { shared: Arc::downgrade(&self.shared), id, page, file, ring, grant, memory })
     }
 }
 
@@ -293,9 +299,10 @@ impl Seat {
 }
 
 impl Participation {
-    /// What the executor is given: the page, the eventfd by which it rings, and the one by which it is rung.
-    pub fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 3] {
-        [self.file.as_fd(), self.ring.as_fd(), self.grant.as_fd()]
+    /// What the executor is given: the page, the eventfd by which it rings, the one by which it is rung, and the page in
+    /// which its vGPU's memory is counted.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 4] {
+        [self.file.as_fd(), self.ring.as_fd(), self.grant.as_fd(), self.memory.1.as_fd()]
     }
 
     /// The executor's process, for its processor time.
@@ -462,6 +469,11 @@ impl State {
             && let Some(entry) = self.vgpus.get_mut(&vgpu)
         {
             let used = Usage { memory_bytes: 0, ..client.used() };
+            // It gives nothing back by itself any more.
+            let had = client.used().memory_bytes;
+            let less = |used: u64| Some(used.saturating_sub(had));
+            let all = entry.memory.0.total(Count::Memory);
+            let _always = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
             add(&mut entry.ended, used);
             entry.ended_cpu_ns += client.cpu_time();
         }

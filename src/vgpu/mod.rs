@@ -9,12 +9,15 @@ use paragpu_protocol::limits::MAX_MAPPINGS;
 use serde::{Deserialize, Serialize};
 
 use crate::executor::message::{ContextUsage, Extent};
+use crate::limits::Limits;
 
 /// Everything that the broker knows about a vGPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vgpu {
     /// Its name in logs.
     pub name: String,
+    /// What it may have.
+    pub limits: Limits,
     /// What its executor is doing.
     pub lifecycle: Lifecycle,
     /// What the guest calls its contexts, and their ids on the host. A driver gives an id to a new context at once
@@ -134,8 +137,14 @@ impl Counters {
 
 impl Vgpu {
     /// An empty vGPU.
-    pub fn new(name: String) -> Vgpu {
-        Vgpu { name, ..Vgpu::default() }
+    pub fn new(name: String, limits: Limits) -> Vgpu {
+        Vgpu { name, limits, ..Vgpu::default() }
+    }
+
+    /// True if `more` further bytes of shared regions are within what it may have.
+    pub fn has_room_for_staging(&self, more: u64) -> bool {
+        let taken = self.resources.values().fold(0, |sum: u64, resource| sum.saturating_add(resource.bytes));
+        self.limits.staging_bytes.is_none_or(|limit| taken.saturating_add(more) <= limit)
     }
 
     /// True if `more` further mappings are within what one vGPU may take. Each context that a resource is
@@ -174,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_control_block_survives_being_written_out() {
-        let mut vgpu = Vgpu::new("vgpu7".into());
+        let mut vgpu = Vgpu::new("vgpu7".into(), Limits::default());
         let ring = Some(Ring { region: 3, data_bytes: 1 << 20 });
         let context = Context { name: "clinfo".into(), ring, state: ContextState::Live, on_executor: true };
         vgpu.contexts.insert(1, context);

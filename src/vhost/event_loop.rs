@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use super::session::Session;
-use crate::executor::limits::Limits;
 use crate::executor::supervisor::Launcher;
+use crate::limits::Limits;
 use crate::sched::Seat;
 
 /// Time that contexts have at the end of a session to say what they did.
@@ -38,17 +38,6 @@ pub fn serve(
     stream: UnixStream,
     launcher: Arc<dyn Launcher>,
     seat: Option<Seat>,
-    exit: BorrowedFd<'_>,
-) {
-    serve_within(name, stream, launcher, seat, Limits::default(), exit);
-}
-
-/// The same within these limits.
-pub fn serve_within(
-    name: &str,
-    stream: UnixStream,
-    launcher: Arc<dyn Launcher>,
-    seat: Option<Seat>,
     limits: Limits,
     exit: BorrowedFd<'_>,
 ) {
@@ -66,9 +55,7 @@ fn try_serve(
     exit: BorrowedFd<'_>,
 ) -> std::io::Result<()> {
     // The request handler wants to share the session; this thread is the only one that ever has it.
-    let mut session = Session::new(name, launcher, seat)?;
-    session.set_limits(limits);
-    let shared = Arc::new(Mutex::new(session));
+    let shared = Arc::new(Mutex::new(Session::new(name, launcher, seat, limits)?));
     let session = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let socket = stream.try_clone()?;
     let mut handler = BackendReqHandler::from_stream(stream, shared.clone());
@@ -114,8 +101,10 @@ fn wait(session: &Session, socket: BorrowedFd<'_>, exit: BorrowedFd<'_>) -> std:
         (Source::FrontEnd, PollFd::from_borrowed_fd(socket, PollFlags::IN)),
         (Source::Eviction, PollFd::from_borrowed_fd(session.supervisor().eviction_event(), PollFlags::IN)),
     ];
+    // Whoever rings too often is not listened to for a while.
+    let listening = session.throttled(Instant::now()).is_none();
     for (index, vring) in session.vrings.iter().enumerate() {
-        if let Some(kick) = vring.kick().filter(|_| vring.is_running()) {
+        if let Some(kick) = vring.kick().filter(|_| listening && vring.is_running()) {
             sources.push((Source::Kick(index), PollFd::new(kick, PollFlags::IN)));
         }
     }

@@ -17,10 +17,10 @@ use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
 use crate::device::step::Step;
 use crate::device::{Action, Device};
-use crate::executor::limits::Limits;
 use crate::executor::message::{ToBroker, ToExecutor};
 use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
+use crate::limits::{Bucket, Limits};
 use crate::recorder::{MAX_CONTROL_RECORD, Recorder};
 use crate::sched::Seat;
 use crate::vgpu::{Lifecycle, Vgpu};
@@ -59,11 +59,18 @@ pub struct Session {
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
     recorder: Option<Recorder>,
+    /// The rate at which requests are taken.
+    requests: Option<Bucket>,
 }
 
 impl Session {
     /// A vGPU without memory, queues or guest.
-    pub fn new(name: &str, launcher: Arc<dyn Launcher>, seat: Option<Seat>) -> io::Result<Session> {
+    pub fn new(
+        name: &str,
+        launcher: Arc<dyn Launcher>,
+        seat: Option<Seat>,
+        limits: Limits,
+    ) -> io::Result<Session> {
         Ok(Session {
             name: name.to_owned(),
             memory: GuestRam::default(),
@@ -72,8 +79,9 @@ impl Session {
             gpu_socket: None,
             backend_requests: None,
             log: GuestLog::new(name),
-            device: Device::new(name.to_owned()),
+            device: Device::new(name.to_owned(), limits),
             supervisor: Supervisor::new(launcher, seat)?,
+            requests: limits.requests.map(|rate| Bucket::new(rate, Instant::now())),
             in_flight: BTreeMap::new(),
             next_token: 0,
             request: Vec::new(),
@@ -83,11 +91,6 @@ impl Session {
             more_requests: false,
             recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
         })
-    }
-
-    /// Sets what the next executor may have.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.supervisor.set_limits(limits);
     }
 
     /// The vGPU's control block.
@@ -101,7 +104,16 @@ impl Session {
 
     /// When [`tick`](Session::tick) is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.more_requests { Some(Instant::now()) } else { self.device.next_deadline() }
+        if self.more_requests {
+            let now = Instant::now();
+            return Some(now + self.throttled(now).unwrap_or_default());
+        }
+        self.device.next_deadline()
+    }
+
+    /// How long no requests are taken, because there were too many.
+    pub(super) fn throttled(&self, now: Instant) -> Option<Duration> {
+        self.requests.as_ref().and_then(|requests| requests.wait(now))
     }
 
     /// Takes requests from a queue.
@@ -114,6 +126,10 @@ impl Session {
 
     fn try_process_queue(&mut self, index: usize) -> Result<(), QueueError> {
         if !self.vrings[index].is_running() {
+            return Ok(());
+        }
+        if self.throttled(Instant::now()).is_some() {
+            self.more_requests = true;
             return Ok(());
         }
         self.vrings[index].disable_notification(self.memory.map())?;
@@ -131,6 +147,9 @@ impl Session {
             let out = self.in_flight.values().filter(|(queue, _)| *queue == index).count();
             if out >= usize::from(self.vrings[index].size()) {
                 return Err(QueueError::TooManyOut);
+            }
+            if let Some(requests) = &mut self.requests {
+                requests.take(1, Instant::now());
             }
             let token = Token(self.next_token);
             self.next_token += 1;
@@ -174,6 +193,7 @@ impl Session {
             }
             Action::CreateContext { context, name } => {
                 let memory = self.memory.table();
+                self.supervisor.set_limits(self.device.vgpu().limits);
                 let created = self
                     .supervisor
                     .start(&self.name, &memory)

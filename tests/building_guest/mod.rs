@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
-use paragpu::executor::limits::{BuildLimits, Limits};
 use paragpu::executor::supervisor::ProcessLauncher;
+use paragpu::limits::{BuildLimits, Limits};
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::{
     Body, BuildProgram, CompileProgram, CreateContext, CreateKernel, CreateProgram, CreateQueue, Finish,

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use paragpu::executor::child::backend::Backend;
 use paragpu::executor::child::{EventSink, Executor};
-use paragpu::executor::message::{Extent, Limits, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::limits::Limits;
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::Body;
 use paragpu_protocol::limits::{MAX_FRAME_BYTES, MIN_RING_BYTES};

@@ -12,9 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use paragpu::executor::channel::Channel;
-use paragpu::executor::limits::Limits;
 use paragpu::executor::message::{ContextUsage, ToBroker, ToExecutor};
 use paragpu::executor::supervisor::{Launcher, Running};
+use paragpu::limits::Limits;
 use paragpu::vhost::event_loop;
 use paragpu_protocol::virtio_gpu::{Header, Request, Response};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -165,7 +165,7 @@ impl Guest {
         let session_exit = exit.clone();
         let session = std::thread::spawn(move || {
             let launcher = Arc::new(launcher);
-            event_loop::serve_within(name, theirs, launcher, None, limits, session_exit.as_fd());
+            event_loop::serve(name, theirs, launcher, None, limits, session_exit.as_fd());
         });
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use paragpu::executor::channel::Channel;
-use paragpu::executor::message::{Extent, Limits, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::executor::message::{Extent, MemoryRegion, ToBroker, ToExecutor};
+use paragpu::limits::Limits;
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::{
     Body, BuildProgram, CreateContext, CreateKernel, CreateProgram, CreateQueue, EnqueueKernel, ReadPrint,

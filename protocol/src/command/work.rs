@@ -18,8 +18,9 @@ impl Opcode {
     /// True for what a device works on for a while.
     pub fn occupies_device(self) -> bool {
         use Opcode::{
-            CopyBuffer, CopyBufferRect, CopyBufferToImage, CopyImage, CopyImageToBuffer, EnqueueKernel, FillBuffer,
-            FillImage, ReadBuffer, ReadBufferRect, ReadImage, WriteBuffer, WriteBufferRect, WriteImage,
+            CopyBuffer, CopyBufferRect, CopyBufferToImage, CopyImage, CopyImageToBuffer, EnqueueKernel,
+            FillBuffer, FillImage, ReadBuffer, ReadBufferRect, ReadImage, WriteBuffer, WriteBufferRect,
+            WriteImage,
         };
         matches!(
             self,
@@ -68,7 +69,8 @@ mod tests {
     fn each_of_them_names_its_queue_first() {
         use crate::command::{
             Body, CopyBuffer, CopyBufferRect, CopyBufferToImage, CopyImage, CopyImageToBuffer, EnqueueKernel,
-            FillBuffer, FillImage, ReadBuffer, ReadBufferRect, ReadImage, WriteBuffer, WriteBufferRect, WriteImage,
+            FillBuffer, FillImage, ReadBuffer, ReadBufferRect, ReadImage, WriteBuffer, WriteBufferRect,
+            WriteImage,
         };
         use crate::types::Enqueue;
         fn check<C: Body>(body: &C) {

@@ -16,6 +16,7 @@ use super::completion::{Notifier, Reply};
 use super::objects::{EventObject, QueueObject, Table};
 use super::pace::Pacer;
 use super::print::{Launch, PrintClient, Printer};
+use super::quota::Quota;
 use super::record::ObjectRecord;
 use super::region::{Budget, Regions};
 use crate::executor::message::ContextUsage;
@@ -42,6 +43,8 @@ pub struct Context<B: Backend> {
     pub(crate) unflushed: Vec<Arc<QueueObject<B>>>,
     /// Its share of the devices; without one it has them to itself.
     pub(crate) pacer: Option<Pacer>,
+    /// The device memory that it may have.
+    pub(crate) quota: Quota,
     /// Queues with commands in flight that nothing watches.
     pub(crate) tails: Vec<Arc<QueueObject<B>>>,
     /// Every shared memory of the context holds one.
@@ -82,6 +85,7 @@ impl<B: Backend> Context<B> {
             open: Vec::new(),
             unflushed: Vec::new(),
             pacer: None,
+            quota: Quota::default(),
             tails: Vec::new(),
             shared: Arc::default(),
             print,

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::{MAX_BUILDS, MAX_CONTEXTS, MAX_MAPPINGS};
@@ -19,11 +19,12 @@ use super::completion::Notifier;
 use super::context::Context;
 use super::pace::Pace;
 use super::print::Printer;
+use super::quota::Quota;
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
-use crate::executor::limits::BuildLimits;
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
 use crate::lease::LeasePage;
+use crate::limits::{Bucket, BuildLimits, Limits};
 use crate::recorder::{MAX_RING_RECORD, Recorder};
 
 /// Where an executor's messages go. Called from many threads, drivers' threads among them.
@@ -73,6 +74,10 @@ pub struct Executor<B: Backend> {
     printer: Printer,
     /// What it shares the devices by.
     pace: Option<Arc<Pace>>,
+    limits: Limits,
+    /// The rate at which all its rings' commands are taken.
+    commands: Option<Arc<Mutex<Bucket>>>,
+    quota: Quota,
     contexts: HashMap<u32, ContextHandle>,
     quiesced: bool,
 }
@@ -114,19 +119,25 @@ impl<B: Backend> Executor<B> {
             trials: None,
             printer,
             pace: None,
+            limits: Limits::default(),
+            commands: None,
+            quota: Quota::default(),
             contexts: HashMap::new(),
             quiesced: false,
         }
     }
 
-    fn hello(&mut self, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {
+    fn hello(&mut self, limits: &Limits, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {
         let got = fds.len();
         let mut fds = fds.into_iter();
-        match (fds.next(), fds.next(), fds.next(), fds.next(), fds.next()) {
+        self.limits = *limits;
+        self.commands = limits.commands.map(|rate| Arc::new(Mutex::new(Bucket::new(rate, Instant::now()))));
+        match (fds.next(), fds.next(), fds.next(), fds.next(), fds.next(), fds.next()) {
             (Some(wake), None, ..) => self.wake = Some(Arc::new(wake)),
-            (Some(wake), Some(page), Some(ring), Some(grant), None) => {
+            (Some(wake), Some(page), Some(ring), Some(grant), Some(memory), None) => {
                 self.wake = Some(Arc::new(wake));
                 let page = LeasePage::open(&page)?;
+                self.quota = Quota::new(limits.memory_bytes, page.clone(), LeasePage::open(&memory)?);
                 self.pace = Some(Pace::new(page, ring, grant, self.backend.devices().len()));
             }
             _ => return Err(ExecutorError::FileDescriptors { message: "Hello", got }),
@@ -140,7 +151,7 @@ impl<B: Backend> Executor<B> {
             ToExecutor::Hello { vgpu, limits } => {
                 log::debug!("executor of vGPU {vgpu}");
                 self.limit_builds(limits.builds);
-                self.hello(fds)
+                self.hello(&limits, fds)
             }
             ToExecutor::Memory { regions } => self.set_memory(regions, fds),
             ToExecutor::CreateContext { context, name, place } => {
@@ -241,6 +252,8 @@ impl<B: Backend> Executor<B> {
         let place = place.and_then(|place| usize::try_from(place).ok());
         let pacer = self.pace.as_ref().map(|pace| pace.pacer(place, doorbell.as_fd()));
         context.pacer = pacer.transpose()?;
+        context.quota = self.quota.of_context(place);
+        context.objects.limit(usize::try_from(self.limits.objects).unwrap_or(usize::MAX));
         let (control, messages) = channel();
         let thread = RingThread {
             id,
@@ -252,6 +265,7 @@ impl<B: Backend> Executor<B> {
             sink: self.sink.clone(),
             paused: self.quiesced,
             failed: false,
+            commands: self.commands.clone(),
             ring: None,
             usage: ContextUsage::default(),
         };

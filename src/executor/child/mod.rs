@@ -24,6 +24,7 @@ mod objects;
 mod pace;
 pub mod print;
 mod programs;
+mod quota;
 pub mod record;
 pub mod region;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
 use super::completion::Reply;
 use super::pace::Cost;
+use super::quota::Charge;
 use super::record::{
     ArgRecord, BufferRecord, ContextRecord, EventRecord, ImageRecord, KernelRecord, ObjectRecord,
     QueueRecord, Record, SamplerRecord, Serial,
@@ -103,6 +104,8 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) shared: Option<Arc<SharedMemory>>,
     /// The same, if the device's driver has allocated them.
     pub(crate) coarse: Option<B::Coarse>,
+    /// The device memory that it has.
+    pub(crate) _charge: Option<Charge>,
     pub(crate) host: Host<B::Buffer>,
 }
 
@@ -142,6 +145,8 @@ pub(crate) struct ImageObject<B: Backend> {
     pub(crate) parent: Option<ImageParent<B>>,
     pub(crate) record: ImageRecord,
     pub(crate) layout: ImageLayout,
+    /// The device memory that it has.
+    pub(crate) _charge: Option<Charge>,
     pub(crate) host: Host<B::Image>,
 }
 
@@ -402,9 +407,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    #[cfg(test)]
+    /// Sets how many objects may live, where that is less than what it is anyway.
     pub(crate) fn limit(&mut self, limit: usize) {
-        self.limit = limit;
+        self.limit = limit.min(MAX_OBJECTS);
     }
 
     /// Objects that live, with an id or without.

@@ -137,7 +137,11 @@ impl Pace {
     }
 
     /// For a context, whose counts go to this place of the page, and whose thread is woken by the doorbell too.
-    pub(crate) fn pacer(self: &Arc<Self>, place: Option<usize>, doorbell: BorrowedFd<'_>) -> io::Result<Pacer> {
+    pub(crate) fn pacer(
+        self: &Arc<Self>,
+        place: Option<usize>,
+        doorbell: BorrowedFd<'_>,
+    ) -> io::Result<Pacer> {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&poll, doorbell, EventData::new_u64(0), EventFlags::IN)?;
         // By edges, so that each thread sees every grant and nobody has to empty the eventfd.
@@ -275,7 +279,13 @@ impl Pacer {
     }
 
     /// Counts a watched command, which stands for `load` of what came before it too.
-    pub(crate) fn take_off(&self, index: usize, load: u64, estimate: Estimate, gates: &Gates) -> Option<Flight> {
+    pub(crate) fn take_off(
+        &self,
+        index: usize,
+        load: u64,
+        estimate: Estimate,
+        gates: &Gates,
+    ) -> Option<Flight> {
         if index >= self.stands.len() {
             return None;
         }
@@ -390,6 +400,9 @@ impl std::fmt::Debug for Pace {
 
 impl std::fmt::Debug for Flight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flight").field("device", &self.index).field("load", &self.load).finish_non_exhaustive()
+        f.debug_struct("Flight")
+            .field("device", &self.index)
+            .field("load", &self.load)
+            .finish_non_exhaustive()
     }
 }

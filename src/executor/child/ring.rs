@@ -3,8 +3,8 @@
 use std::fmt;
 use std::hint::spin_loop;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use paragpu_protocol::fault::Fault;
@@ -20,6 +20,7 @@ use super::executor::EventSink;
 use super::pace::LINGER;
 use super::region::Regions;
 use crate::executor::message::{ContextUsage, ToBroker};
+use crate::limits::Bucket;
 
 /// Longest time for which the thread looks for work before it sleeps: about what a sleep and a wake-up cost.
 const MAX_SPIN: Duration = Duration::from_micros(50);
@@ -65,6 +66,8 @@ pub(super) struct RingThread<B: Backend> {
     pub(super) doorbell: OwnedFd,
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) paused: bool,
+    /// The rate at which all the vGPU's commands are taken, if it is limited.
+    pub(super) commands: Option<Arc<Mutex<Bucket>>>,
     /// The context has failed, and the broker knows.
     pub(super) failed: bool,
     pub(super) ring: Option<Ring>,
@@ -79,6 +82,8 @@ enum Next {
     Nothing,
     /// The one that was taken waits for this device.
     Device(usize),
+    /// There have been too many: wait so long.
+    Later(Duration),
 }
 
 pub(super) struct Ring {
@@ -109,6 +114,10 @@ impl<B: Backend> RingThread<B> {
                     }
                 }
                 Ok(Next::Device(device)) => self.await_device(device),
+                Ok(Next::Later(wait)) => {
+                    self.rest();
+                    self.poll_doorbell(Some(wait));
+                }
                 Err(fault) => self.fail(fault, &fault.to_string()),
             }
         }
@@ -214,12 +223,18 @@ impl<B: Backend> RingThread<B> {
 
     /// Runs a batch of frames.
     fn consume(&mut self, frame: &mut [u8; MAX_FRAME_BYTES as usize]) -> Result<Next, Fault> {
-        let (Some(ring), Some(context)) = (&mut self.ring, &mut self.context) else { return Ok(Next::Nothing) };
+        let (Some(ring), Some(context)) = (&mut self.ring, &mut self.context) else {
+            return Ok(Next::Nothing);
+        };
         if context.fault().is_some() {
             return Ok(Next::Nothing);
         }
         if context.is_crowded()? {
             return Ok(Next::Frame);
+        }
+        if let Some(wait) = self.commands.as_ref().and_then(|commands| lock(commands).wait(Instant::now())) {
+            context.flush();
+            return Ok(Next::Later(wait));
         }
         let (mut taken, mut next) = (0, Next::Frame);
         while taken < BATCH {
@@ -258,6 +273,9 @@ impl<B: Backend> RingThread<B> {
             context.notifier.publish();
         }
         context.publish_usage();
+        if let Some(commands) = &self.commands {
+            lock(commands).take(taken as u32, Instant::now());
+        }
         Ok(next)
     }
 
@@ -367,6 +385,10 @@ impl<B: Backend> RingThread<B> {
             self.usage = context.usage();
         }
     }
+}
+
+fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Quiesced {

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::Running;
-use crate::executor::limits::{BuildLimits, CompilerEnd};
+use crate::executor::message::CompilerEnd;
+use crate::limits::BuildLimits;
 
 /// Least time in which as many compilers are started as may build at once: a guest may crash them as often as it likes, but
 /// must not keep the host busy starting processes.
@@ -47,7 +48,7 @@ impl Compilers {
     /// Ends one by force, if it has not ended. Returns what is to be logged of that end.
     pub(super) fn end(&mut self, compiler: u32, end: CompilerEnd) -> Option<String> {
         let ended = self.running.remove(&compiler)?.kill();
-        let reason = self.limits.reason(end)?;
+        let reason = end.reason(&self.limits)?;
         let by_itself = matches!(end, CompilerEnd::Crash | CompilerEnd::Start);
         Some(if by_itself { format!("{reason} ({ended})") } else { reason })
     }

@@ -21,8 +21,8 @@ pub use process::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLau
 
 use self::compilers::Compilers;
 use super::channel::{ChannelError, Polled, PolledChannel};
-use super::limits::CompilerEnd;
-use super::message::{Limits, MemoryRegion, ToBroker, ToExecutor};
+use super::message::{CompilerEnd, MemoryRegion, ToBroker, ToExecutor};
+use crate::limits::Limits;
 use crate::sched::{Evicted, Participation, Seat};
 
 /// Starts executors. The seam at which tests put one of their own.

@@ -17,8 +17,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::recipe::Recipe;
 use super::wire::{ANSWER_BYTES, Answer, MAX_RECIPE_BYTES};
 use crate::executor::child::executor::EventSink;
-use crate::executor::limits::{BuildLimits, CompilerEnd};
-use crate::executor::message::ToBroker;
+use crate::executor::message::{CompilerEnd, ToBroker};
+use crate::limits::BuildLimits;
 
 /// How long a compiler may take until it is ready. It loads drivers, and executors do that at leisure, too.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -210,7 +210,7 @@ impl Bench {
         }
         let Some(trials) = &self.0 else { return Ok(()) };
         let Some(recipe) = recipe() else { return Ok(()) };
-        let because = |end| Ended::Because(trials.limits.reason(end).unwrap_or_default());
+        let because = |end: CompilerEnd| Ended::Because(end.reason(&trials.limits).unwrap_or_default());
         let Some(framed) = framed(&recipe) else { return Err(because(CompilerEnd::Memory)) };
         if trials.known().contains(&framed) {
             return Ok(());
@@ -515,7 +515,7 @@ mod tests {
         for (manners, end) in wrong {
             let (broker, bench) = broker(&[manners, honest]);
             let limits = bench.0.as_ref().unwrap().limits;
-            assert_eq!(build(&bench, 1), Err(Ended::Because(limits.reason(end).unwrap())), "{end:?}");
+            assert_eq!(build(&bench, 1), Err(Ended::Because(end.reason(&limits).unwrap())), "{end:?}");
             assert!(!bench.has_idle());
             assert_eq!(*broker.ended.lock().unwrap(), [end]);
             assert_eq!(build(&bench, 1), Ok(()));

@@ -9,7 +9,7 @@ use super::super::backend::{Backend, ClError};
 use super::super::context::Context;
 use super::super::objects::{DeviceQueueObject, Object, PipeObject, creation, handle};
 use super::super::record::{DeviceQueueRecord, PipeRecord};
-use super::objects::{OUT_OF_ORDER, PROFILING};
+use super::objects::{OUT_OF_ORDER, PROFILING, split};
 use super::{require, reserved};
 
 /// `CL_QUEUE_ON_DEVICE`
@@ -26,15 +26,21 @@ impl<B: Backend> Context<B> {
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
         // Drivers need not look.
-        let is_too_large = u64::from(packet_size) * u64::from(max_packets) > context.max_alloc();
-        let host = match &context.host {
+        let bytes = u64::from(packet_size) * u64::from(max_packets);
+        let made = match &context.host {
             Err(error) => Err(*error),
-            Ok(_) if is_too_large => Err(ClError::INVALID_PIPE_SIZE),
-            Ok(context) => self.backend.create_pipe(context, packet_size, max_packets),
+            Ok(_) if bytes > context.max_alloc() => Err(ClError::INVALID_PIPE_SIZE),
+            Ok(context) => {
+                self.charged(bytes, || self.backend.create_pipe(context, packet_size, max_packets))
+            }
         };
+        let (host, charge) = split(made);
         let outcome = creation(&host);
         let record = PipeRecord { context: context.common.serial, packet_size, max_packets };
-        self.objects.insert(id, Object::Pipe(Arc::new(PipeObject { common, context, record, host })));
+        self.objects.insert(
+            id,
+            Object::Pipe(Arc::new(PipeObject { common, context, record, _charge: charge, host })),
+        );
         reply.status(outcome);
         Ok(())
     }

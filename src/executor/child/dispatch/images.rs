@@ -16,7 +16,7 @@ use super::super::objects::{
     ContextObject, ImageObject, ImageParent, Object, SamplerObject, creation, handle,
 };
 use super::super::record::{ImageRecord, SamplerRecord};
-use super::objects::{KERNEL_ACCESS, check_flags};
+use super::objects::{KERNEL_ACCESS, check_flags, split};
 use super::{require, reserved, same_context, size};
 use crate::sys::map::Window;
 
@@ -73,7 +73,11 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let host = self.host_image(&context, &spec, &layout, parent.as_ref(), init.as_ref());
+        // What shows other memory has none of its own.
+        let own = if parent.is_none() { layout.bytes() as u64 } else { 0 };
+        let (host, charge) = split(
+            self.charged(own, || self.host_image(&context, &spec, &layout, parent.as_ref(), init.as_ref())),
+        );
         if host.is_ok() && init.is_some() {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(layout.bytes() as u64);
         }
@@ -93,6 +97,7 @@ impl<B: Backend> Context<B> {
             context,
             parent,
             layout,
+            _charge: charge,
             host,
         };
         self.objects.insert(id, Object::Image(Arc::new(object)));

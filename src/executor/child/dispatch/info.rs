@@ -32,6 +32,11 @@ const NO_BINARY: u32 = 0;
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
 const BUILD_OPTIONS: u32 = 0x1182;
 
+/// `CL_DEVICE_MAX_MEM_ALLOC_SIZE`
+const MAX_MEM_ALLOC_SIZE: u32 = 0x1010;
+/// `CL_DEVICE_GLOBAL_MEM_SIZE`
+const GLOBAL_MEM_SIZE: u32 = 0x101f;
+
 impl<B: Backend> Context<B> {
     pub(crate) fn get_info(&mut self, body: &GetInfo, tail: Tail<'_>) -> Result<(), Fault> {
         let dst = if body.dst.is_none() { None } else { Some(self.regions.window(&body.dst)?) };
@@ -50,8 +55,9 @@ impl<B: Backend> Context<B> {
             }
             Some(InfoKind::Device) => {
                 let device = self.objects.device(index)?;
-                handle(&device.host)
-                    .and_then(|device| self.backend.query(Query::Device(&device.handle), param))
+                let answer = handle(&device.host)
+                    .and_then(|device| self.backend.query(Query::Device(&device.handle), param));
+                answer.map(|answer| self.within_quota(param, answer))
             }
             Some(InfoKind::Memory) => {
                 let device = self.objects.device(index)?;
@@ -95,6 +101,17 @@ impl<B: Backend> Context<B> {
             Err(error) => reply.status(Err(error)),
         }
         Ok(())
+    }
+
+    /// A device has no more memory than the vGPU may have: programs choose their sizes by that.
+    fn within_quota(&self, param: u32, answer: Vec<u8>) -> Vec<u8> {
+        let bytes = <[u8; 8]>::try_from(&answer[..]).map(u64::from_ne_bytes);
+        match (bytes, self.quota.limit()) {
+            (Ok(bytes), Some(limit)) if [MAX_MEM_ALLOC_SIZE, GLOBAL_MEM_SIZE].contains(&param) => {
+                bytes.min(limit).to_ne_bytes().to_vec()
+            }
+            _ => answer,
+        }
     }
 
     fn program_info(

@@ -17,6 +17,7 @@ use super::super::objects::{
     BufferObject, ContextObject, EventObject, EventState, Object, QueueObject, QueueState, creation, handle,
     handles,
 };
+use super::super::quota::Charge;
 use super::super::record::{BufferRecord, QueueRecord};
 use super::{require, reserved, size};
 
@@ -45,7 +46,25 @@ fn queue_hints(word: u32) -> Result<QueueHints, Fault> {
     Ok(QueueHints { priority, throttle })
 }
 
+/// What was made, and what it takes of the vGPU's memory.
+pub(super) fn split<T>(made: Result<(T, Charge), ClError>) -> (Result<T, ClError>, Option<Charge>) {
+    match made {
+        Ok((made, charge)) => (Ok(made), Some(charge)),
+        Err(error) => (Err(error), None),
+    }
+}
+
 impl<B: Backend> Context<B> {
+    /// Makes something that takes so many bytes of device memory, if the vGPU may have them.
+    pub(super) fn charged<T>(
+        &self,
+        bytes: u64,
+        make: impl FnOnce() -> Result<T, ClError>,
+    ) -> Result<(T, Charge), ClError> {
+        let charge = self.quota.take(bytes).ok_or(ClError::ALLOCATION_FAILURE)?;
+        Ok((make()?, charge))
+    }
+
     pub(crate) fn create_context(&mut self, body: &CreateContext, tail: Tail<'_>) -> Result<(), Fault> {
         require(body.create.parent.get() == 0, Fault::Reserved)?;
         let devices = self.device_list(tail.data)?;
@@ -108,11 +127,13 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let host = match &context.host {
+        let made = match &context.host {
             Err(error) => Err(*error),
             Ok(_) if bytes == 0 || bytes as u64 > context.max_alloc() => Err(ClError::INVALID_BUFFER_SIZE),
-            Ok(context) => self.backend.create_buffer(context, flags, bytes, init.as_ref()),
+            Ok(context) => self
+                .charged(bytes as u64, || self.backend.create_buffer(context, flags, bytes, init.as_ref())),
         };
+        let (host, charge) = split(made);
         if host.is_ok() && init.is_some() {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(bytes as u64);
         }
@@ -130,6 +151,7 @@ impl<B: Backend> Context<B> {
             parent: None,
             shared: None,
             coarse: None,
+            _charge: charge,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
@@ -163,6 +185,7 @@ impl<B: Backend> Context<B> {
             parent: Some(parent),
             shared: None,
             coarse: None,
+            _charge: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));

@@ -59,6 +59,7 @@ impl<B: Backend> Context<B> {
             parent: None,
             shared: Some(shared),
             coarse: None,
+            _charge: None,
             host,
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
@@ -91,11 +92,13 @@ impl<B: Backend> Context<B> {
         let reply = self.reply(&body.create.reply)?;
         let id = body.create.id.get();
         let common = self.objects.admit(id)?;
-        let made = self.coarse_memory(&context, bytes, of.as_deref()).and_then(|(memory, start)| {
+        let own = if of.is_none() { bytes as u64 } else { 0 };
+        let made = self.charged(own, || self.coarse_memory(&context, bytes, of.as_deref()));
+        let made = made.and_then(|((memory, start), charge)| {
             let at = start + offset;
             let shared = match of.as_ref().and_then(|of| of.shared.clone()) {
                 Some(shared) => shared,
-                None => Arc::new(SharedMemory::new(memory.clone(), &self.shared)),
+                None => Arc::new(SharedMemory::new((memory.clone(), charge), &self.shared)),
             };
             let keep = Box::new(Arc::clone(&shared));
             let host = handle(&context.host).and_then(|context| {
@@ -119,7 +122,8 @@ impl<B: Backend> Context<B> {
             parent: of.as_ref().map(|of| (of.common.serial, offset as u64)),
             shared: place,
         };
-        let object = BufferObject { common, record, context, parent: None, shared, coarse, host };
+        let object =
+            BufferObject { common, record, context, parent: None, shared, coarse, _charge: None, host };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
         reply.complete(outcome, size_of::<SharedInfo>() as u32);
         Ok(())

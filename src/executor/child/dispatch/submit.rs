@@ -11,11 +11,11 @@ use zerocopy::little_endian::U32;
 use super::super::backend::{Backend, ClError, Done, HostBytes, ImageWork, Order, Outcome, Work, WorkOf};
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
-use super::super::pace::{Estimate, Flight, WORTH_WATCHING};
 use super::super::objects::{
     BufferObject, Common, ContextObject, EventObject, EventState, Gates, ImageObject, Object, QueueObject,
     SharedMemory, handle,
 };
+use super::super::pace::{Estimate, Flight, WORTH_WATCHING};
 use super::super::print::Launch;
 use super::super::record::QueueRecord;
 use super::objects::{OUT_OF_ORDER, PROFILING};
@@ -61,7 +61,16 @@ impl<B: Backend> Context<B> {
             0 => None,
             id => Some((id, self.objects.admit(id)?)),
         };
-        Ok(Plan { queue, event, reply, wait, estimate: None, launch: None, keep: Vec::new(), may_reach: false })
+        Ok(Plan {
+            queue,
+            event,
+            reply,
+            wait,
+            estimate: None,
+            launch: None,
+            keep: Vec::new(),
+            may_reach: false,
+        })
     }
 
     /// Gives the command to the device. Its error, if it has one already, goes where its outcome would have.
@@ -141,7 +150,8 @@ impl<B: Backend> Context<B> {
     /// True for a command that takes so long, with those before it, that a callback costs little beside it.
     fn is_worth_watching(&self, queue: &QueueObject<B>, estimate: Option<&Estimate>) -> bool {
         let nanos = estimate.map_or(0, |estimate| estimate.nanos);
-        self.pacer.is_some() && queue.unwatched_load.load(Ordering::Relaxed).saturating_add(nanos) >= WORTH_WATCHING
+        self.pacer.is_some()
+            && queue.unwatched_load.load(Ordering::Relaxed).saturating_add(nanos) >= WORTH_WATCHING
     }
 
     /// Counts a command that is not watched: the next that is stands for it.
@@ -245,7 +255,9 @@ fn work_bytes<Buf, Img, Ker>(work: &Work<'_, Buf, Img, Ker>) -> u64 {
         Work::Read { to, .. } | Work::ReadRect { to, .. } => to.len(),
         Work::Write { from, .. } | Work::WriteRect { from, .. } => from.len(),
         Work::Copy { size, .. } | Work::Fill { size, .. } => *size,
-        Work::CopyRect { extent, .. } => extent.iter().fold(1, |bytes: usize, size| bytes.saturating_mul(*size)),
+        Work::CopyRect { extent, .. } => {
+            extent.iter().fold(1, |bytes: usize, size| bytes.saturating_mul(*size))
+        }
         Work::Image(ImageWork::Read { to, .. }) => to.len(),
         Work::Image(ImageWork::Write { from, .. }) => from.len(),
         // Of those that stay on the device it is learnt from the load before them.

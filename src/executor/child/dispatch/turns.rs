@@ -17,9 +17,10 @@ impl<B: Backend> Context<B> {
         }
         // Ending a user event lets go what waits for it.
         if frame.first_chunk() == Some(&(Opcode::SetUserEvent as u16).to_le_bytes()) {
-            return pacer.gated().into_iter().try_for_each(|device| {
-                if pacer.admit(device) { Ok(()) } else { Err(device) }
-            });
+            return pacer
+                .gated()
+                .into_iter()
+                .try_for_each(|device| if pacer.admit(device) { Ok(()) } else { Err(device) });
         }
         Ok(())
     }

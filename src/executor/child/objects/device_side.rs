@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::backend::Backend;
+use super::super::quota::Charge;
 use super::super::record::{DeviceQueueRecord, DeviceRecord, PipeRecord, Serial};
 use super::{Common, ContextObject, DeviceObject, Host};
 
@@ -11,6 +12,8 @@ pub(crate) struct PipeObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) record: PipeRecord,
+    /// The device memory that it has.
+    pub(crate) _charge: Option<Charge>,
     pub(crate) host: Host<B::Pipe>,
 }
 
