@@ -3,6 +3,7 @@
 //! The executor may write anything here. The scheduler takes the [words](word) as requests and the numbers as claims: it
 //! knows by itself to whom it has lent what, and for how long.
 
+pub mod trace;
 pub mod word;
 
 use std::io;
@@ -21,7 +22,13 @@ const ENTRY_BYTES: usize = 64;
 /// The entry for the whole executor comes first, then one for each device, then one for each context.
 const DEVICES_AT: usize = ENTRY_BYTES;
 const CONTEXTS_AT: usize = DEVICES_AT + MAX_DEVICES * ENTRY_BYTES;
-const BYTES: usize = (CONTEXTS_AT + MAX_CONTEXTS * ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
+const RECORDS_AT: usize = (CONTEXTS_AT + MAX_CONTEXTS * ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
+/// Pages that nobody touches cost nothing: the records, as long as nobody wants them.
+const BYTES: usize = (RECORDS_AT + trace::RECORDS * trace::RECORD_BYTES).next_multiple_of(PAGE_BYTES);
+
+/// Where in the first entry it says that records are wanted, and how many there are.
+const TRACING_AT: usize = 0;
+const RECORD_COUNT_AT: usize = 56;
 
 /// What an entry counts, in the order of its words. All only grow, but for the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +105,25 @@ impl LeasePage {
         for count in [DeviceNanos, Launches, BytesTo, BytesFrom, Memory] {
             self.context(place, count).store(0, Ordering::Relaxed);
         }
+    }
+
+    fn tracing_word(&self) -> &AtomicU32 {
+        static NOWHERE: AtomicU32 = AtomicU32::new(0);
+        self.mapping.word(TRACING_AT).unwrap_or(&NOWHERE)
+    }
+
+    fn record_count(&self) -> &AtomicU64 {
+        static NOWHERE: AtomicU64 = AtomicU64::new(0);
+        self.mapping.long(RECORD_COUNT_AT).unwrap_or(&NOWHERE)
+    }
+
+    fn write_record(&self, index: usize, bytes: &[u8]) {
+        let whole = self.mapping.write(RECORDS_AT + index * trace::RECORD_BYTES, bytes);
+        debug_assert!(whole, "the records are in the page");
+    }
+
+    fn read_record(&self, index: usize, bytes: &mut [u8]) -> bool {
+        self.mapping.read(RECORDS_AT + index * trace::RECORD_BYTES, bytes)
     }
 
     fn long(&self, start: usize, index: usize, most: usize, count: Count) -> &AtomicU64 {

@@ -74,7 +74,18 @@ struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waited {
     pub(super) account: AccountId,
-    pub(super) nanos: Nanos,
+    pub(super) since: Nanos,
+    pub(super) until: Nanos,
+}
+
+/// What the arbiter tells of how long somebody had the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) account: AccountId,
+    pub(super) since: Nanos,
+    pub(super) until: Nanos,
+    /// It was asked to give it back.
+    pub(super) recalled: bool,
 }
 
 /// How an account stands.
@@ -97,6 +108,7 @@ pub(super) struct Arbiter {
     floor: u128,
     orders: Vec<Order>,
     waits: Vec<Waited>,
+    holds: Vec<Held>,
     /// Device time charged per account since the last [`take_charges`](Arbiter::take_charges).
     charges: Vec<(AccountId, Nanos)>,
     next: Option<Nanos>,
@@ -156,6 +168,7 @@ impl Arbiter {
             floor: 0,
             orders: Vec::new(),
             waits: Vec::new(),
+            holds: Vec::new(),
             charges: Vec::new(),
             next: None,
         }
@@ -169,6 +182,23 @@ impl Arbiter {
     /// Takes the waits that have ended.
     pub(super) fn take_waits(&mut self) -> Vec<Waited> {
         std::mem::take(&mut self.waits)
+    }
+
+    /// Takes the holds that have ended.
+    pub(super) fn take_holds(&mut self) -> Vec<Held> {
+        std::mem::take(&mut self.holds)
+    }
+
+    /// Since when those hold the device who do.
+    pub(super) fn holding(&self) -> Vec<Held> {
+        let held = |client: &Client| match client.state {
+            State::Holding(hold) => {
+                let recalled = hold.recalled.is_some();
+                Some(Held { account: client.account, since: hold.since, until: hold.since, recalled })
+            }
+            _ => None,
+        };
+        self.clients.values().filter_map(held).collect()
     }
 
     /// Takes what was charged.
@@ -386,6 +416,7 @@ impl Arbiter {
         let account = client.account;
         // Of one that is gone it is not known what it did: then all of the time counts.
         let due = hold.due(claim.unwrap_or(u64::MAX), now);
+        self.holds.push(Held { account, since: hold.since, until: now, recalled: hold.recalled.is_some() });
         self.charge(account, due);
     }
 
@@ -467,7 +498,7 @@ impl Arbiter {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let account = client.account;
         client.state = State::Holding(Hold::new(now, false, 0, 0));
-        self.waits.push(Waited { account, nanos: now.saturating_sub(since) });
+        self.waits.push(Waited { account, since, until: now });
         let contended = self.is_contended(now);
         if let Some(Client { state: State::Holding(hold), .. }) = self.clients.get_mut(&id) {
             hold.contended = contended;

@@ -9,6 +9,8 @@ mod account;
 mod arbiter;
 pub mod policy;
 mod scheduler;
+mod trace;
 pub mod usage;
 
-pub use scheduler::{Evicted, Participation, Scheduler, Seat, VgpuId};
+pub use scheduler::{AlreadyTracing, Evicted, Participation, Scheduler, Seat, VgpuId};
+pub use trace::Trace;

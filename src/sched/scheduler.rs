@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -16,7 +16,9 @@ use rustix::io::Errno;
 use super::account::Nanos;
 use super::arbiter::{Arbiter, Order};
 use super::policy::{Sharing, Terms};
+use super::trace::{Span, Timeline, Trace, Track};
 use super::usage::{Delays, DeviceUsage, ProcessUsage, Standing, Usage, VgpuUsage};
+use crate::lease::trace;
 use crate::lease::word::{self, Look, Taken};
 use crate::lease::{Count, LeasePage};
 
@@ -53,6 +55,23 @@ struct State {
     next_vgpu: u64,
     next_client: u64,
     ended: bool,
+    tracing: Option<Tracing>,
+}
+
+/// A timeline that is being made.
+struct Tracing {
+    timeline: Timeline,
+    /// The monotonic clock when ours began.
+    started: u64,
+    /// Records seen of each client.
+    seen: BTreeMap<u64, u64>,
+}
+
+impl Tracing {
+    fn span(&mut self, vgpu: &Vgpu, track: Track, name: &str, (begin, end): (Nanos, Nanos)) {
+        let (begin, end) = (self.started.saturating_add(begin), self.started.saturating_add(end));
+        self.timeline.add(Span { vgpu: vgpu.name.clone(), track, name: name.to_owned(), begin, end });
+    }
 }
 
 struct Device {
@@ -104,6 +123,14 @@ pub struct Participation {
     grant: OwnedFd,
     memory: Arc<(LeasePage, OwnedFd)>,
 }
+
+/// Somebody is making a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a timeline is being recorded already; try again when that has ended")]
+pub struct AlreadyTracing;
+
+/// How often what executors record is read while somebody makes a timeline.
+const COLLECT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Nothing on the data path is in these numbers: the thread that wakes for them is the scheduler's.
 const NUDGE: u64 = u64::MAX;
@@ -238,6 +265,39 @@ impl Scheduler {
             }
         };
         state.devices.iter().map(usage).collect()
+    }
+
+    /// Records what happens for so long, and waits for that. An error if somebody else is at it.
+    pub fn trace(&self, duration: Duration) -> Result<Trace, AlreadyTracing> {
+        let start = trace::now();
+        let mut state = self.shared.lock();
+        if state.tracing.is_some() {
+            return Err(AlreadyTracing);
+        }
+        let started = start.saturating_sub(self.shared.now());
+        state.tracing = Some(Tracing { timeline: Timeline::default(), started, seen: BTreeMap::new() });
+        drop(state);
+        let until = Instant::now() + duration;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            self.shared.lock().collect(!left.is_zero());
+            if left.is_zero() {
+                break;
+            }
+            thread::sleep(left.min(COLLECT_INTERVAL));
+        }
+        let now = self.shared.now();
+        let mut state = self.shared.lock();
+        let Some(mut tracing) = state.tracing.take() else { return Err(AlreadyTracing) };
+        // What has not ended is part of it, too.
+        for device in &state.devices {
+            for held in device.arbiter.holding() {
+                if let Some(vgpu) = state.vgpus.get(&held.account) {
+                    tracing.span(vgpu, Track::Lease(device.name.clone()), "lease", (held.since, now));
+                }
+            }
+        }
+        Ok(tracing.timeline.finish(start))
     }
 
     /// A new executor of a vGPU. `evict` is called, on the scheduler's thread, when it is to be ended; it must not call the
@@ -421,6 +481,31 @@ impl Shared {
 }
 
 impl State {
+    /// Reads what executors have recorded since the last time. `more` if it is to go on.
+    fn collect(&mut self, more: bool) {
+        let State { clients, vgpus, tracing: Some(tracing), .. } = self else { return };
+        for (id, client) in clients {
+            let page = &client.page;
+            // One that is new is only told now; what is older than that is nobody's business.
+            let before = tracing.seen.get(id).copied().unwrap_or_else(|| page.records_since(u64::MAX).1);
+            page.set_tracing(more);
+            let (records, seen) = page.records_since(before);
+            tracing.seen.insert(*id, seen);
+            let Some(vgpu) = vgpus.get(&client.vgpu) else { continue };
+            for record in records {
+                let process = record.place.and_then(|place| client.contexts.get(&usize::from(place)));
+                let (context, name) = process.cloned().unwrap_or((0, "ended".to_owned()));
+                tracing.timeline.add(Span {
+                    vgpu: vgpu.name.clone(),
+                    track: Track::Process(context, name),
+                    name: record.name,
+                    begin: record.begin,
+                    end: record.end,
+                });
+            }
+        }
+    }
+
     fn devices_of(&self, vgpu: u64) -> Vec<usize> {
         let known = self.vgpus.get(&vgpu).map(|vgpu| vgpu.devices.clone()).unwrap_or_default();
         known.into_iter().filter(|index| *index < self.devices.len()).collect()
@@ -491,13 +576,20 @@ impl State {
                     self.obey(device, order, now());
                 }
             }
-            let (waits, charges) = {
-                let arbiter = &mut self.devices[device].arbiter;
-                (arbiter.take_waits(), arbiter.take_charges())
-            };
+            let Device { name, arbiter, .. } = &mut self.devices[device];
+            let (waits, holds, charges) =
+                (arbiter.take_waits(), arbiter.take_holds(), arbiter.take_charges());
             for wait in waits {
-                if let Some(vgpu) = self.vgpus.get_mut(&wait.account) {
-                    vgpu.queueing.add(wait.nanos);
+                let Some(vgpu) = self.vgpus.get_mut(&wait.account) else { continue };
+                vgpu.queueing.add(wait.until.saturating_sub(wait.since));
+                if let Some(tracing) = &mut self.tracing {
+                    tracing.span(vgpu, Track::Wait(name.clone()), "waits", (wait.since, wait.until));
+                }
+            }
+            for held in holds {
+                if let (Some(tracing), Some(vgpu)) = (&mut self.tracing, self.vgpus.get(&held.account)) {
+                    let label = if held.recalled { "lease, recalled" } else { "lease" };
+                    tracing.span(vgpu, Track::Lease(name.clone()), label, (held.since, held.until));
                 }
             }
             for (account, nanos) in charges {

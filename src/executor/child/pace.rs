@@ -25,6 +25,7 @@ use rustix::io::Errno;
 
 use super::objects::Gates;
 use crate::executor::message::ContextUsage;
+use crate::lease::trace::{self, Record};
 use crate::lease::word::{self, Begin};
 use crate::lease::{Count, LeasePage};
 
@@ -73,6 +74,8 @@ struct Device {
 /// What a kernel's launches take.
 #[derive(Debug, Default)]
 pub(crate) struct Cost {
+    /// The kernel's name, for timelines.
+    name: String,
     /// Nanoseconds of the last launches, smoothed; 0 if there was none.
     nanos: AtomicU64,
     /// Work-items of the last launch.
@@ -80,6 +83,11 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
+    /// Of a kernel of this name, which was never launched.
+    pub(crate) fn of(name: &str) -> Arc<Cost> {
+        Arc::new(Cost { name: name.to_owned(), ..Cost::default() })
+    }
+
     /// What a launch of so many work-items will take, in nanoseconds.
     pub(crate) fn estimate(&self, items: u64) -> u64 {
         let (nanos, before) = (self.nanos.load(Ordering::Relaxed), self.items.load(Ordering::Relaxed));
@@ -105,17 +113,19 @@ impl Cost {
 pub(crate) struct Estimate {
     pub(crate) nanos: u64,
     pub(crate) kernel: Option<(Arc<Cost>, u64)>,
+    /// What it is if it is no kernel.
+    pub(crate) command: &'static str,
 }
 
 impl Estimate {
     /// A launch of so many work-items.
     pub(crate) fn launch(cost: &Arc<Cost>, items: u64) -> Estimate {
-        Estimate { nanos: cost.estimate(items), kernel: Some((Arc::clone(cost), items)) }
+        Estimate { nanos: cost.estimate(items), kernel: Some((Arc::clone(cost), items)), command: "" }
     }
 
     /// A transfer of so many bytes, at a rate that is low for any device's memory.
-    pub(crate) fn bytes(bytes: u64) -> Estimate {
-        Estimate { nanos: 2_000 + bytes / 8, kernel: None }
+    pub(crate) fn bytes(command: &'static str, bytes: u64) -> Estimate {
+        Estimate { nanos: 2_000 + bytes / 8, kernel: None, command }
     }
 }
 
@@ -359,10 +369,36 @@ pub(crate) struct Flight {
     since: Instant,
 }
 
+impl Flight {
+    /// Tells of it, for a timeline.
+    fn record(&self, now: Instant) {
+        let begin = self.pace.device(self.index).mark.max(self.since);
+        let end = trace::now();
+        let took = now.saturating_duration_since(begin).as_nanos() as u64;
+        let name = match &self.estimate {
+            Estimate { kernel: Some((cost, _)), .. } => cost.name.as_str(),
+            Estimate { command, .. } if !command.is_empty() => command,
+            _ => "earlier commands",
+        };
+        let place = self.place.and_then(|place| u16::try_from(place).ok());
+        let record = Record {
+            begin: end.saturating_sub(took),
+            end,
+            place,
+            device: self.index as u16,
+            name: name.to_owned(),
+        };
+        self.pace.page.record(&record);
+    }
+}
+
 impl Drop for Flight {
     fn drop(&mut self) {
         let pace = &self.pace;
         let now = Instant::now();
+        if pace.page.is_tracing() {
+            self.record(now);
+        }
         let mut device = pace.device(self.index);
         let gated = device.gated.remove(&self.number);
         if gated.is_none() {

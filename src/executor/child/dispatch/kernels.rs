@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 use super::super::backend::{Arg, ArgValue, Backend, ClError, Linked, Outcome};
 use super::super::context::Context;
 use super::super::objects::{ArgObject, KernelObject, KernelState, Object, ProgramObject, handle};
+use super::super::pace::Cost;
 use super::super::programs::{Origin, for_each_part};
 use super::super::record::{ArgRecord, KernelRecord};
 use super::super::spirv::{self, Unknown};
@@ -63,7 +64,7 @@ impl<B: Backend> Context<B> {
             reaches: Vec::new(),
         };
         let state = KernelState { record, objects: HashMap::new(), reaches: Vec::new(), host };
-        let cost = Arc::default();
+        let cost = Cost::of(&String::from_utf8_lossy(tail.data));
         let object = KernelObject { common, program, args, may_print, cost, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));
         reply.complete(outcome, answer.len() as u32);

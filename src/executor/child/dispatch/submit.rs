@@ -85,7 +85,7 @@ impl<B: Backend> Context<B> {
         let Plan { queue, event, reply, wait, estimate, launch, keep, may_reach } = plan;
         let estimate = match &work {
             Ok(work) if opcode.occupies_device() => {
-                Some(estimate.unwrap_or_else(|| Estimate::bytes(work_bytes(work))))
+                Some(estimate.unwrap_or_else(|| Estimate::bytes(opcode.name(), work_bytes(work))))
             }
             _ => None,
         };
