@@ -219,9 +219,12 @@ impl Session {
         let flushed = self.supervisor.flush();
         self.unless_executor_failed(flushed);
         for _ in 0..MESSAGES_PER_TURN {
+            let mut is_over = false;
             match self.supervisor.try_recv() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
+                    // Starting a process takes its time; others get their turn before the next.
+                    is_over = matches!(message, ToBroker::WantCompiler { .. });
                     if message == ToBroker::Quiesced {
                         if std::mem::take(&mut self.quiescing) {
                             self.quiesced = true;
@@ -229,6 +232,7 @@ impl Session {
                             self.log.line(Level::Warn, format_args!("executor is quiet unasked"));
                         }
                     }
+                    self.on_compilers(&message);
                     if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
                         record(&mut self.recorder, &step);
                     }
@@ -240,8 +244,30 @@ impl Session {
                 Err(error) => self.unless_executor_failed(Err(error)),
             }
             self.act();
+            if is_over {
+                break;
+            }
         }
         self.announce();
+    }
+
+    /// Starts and ends compilers as the executor says.
+    fn on_compilers(&mut self, message: &ToBroker) {
+        match *message {
+            ToBroker::WantCompiler { compiler } => match self.supervisor.start_compiler(compiler) {
+                Ok(None) => {}
+                Ok(Some(error)) => {
+                    self.log.line(Level::Warn, format_args!("no compiler was started: {error}"));
+                }
+                Err(error) => self.unless_executor_failed(Err(error)),
+            },
+            ToBroker::CompilerEnded { compiler, end } => {
+                if let Some(line) = self.supervisor.end_compiler(compiler, end) {
+                    self.log.line(Level::Warn, format_args!("{line}"));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The scheduler wants the executor ended.

@@ -155,18 +155,17 @@ pub struct Guest {
 impl Guest {
     /// Connects and sets everything up, as a front end does.
     pub fn connect(launcher: impl Launcher + 'static) -> Guest {
+        Guest::connect_within("test", launcher, Limits::default())
+    }
+
+    /// The same to a vGPU with a name and limits.
+    pub fn connect_within(name: &'static str, launcher: impl Launcher + 'static, limits: Limits) -> Guest {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let session_exit = exit.clone();
         let session = std::thread::spawn(move || {
-            event_loop::serve(
-                "test",
-                theirs,
-                Arc::new(launcher),
-                None,
-                Limits::default(),
-                session_exit.as_fd(),
-            );
+            let launcher = Arc::new(launcher);
+            event_loop::serve(name, theirs, launcher, None, limits, session_exit.as_fd());
         });
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);

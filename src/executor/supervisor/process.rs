@@ -9,21 +9,26 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
 use super::cgroup::{Cgroup, Cgroups, Usage};
 use super::directory::PrivateDirectory;
-use super::stderr::Listener;
+use super::stderr::{Listener, SharedLog};
 use super::{Launcher, Running};
 use crate::executor::child::{ConfineError, check_confinement};
 use crate::executor::confinement::{CONFINEMENT_VARIABLE, Confinement, Sandbox, Seccomp};
+use crate::executor::devices::DeviceChoice;
+use crate::guest_log::GuestLog;
 use crate::sys::spawn::{self, Namespaces, Program};
 
 /// Argument that makes the broker's program an executor.
 pub const EXECUTOR_ARGUMENT: &str = "executor";
+
+/// Argument that makes it an executor's compiler. The bytes of memory that a build may have come behind it.
+pub const COMPILER_ARGUMENT: &str = "compiler";
 
 /// Says how much to log, like `RUST_LOG`; executors log as much as their broker.
 pub const LOG_VARIABLE: &str = "PARAGPU_LOG";
@@ -141,20 +146,46 @@ fn has_landlock() -> bool {
 
 impl Launcher for ProcessLauncher {
     fn launch(&self, vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
-        let directory = PrivateDirectory::new()?;
-        let (listener, stderr) = Listener::new(vgpu)?;
-        let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.create(vgpu));
+        let place = Place {
+            launcher: self.clone(),
+            directory: PrivateDirectory::new()?,
+            log: Arc::new(Mutex::new(GuestLog::new(vgpu))),
+            cgroup: self.cgroups.as_ref().and_then(|cgroups| cgroups.create(vgpu)),
+        };
+        Ok(Box::new(Arc::new(place).start(EXECUTOR_ARGUMENT, &[], socket)?))
+    }
+}
+
+/// What an executor has for itself and its compilers.
+#[derive(Debug)]
+struct Place {
+    launcher: ProcessLauncher,
+    /// Removed after all of them have ended, like the directory.
+    cgroup: Option<Cgroup>,
+    directory: PrivateDirectory,
+    log: SharedLog,
+}
+
+impl Place {
+    fn start(
+        self: &Arc<Self>,
+        role: &'static str,
+        arguments: &[&str],
+        socket: UnixStream,
+    ) -> io::Result<Process> {
+        let (listener, stderr) = Listener::new(&self.log, role)?;
         let null = File::options().write(true).open("/dev/null")?;
         let program = Program {
-            path: &self.program,
-            arguments: &[EXECUTOR_ARGUMENT],
-            environment: self.environment(&directory)?,
+            path: &self.launcher.program,
+            arguments: &[&[role], arguments].concat(),
+            environment: self.launcher.environment(&self.directory)?,
             stdio: [socket.as_fd(), null.as_fd(), stderr.as_fd()],
-            namespaces: self.namespaces,
-            cgroup: cgroup.as_ref().map(Cgroup::as_fd),
+            namespaces: self.launcher.namespaces,
+            cgroup: self.cgroup.as_ref().map(Cgroup::as_fd),
         };
         let pid = spawn::spawn(&program)?;
-        Ok(Box::new(Process { pid, end: None, cgroup, _directory: directory, _stderr: listener }))
+        let is_executor = role == EXECUTOR_ARGUMENT;
+        Ok(Process { pid, end: None, is_executor, place: self.clone(), _stderr: listener })
     }
 }
 
@@ -163,20 +194,30 @@ struct Process {
     pid: Pid,
     /// How it ended, once it has been waited for: then its id may be another's.
     end: Option<String>,
-    /// Removed after the process has ended, like its directory.
-    cgroup: Option<Cgroup>,
-    _directory: PrivateDirectory,
+    /// The control group ends with it, and with that its compilers.
+    is_executor: bool,
+    place: Arc<Place>,
     _stderr: Listener,
 }
 
 impl Running for Process {
+    fn launch_compiler(
+        &self,
+        memory_bytes: u64,
+        devices: &[DeviceChoice],
+        socket: UnixStream,
+    ) -> io::Result<Box<dyn Running>> {
+        let (memory, devices) = (memory_bytes.to_string(), serde_json::to_string(devices)?);
+        Ok(Box::new(self.place.start(COMPILER_ARGUMENT, &[&memory, &devices], socket)?))
+    }
+
     fn kill(&mut self) -> String {
         if let Some(end) = &self.end {
             return end.clone();
         }
         // What it started first, which is in its process group (seccomp lets none leave it) and control group. In a PID
         // namespace it ends with it, and before this returns.
-        if let Some(cgroup) = &self.cgroup {
+        if let Some(cgroup) = self.place.cgroup.as_ref().filter(|_| self.is_executor) {
             cgroup.kill();
         }
         // Fails for none that has not been waited for. One that is ending already keeps its own status.
@@ -193,8 +234,9 @@ impl Running for Process {
     fn process(&self) -> Option<u32> {
         u32::try_from(self.pid.as_raw_nonzero().get()).ok()
     }
+
     fn usage(&self) -> Option<Usage> {
-        self.cgroup.as_ref().map(Cgroup::usage)
+        self.place.cgroup.as_ref().map(Cgroup::usage)
     }
 }
 
