@@ -20,6 +20,16 @@ pub struct Limits {
     pub commands: Option<Rate>,
     /// Requests per second on the virtqueues: doorbells, waits, new regions.
     pub requests: Option<Rate>,
+    /// What building programs may take.
+    pub builds: BuildLimits,
+}
+
+impl Limits {
+    /// For an executor whose broker starts no compilers.
+    pub fn untried() -> Limits {
+        let builds = BuildLimits { trial: false, ..BuildLimits::default() };
+        Limits { builds, ..Limits::default() }
+    }
 }
 
 impl Default for Limits {
@@ -31,7 +41,32 @@ impl Default for Limits {
             staging_bytes: None,
             commands: None,
             requests: Some(Rate { per_second: 200_000, burst: 400_000 }),
+            builds: BuildLimits::default(),
         }
+    }
+}
+
+/// What building programs may take. Compilers are not written for hostile input: a program of a hundred bytes can keep one
+/// busy for ever, or eat all memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildLimits {
+    /// Builds that run at once; more wait. Each has a compiler process of its own.
+    pub concurrent: u32,
+    /// Seconds that one build may take.
+    pub seconds: u32,
+    /// Bytes of memory that the compiler may take for one build, beyond what it has before it starts.
+    pub memory_bytes: u64,
+    /// Seconds for which a compiler without work is kept, with its memory: it would take a while to start again.
+    pub idle_seconds: u32,
+    /// Builds are tried in a process of their own first. Without, the executor compiles at once, and nothing of this but
+    /// `concurrent` holds.
+    pub trial: bool,
+}
+
+impl Default for BuildLimits {
+    fn default() -> BuildLimits {
+        BuildLimits { concurrent: 4, seconds: 60, memory_bytes: 2 << 30, idle_seconds: 5, trial: true }
     }
 }
 

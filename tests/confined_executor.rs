@@ -118,6 +118,12 @@ fn executors_share_no_directory_and_leave_none_behind() {
         assert_eq!(guest.build("kernel void k(global int *x) { x[0] = 1; }").0, 0);
     }
     for pid in executors {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        for line in
+            ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000"]
+        {
+            assert!(status.contains(line), "{line} is missing in {status}");
+        }
         let adjusted = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
         assert_eq!(adjusted.trim(), "1000", "an executor goes before its broker and before any VM");
     }

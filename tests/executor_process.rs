@@ -31,7 +31,7 @@ impl Broker {
         let broker = Broker { channel: Channel::new(ours), executor: thread::spawn(|| child::run(theirs)) };
         let wake = event();
         broker.tell_with(
-            ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default(), devices: Vec::new() },
+            ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::untried(), devices: Vec::new() },
             &[&wake],
         );
         let ToBroker::Ready { devices } = broker.hear() else { panic!("no OpenCL on this host") };

@@ -126,7 +126,7 @@ pub struct Limits {
     /// Longest that a build may take, in seconds.
     pub build_seconds: u32,
     /// Most memory of one build, in bytes.
-    pub build_memory: Option<u64>,
+    pub build_memory: u64,
     /// Most memory of the executor in all, in bytes (its control group).
     pub executor_memory: Option<u64>,
     /// Processes and threads of the executor (its control group).
@@ -143,8 +143,8 @@ impl Default for Limits {
             command_burst: None,
             requests_per_second: Some(200_000),
             builds: MAX_BUILDS as u32,
-            build_seconds: 300,
-            build_memory: Some(2 << 30),
+            build_seconds: 60,
+            build_memory: 2 << 30,
             executor_memory: None,
             processes: Some(1024),
         }
@@ -179,15 +179,8 @@ impl Settings {
     /// What the session and its executors hold the vGPU to, on devices of which the smallest has so many bytes of memory,
     /// if that is known: without it, a quota in per cent is none.
     pub fn session_limits(&self, device_bytes: Option<u64>) -> limits::Limits {
-        let Limits {
-            contexts,
-            objects,
-            staging,
-            commands_per_second,
-            command_burst,
-            requests_per_second,
-            ..
-        } = self.limits;
+        let Limits { contexts, objects, staging, commands_per_second, command_burst, .. } = self.limits;
+        let Limits { requests_per_second, builds, build_seconds, build_memory, .. } = self.limits;
         let rate = |per_second: u32, burst: u32| limits::Rate { per_second, burst };
         limits::Limits {
             memory_bytes: match self.memory {
@@ -199,6 +192,12 @@ impl Settings {
             objects: objects.into(),
             staging_bytes: staging,
             commands: commands_per_second.map(|each| rate(each, command_burst.unwrap_or(each))),
+            builds: limits::BuildLimits {
+                concurrent: builds,
+                seconds: build_seconds,
+                memory_bytes: build_memory,
+                ..limits::BuildLimits::default()
+            },
             requests: requests_per_second.map(|each| rate(each, each.saturating_mul(REQUEST_BURST_SECONDS))),
         }
     }
@@ -404,7 +403,7 @@ impl Limits {
             build_memory: r.pick(
                 "build-memory",
                 (&base.build_memory, &default.build_memory),
-                or_none(bytes(MIN_BUILD_MEMORY..=MAX_BYTES)),
+                bytes(MIN_BUILD_MEMORY..=MAX_BYTES),
             ),
             executor_memory: r.pick(
                 "executor-memory",
@@ -436,7 +435,7 @@ impl Limits {
             "requests-per-second": count(self.requests_per_second),
             "builds": self.builds,
             "build-seconds": self.build_seconds,
-            "build-memory": size(self.build_memory),
+            "build-memory": show_bytes(self.build_memory),
             "executor-memory": size(self.executor_memory),
             "processes": count(self.processes),
         })

@@ -19,6 +19,8 @@ pub(super) const MIN_SLICE_MS: f64 = 0.5;
 pub(super) const MAX_SLICE_MS: f64 = 1000.0;
 /// Most parts of one device.
 pub(super) const MAX_PARTITIONS: usize = 64;
+/// Least address space in which an executor starts, in bytes.
+pub(super) const MIN_ADDRESS_SPACE: u64 = 1 << 30;
 /// Most compute units of a partition.
 pub(super) const MAX_UNITS: u32 = 65_536;
 
@@ -213,13 +215,20 @@ pub struct SandboxSettings {
     pub read: Vec<PathBuf>,
     /// Device nodes that they may use.
     pub devices: Vec<PathBuf>,
+    /// System calls that they may make, by name or `@group`.
+    pub system_calls: Vec<String>,
+    /// Most bytes of address space.
+    pub address_space: Option<u64>,
 }
 
 impl SandboxSettings {
     pub(super) fn read(mut reader: Reader<'_>) -> SandboxSettings {
         let read = reader.take("read", value::list(value::path)).unwrap_or_default();
         let devices = reader.take("devices", value::list(value::path)).unwrap_or_default();
+        let system_calls = reader.take("system-calls", value::list(value::text)).unwrap_or_default();
+        let size = value::bytes(MIN_ADDRESS_SPACE..=u64::MAX >> 1);
+        let address_space = reader.take("address-space", value::or_none(size)).flatten();
         reader.finish();
-        SandboxSettings { read, devices }
+        SandboxSettings { read, devices, system_calls, address_space }
     }
 }

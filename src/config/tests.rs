@@ -296,7 +296,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 requests_per_second: rate.map(|rate| rate * 3),
                 builds,
                 build_seconds: builds * 7,
-                build_memory,
+                build_memory: build_memory.unwrap_or(64 << 20),
                 executor_memory,
                 processes: rate.map(|rate| rate + 16),
             });

@@ -26,7 +26,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_de
 use crate::admin;
 use crate::config::Socket;
 use crate::executor::child;
-use crate::executor::supervisor::{EXECUTOR_ARGUMENT, LOG_VARIABLE};
+use crate::executor::supervisor::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARIABLE};
 use crate::registry::mailbox::{self, Mailbox};
 use crate::sys;
 use doors::Own;
@@ -41,8 +41,13 @@ const CAPABILITIES: &str = r#"{"type":"gpu","features":["render-node","virgl"]}"
 
 /// The daemon's `main`.
 pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == EXECUTOR_ARGUMENT) {
-        return executor_main();
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(argument) if argument == EXECUTOR_ARGUMENT => return child_main(child::main),
+        Some(argument) if argument == COMPILER_ARGUMENT => {
+            return child_main(|socket| child::compiler::main(socket, arguments));
+        }
+        _ => {}
     }
     let options = Options::parse();
     if options.print_capabilities {
@@ -174,8 +179,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// An executor: the same program with its socket as standard input.
-fn executor_main() -> ExitCode {
+/// An executor or its compiler: the same program with its socket as standard input.
+fn child_main(main: impl FnOnce(UnixStream) -> ExitCode) -> ExitCode {
     // SAFETY: this is the first thing that the process does; nothing owns a descriptor yet.
     if let Err(error) = unsafe { sys::inherited::close() } {
         eprintln!("paragpud executor: cannot close inherited descriptors: {error}");
@@ -194,7 +199,7 @@ fn executor_main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match stdin.as_fd().try_clone_to_owned() {
-        Ok(socket) => child::main(UnixStream::from(socket)),
+        Ok(socket) => main(UnixStream::from(socket)),
         Err(error) => {
             error!("executor: cannot take over the socket: {error}");
             ExitCode::FAILURE

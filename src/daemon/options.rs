@@ -6,6 +6,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, ValueHint};
 use log::LevelFilter;
 
+use crate::executor::confinement::{Sandbox, Seccomp};
+
 /// Shares this host's OpenCL devices with virtual machines and containers.
 ///
 /// Serves vhost-user GPU connections: each is a vGPU of its own. Give the socket to QEMU with
@@ -45,6 +47,30 @@ pub struct Options {
     /// detail, like RUST_LOG.
     #[arg(long, value_name = "LEVEL", value_parser = log_level())]
     pub log_level: Option<LevelFilter>,
+
+    /// Keep files, processes and the network away from what runs guests' commands.
+    ///
+    /// Each VM's commands run in an executor, a process of its own, which loads the host's OpenCL driver; on a CPU device
+    /// a guest's kernels are machine code in there. With Landlock it opens system libraries, the devices that compute and
+    /// a directory of its own, and nothing else; with namespaces it sees no other process and no network, and whatever it
+    /// starts ends with it. Needs no privileges, but a host may forbid user namespaces. docs/security.md tells more.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    pub sandbox: Sandbox,
+
+    /// What happens when an executor makes a system call that its policy does not allow.
+    ///
+    /// The policy is resources/seccomp/executor.toml in the source. If a vendor's driver needs a call that it lacks,
+    /// `log` finds out which.
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
+    pub seccomp: Seccomp,
+
+    /// Start each executor in a control group (v2) of its own below this one: a directory that paragpud may write to, or
+    /// `self` for the group that it runs in (systemd: Delegate=yes).
+    ///
+    /// What an executor and all that it starts use is counted there, ends at once, and can be limited: memory, CPU time and
+    /// tasks, as far as the group has the controllers. Without cgroup v2 a warning says so, and executors run as before.
+    #[arg(long, value_name = "PATH|self")]
+    pub cgroup: Option<PathBuf>,
 
     /// Print what this program can do, as JSON, and exit.
     #[arg(long)]

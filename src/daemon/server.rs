@@ -22,9 +22,14 @@ use super::connections::{Connections, Door, MAX_CONNECTIONS};
 use super::doors::{Doors, Own};
 use super::setup::{self, Setup};
 use super::{Options, view};
-use crate::config::{Config, Problems, Quota, Settings, SharedDevice, check_against_host, devices_of};
+use crate::config::{
+    Config, Problems, Quota, SandboxSettings, Settings, SharedDevice, check_against_host, devices_of,
+};
+use crate::executor::confinement::Confinement;
+use crate::executor::supervisor::cgroup::{CgroupLimits, Cgroups};
 use crate::executor::supervisor::{Launcher, ProcessLauncher, probe, remove_abandoned};
 use crate::guest_log::GuestLog;
+use crate::limits::Limits;
 use crate::registry::mailbox::{Inbox, Request};
 use crate::registry::{Change, Origin, Refusal, Registry, Steps};
 use crate::sched::policy::Sharing;
@@ -54,7 +59,7 @@ enum Source {
 
 /// The main thread's.
 pub(super) struct Server {
-    launcher: Arc<dyn Launcher>,
+    launcher: ProcessLauncher,
     scheduler: Arc<Scheduler>,
     /// What is shared, by the scheduler's numbers.
     devices: Vec<SharedDevice>,
@@ -95,8 +100,8 @@ impl Server {
         // Guests need not wait for it: what executors left may be large. If it does not run now, the next daemon's does.
         let _later = thread::Builder::new().name("abandoned".to_owned()).spawn(remove_abandoned);
         let config = setup.config.clone();
-        let launcher: Arc<dyn Launcher> = Arc::new(ProcessLauncher::this_program());
-        let devices = devices(&config, options.config.as_deref(), launcher.as_ref())?;
+        let launcher = launcher(options, &config)?;
+        let devices = devices(&config, options.config.as_deref(), &launcher)?;
         let sharing = devices.iter().map(|device| (device.name.clone(), device.sharing)).collect();
         let scheduler = Arc::new(Scheduler::start(sharing).context("scheduler")?);
         let admin = setup.admin.as_ref().map(|admin| admin.socket.path.clone());
@@ -276,14 +281,13 @@ impl Server {
         let devices = || devices_of(&vgpu.settings, &self.devices);
         let assignment = Assignment {
             devices: devices().filter_map(|device| device.choice.clone()).collect(),
-            device_memory: devices().filter_map(|device| device.memory_bytes).min(),
+            limits: self.limits(&vgpu.settings),
             name: if place == 0 { name } else { format!("{name}#{place}") },
             seat: Some(Seat::new(self.scheduler.clone(), *vgpu_id)),
-            settings: Arc::new(vgpu.settings.clone()),
             orders: orders.clone(),
         };
         self.connections.serve(id, &assignment.name, *vgpu_id, place, orders);
-        let launcher = self.launcher.clone();
+        let launcher = Arc::new(self.launcher.limited(cgroup_limits(&vgpu.settings)));
         let exit = self.exit.clone();
         let ended = Ended { id, event: self.ended_event.clone(), sender: self.ended_sender.clone() };
         let session = move || {
@@ -381,7 +385,7 @@ impl Server {
             let Some((vgpu, id)) = self.registry.vgpus().get(name).zip(self.ids.get(name)) else { continue };
             info!("{name}: its settings are others now");
             self.scheduler.set_terms(*id, vgpu.settings.terms);
-            self.connections.order(*id, &Order::Settings(Arc::new(vgpu.settings.clone())));
+            self.connections.order(*id, &Order::Limits(self.limits(&vgpu.settings)));
         }
         for (name, paused) in &steps.pause {
             let Some(id) = self.ids.get(name) else { continue };
@@ -425,6 +429,13 @@ impl Server {
             self.scheduler.set_paused(id, true);
         }
         Ok(id)
+    }
+
+    /// What a vGPU's sessions hold it to.
+    fn limits(&self, settings: &Settings) -> Limits {
+        settings.session_limits(
+            devices_of(settings, &self.devices).filter_map(|device| device.memory_bytes).min(),
+        )
     }
 
     fn forget(&self, enrolled: &BTreeMap<String, VgpuId>) {
@@ -490,6 +501,27 @@ impl Server {
             };
         }
     }
+}
+
+/// What starts executors, confined as the options and the configuration say.
+fn launcher(options: &Options, config: &Config) -> anyhow::Result<ProcessLauncher> {
+    let SandboxSettings { read, devices, system_calls, address_space } = config.sandbox.clone();
+    let (sandbox, seccomp) = (options.sandbox, options.seccomp);
+    let confinement = Confinement { sandbox, seccomp, read, devices, system_calls, address_space };
+    let cgroups = match &options.cgroup {
+        None => None,
+        Some(path) => Cgroups::open(path)
+            .inspect_err(|error| {
+                log::warn!("--cgroup {}: {error}; executors are not limited", path.display());
+            })
+            .ok(),
+    };
+    Ok(ProcessLauncher::this_program(confinement)?.with_cgroups(cgroups))
+}
+
+fn cgroup_limits(settings: &Settings) -> CgroupLimits {
+    let (memory_bytes, tasks) = (settings.limits.executor_memory, settings.limits.processes.map(u64::from));
+    CgroupLimits { memory_bytes, tasks, cpu_percent: None }
 }
 
 /// The devices that are shared. The host is asked only if the configuration depends on what it has: that takes a while, and

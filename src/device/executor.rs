@@ -10,7 +10,8 @@ use crate::guest_log::printable;
 use crate::vgpu::{Attachment, ContextState};
 
 impl Device {
-    /// Takes one message of the executor. [`ToBroker::Quiesced`] is for the session and does nothing here.
+    /// Takes one message of the executor. [`ToBroker::Quiesced`], and what is about compilers, is for the session and does
+    /// nothing here.
     pub fn on_message(&mut self, message: ToBroker, memory: &impl GuestView) {
         match message {
             ToBroker::Ready { devices } => {
@@ -44,7 +45,7 @@ impl Device {
                     None => self.log(Level::Warn, format!("executor destroyed context {context} unasked")),
                 }
             }
-            ToBroker::Quiesced => {}
+            ToBroker::Quiesced | ToBroker::WantCompiler { .. } | ToBroker::CompilerEnded { .. } => {}
             ToBroker::Found { .. } => self.log(Level::Warn, "executor tells of devices unasked".to_owned()),
         }
         self.settle();

@@ -232,7 +232,8 @@ impl ModelExecutor {
             | ToExecutor::Memory { .. }
             | ToExecutor::CreateContext { .. }
             | ToExecutor::Quiesce
-            | ToExecutor::Resume => panic!("a device does not say {message:?}"),
+            | ToExecutor::Resume
+            | ToExecutor::Compiler { .. } => panic!("a device does not say {message:?}"),
         }
     }
 

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::devices::{DeviceChoice, HostDeviceInfo};
-use crate::limits::Limits;
+use crate::limits::{BuildLimits, Limits};
 
 /// Longest message in bytes: a region of [`MAX_MAPPINGS`](paragpu_protocol::limits::MAX_MAPPINGS) extents.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -98,6 +98,11 @@ pub enum ToExecutor {
     Quiesce,
     /// Goes on after [`ToExecutor::Quiesce`].
     Resume,
+    /// The answer to [`ToBroker::WantCompiler`], with a socket to the compiler; without one, there is none.
+    Compiler {
+        /// The compiler.
+        compiler: u32,
+    },
     /// Instead of [`Hello`](ToExecutor::Hello): only say which devices the host has. Answered by [`ToBroker::Found`].
     Probe,
 }
@@ -151,9 +156,59 @@ pub enum ToBroker {
     },
     /// See [`ToExecutor::Quiesce`].
     Quiesced,
+    /// Asks for a compiler: a process beside the executor that builds a program first, and may be killed.
+    WantCompiler {
+        /// What the executor calls it: a number that it has not used before.
+        compiler: u32,
+    },
+    /// A compiler is of no use any more, and is to be ended if it has not ended.
+    CompilerEnded {
+        /// The compiler.
+        compiler: u32,
+        /// Why.
+        end: CompilerEnd,
+    },
     /// See [`ToExecutor::Probe`].
     Found {
         /// The devices of all platforms.
         devices: Vec<HostDeviceInfo>,
     },
+}
+
+/// How a compiler process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CompilerEnd {
+    /// There was nothing to do for it, or nobody wants to know any more.
+    Unneeded,
+    /// A build took too long.
+    Time,
+    /// A build needed too much memory.
+    Memory,
+    /// It ended by itself during a build.
+    Crash,
+    /// It never was ready.
+    Start,
+}
+
+impl CompilerEnd {
+    /// What became of a build whose compiler ended so; none if there is nothing to say.
+    pub fn reason(self, limits: &BuildLimits) -> Option<String> {
+        Some(match self {
+            CompilerEnd::Unneeded => return None,
+            CompilerEnd::Time => format!(
+                "the build was ended: it took longer than {} s, which is this vGPU's limit (build-time)",
+                limits.seconds
+            ),
+            CompilerEnd::Memory => format!(
+                "the build was ended: it needed more than {} MiB of memory, which is this vGPU's limit (build-memory)",
+                limits.memory_bytes >> 20
+            ),
+            // What asks for too much at once crashes, too.
+            CompilerEnd::Crash => format!(
+                "the build was ended: the compiler crashed, or needed more than {} MiB of memory at once (build-memory)",
+                limits.memory_bytes >> 20
+            ),
+            CompilerEnd::Start => "the build was not begun: the compiler could not be started".to_owned(),
+        })
+    }
 }

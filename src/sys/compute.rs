@@ -27,8 +27,12 @@ impl ClError {
     pub const IMAGE_FORMAT_MISMATCH: ClError = ClError(-9);
     /// `CL_IMAGE_FORMAT_NOT_SUPPORTED`
     pub const IMAGE_FORMAT_NOT_SUPPORTED: ClError = ClError(-10);
+    /// `CL_BUILD_PROGRAM_FAILURE`
+    pub const BUILD_PROGRAM_FAILURE: ClError = ClError(-11);
     /// `CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST`
     pub const WAIT_LIST_FAILED: ClError = ClError(-14);
+    /// `CL_COMPILE_PROGRAM_FAILURE`
+    pub const COMPILE_PROGRAM_FAILURE: ClError = ClError(-15);
     /// `CL_LINK_PROGRAM_FAILURE`
     pub const LINK_PROGRAM_FAILURE: ClError = ClError(-17);
     /// `CL_KERNEL_ARG_INFO_NOT_AVAILABLE`

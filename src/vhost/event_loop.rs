@@ -97,7 +97,7 @@ fn obey(session: &mut Session, orders: &Orders) -> bool {
     for order in orders.take() {
         match order {
             Order::KillExecutor(reason) => session.kill_executor_because(&reason),
-            Order::Settings(settings) => session.set_settings(settings),
+            Order::Limits(limits) => session.set_limits(limits),
             Order::End => end = true,
         }
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::config::Settings;
 use crate::executor::devices::DeviceChoice;
+use crate::limits::Limits;
 use crate::sched::Seat;
 
 /// Something that a session is to do.
@@ -14,8 +14,8 @@ use crate::sched::Seat;
 pub enum Order {
     /// End the executor, for this reason. The guest's contexts are lost; its next one gets another executor.
     KillExecutor(String),
-    /// These settings count from now on.
-    Settings(Arc<Settings>),
+    /// These limits count from now on.
+    Limits(Limits),
     /// End the session.
     End,
 }
@@ -37,9 +37,9 @@ impl Orders {
     /// Gives one. Does not wait for the session.
     pub fn give(&self, order: Order) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of settings, the last ones count: a session that hangs does not gather them.
-        if let Order::Settings(_) = order {
-            waiting.retain(|earlier| !matches!(earlier, Order::Settings(_)));
+        // Of limits, the last ones count: a session that hangs does not gather them.
+        if let Order::Limits(_) = order {
+            waiting.retain(|earlier| !matches!(earlier, Order::Limits(_)));
         }
         if !waiting.contains(&order) {
             waiting.push(order);
@@ -68,23 +68,20 @@ pub struct Assignment {
     pub seat: Option<Seat>,
     /// The devices that its executors have; none for those that are shared where nothing is said.
     pub devices: Vec<DeviceChoice>,
-    /// Memory of the smallest of them in bytes, if that is known.
-    pub device_memory: Option<u64>,
-    /// The vGPU's settings when the connection began.
-    pub settings: Arc<Settings>,
+    /// What the vGPU may have when the connection begins.
+    pub limits: Limits,
     /// What the daemon says to it later.
     pub orders: Arc<Orders>,
 }
 
 impl Assignment {
-    /// A connection that nobody schedules, with the settings of a vGPU of which nothing is said.
+    /// A connection that nobody schedules, with the limits of a vGPU of which nothing is said.
     pub fn alone(name: &str) -> std::io::Result<Assignment> {
         Ok(Assignment {
             name: name.to_owned(),
             seat: None,
             devices: Vec::new(),
-            device_memory: None,
-            settings: Arc::default(),
+            limits: Limits::default(),
             orders: Arc::new(Orders::new()?),
         })
     }
@@ -95,16 +92,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_settings_count_and_nothing_is_said_twice() {
+    fn the_last_limits_count_and_nothing_is_said_twice() {
         let orders = Orders::new().unwrap();
-        let settings = |connections| Arc::new(Settings { connections, ..Settings::default() });
-        orders.give(Order::Settings(settings(1)));
+        let limits = |contexts| Limits { contexts, ..Limits::default() };
+        orders.give(Order::Limits(limits(1)));
         orders.give(Order::KillExecutor("x".to_owned()));
         orders.give(Order::KillExecutor("x".to_owned()));
-        orders.give(Order::Settings(settings(2)));
+        orders.give(Order::Limits(limits(2)));
         orders.give(Order::End);
-        let expected =
-            [Order::KillExecutor("x".to_owned()), Order::Settings(settings(2)), Order::End].to_vec();
+        let expected = [Order::KillExecutor("x".to_owned()), Order::Limits(limits(2)), Order::End].to_vec();
         assert_eq!(orders.take(), expected);
         assert_eq!(orders.take(), []);
     }

@@ -14,7 +14,6 @@ use vhost::vhost_user::{Backend, GpuBackend};
 use super::memory::GuestRam;
 use super::orders::Assignment;
 use super::queue::{Chain, QueueAddresses, QueueError, Vring};
-use crate::config::Settings;
 use crate::device::pending::Token;
 use crate::device::request::MAX_REQUEST_BYTES;
 use crate::device::step::Step;
@@ -61,10 +60,6 @@ pub struct Session {
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
     recorder: Option<Recorder>,
-    /// What the operator says of the vGPU.
-    settings: Arc<Settings>,
-    /// Memory of the smallest of its devices in bytes, if that is known.
-    device_memory: Option<u64>,
     /// The rate at which requests are taken.
     requests: Option<Bucket>,
 }
@@ -72,29 +67,19 @@ pub struct Session {
 impl Session {
     /// A vGPU's, without memory, queues or guest yet.
     pub fn assigned(assignment: &Assignment, launcher: Arc<dyn Launcher>) -> io::Result<Session> {
-        let Assignment { name, seat, settings, devices, device_memory, .. } = assignment;
-        let limits = settings.session_limits(*device_memory);
-        let mut session = Session::new(name, launcher, seat.clone(), limits)?;
+        let Assignment { name, seat, devices, limits, .. } = assignment;
+        let mut session = Session::new(name, launcher, seat.clone(), *limits)?;
         session.supervisor.set_devices(devices.clone());
-        session.settings = settings.clone();
-        session.device_memory = *device_memory;
         Ok(session)
-    }
-
-    /// What the operator says of the vGPU.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     /// The operator says something else of the vGPU from now on. What the broker holds it to counts at once; what its
     /// executor holds it to counts for the next one.
-    pub(super) fn set_settings(&mut self, settings: Arc<Settings>) {
-        let limits = settings.session_limits(self.device_memory);
+    pub(super) fn set_limits(&mut self, limits: Limits) {
         if limits.requests != self.device.vgpu().limits.requests {
             self.requests = limits.requests.map(|rate| Bucket::new(rate, Instant::now()));
         }
         self.device.vgpu_mut().limits = limits;
-        self.settings = settings;
     }
 
     /// Ends the executor, if there is one, because somebody wants it to end.
@@ -132,8 +117,6 @@ impl Session {
             quiescing: false,
             more_requests: false,
             recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
-            settings: Arc::default(),
-            device_memory: None,
         })
     }
 
@@ -263,9 +246,12 @@ impl Session {
         let flushed = self.supervisor.flush();
         self.unless_executor_failed(flushed);
         for _ in 0..MESSAGES_PER_TURN {
+            let mut is_over = false;
             match self.supervisor.try_recv() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
+                    // Starting a process takes its time; others get their turn before the next.
+                    is_over = matches!(message, ToBroker::WantCompiler { .. });
                     if message == ToBroker::Quiesced {
                         if std::mem::take(&mut self.quiescing) {
                             self.quiesced = true;
@@ -273,6 +259,7 @@ impl Session {
                             self.log.line(Level::Warn, format_args!("executor is quiet unasked"));
                         }
                     }
+                    self.on_compilers(&message);
                     if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
                         record(&mut self.recorder, &step);
                     }
@@ -284,8 +271,30 @@ impl Session {
                 Err(error) => self.unless_executor_failed(Err(error)),
             }
             self.act();
+            if is_over {
+                break;
+            }
         }
         self.announce();
+    }
+
+    /// Starts and ends compilers as the executor says.
+    fn on_compilers(&mut self, message: &ToBroker) {
+        match *message {
+            ToBroker::WantCompiler { compiler } => match self.supervisor.start_compiler(compiler) {
+                Ok(None) => {}
+                Ok(Some(error)) => {
+                    self.log.line(Level::Warn, format_args!("no compiler was started: {error}"));
+                }
+                Err(error) => self.unless_executor_failed(Err(error)),
+            },
+            ToBroker::CompilerEnded { compiler, end } => {
+                if let Some(line) = self.supervisor.end_compiler(compiler, end) {
+                    self.log.line(Level::Warn, format_args!("{line}"));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The scheduler wants the executor ended.

@@ -27,17 +27,21 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start() -> Daemon {
+        Daemon::start_with_options(&[])
+    }
+
+    pub fn start_with_options(options: &[&str]) -> Daemon {
         let directory = tempfile::tempdir().unwrap();
         let executors = directory.path().join(EXECUTORS);
-        Daemon::start_with(directory, executors)
+        Daemon::start_with(directory, executors, options)
     }
 
     /// One that has its executors' directories where another daemon has them.
     pub fn start_beside(other: &Daemon) -> Daemon {
-        Daemon::start_with(tempfile::tempdir().unwrap(), other.executors.clone())
+        Daemon::start_with(tempfile::tempdir().unwrap(), other.executors.clone(), &[])
     }
 
-    fn start_with(directory: tempfile::TempDir, executors: PathBuf) -> Daemon {
+    fn start_with(directory: tempfile::TempDir, executors: PathBuf, options: &[&str]) -> Daemon {
         let log = File::create(directory.path().join("log")).unwrap();
         for folder in [EXECUTORS, GUESTS] {
             fs::create_dir(directory.path().join(folder)).unwrap();
@@ -45,6 +49,7 @@ impl Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_paragpud"))
             .arg("--socket-path")
             .arg(directory.path().join("socket"))
+            .args(options)
             .env("TMPDIR", &executors)
             .stdin(Stdio::null())
             .stderr(log)

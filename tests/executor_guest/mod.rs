@@ -82,7 +82,7 @@ impl<B: Backend> Guest<B> {
         let mut executor = Executor::new(backend, Arc::new(Sink(Mutex::new(tell))));
         let (wake, doorbell) = (event(), event());
         let hello =
-            ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::default(), devices: Vec::new() };
+            ToExecutor::Hello { vgpu: "test".to_owned(), limits: Limits::untried(), devices: Vec::new() };
         executor.handle(hello, vec![wake.try_clone().unwrap()]).unwrap();
         let regions = vec![MemoryRegion { guest_addr: RAM_ADDR, len: RAM, file_offset: 0 }];
         executor.handle(ToExecutor::Memory { regions }, vec![file]).unwrap();

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use paragpu::executor::channel::Channel;
 use paragpu::executor::message::{ContextUsage, ToBroker, ToExecutor};
 use paragpu::executor::supervisor::{Launcher, Running};
+use paragpu::limits::Limits;
 use paragpu::vhost::event_loop;
 use paragpu::vhost::orders::Assignment;
 use paragpu_protocol::virtio_gpu::{Header, Request, Response};
@@ -155,7 +156,12 @@ pub struct Guest {
 impl Guest {
     /// Connects and sets everything up, as a front end does.
     pub fn connect(launcher: impl Launcher + 'static) -> Guest {
-        Guest::connect_as(Assignment::alone("test").unwrap(), launcher)
+        Guest::connect_within("test", launcher, Limits::default())
+    }
+
+    /// The same to a vGPU with a name and limits.
+    pub fn connect_within(name: &str, launcher: impl Launcher + 'static, limits: Limits) -> Guest {
+        Guest::connect_as(Assignment { limits, ..Assignment::alone(name).unwrap() }, launcher)
     }
 
     /// The same as a connection to which the daemon may say something.

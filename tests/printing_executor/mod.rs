@@ -88,7 +88,7 @@ impl PrintingExecutor {
             .send(
                 &ToExecutor::Hello {
                     vgpu: "test".to_owned(),
-                    limits: Limits::default(),
+                    limits: Limits::untried(),
                     devices: Vec::new(),
                 },
                 &[event().as_fd()],

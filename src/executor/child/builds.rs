@@ -2,15 +2,19 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use super::compiler::trial::{Bench, Trials};
+use super::completion::Notifier;
 
 /// Stack of a thread that builds: drivers compile in their caller's thread, and what a program's main thread can compile
 /// must compile here. It is only taken when it is used.
-const STACK_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// A build to be done.
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce(&Bench) + Send>;
 
 /// Where builds are done.
 #[derive(Clone)]
@@ -26,13 +30,18 @@ enum Mode {
 
 struct Pool {
     limit: usize,
+    bench: Bench,
     state: Mutex<State>,
+    submitted: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     running: usize,
-    waiting: VecDeque<Job>,
+    /// Those of them that wait for a job.
+    idle: usize,
+    /// Jobs, and whose they are.
+    waiting: VecDeque<(Arc<Notifier>, Job)>,
 }
 
 impl Builds {
@@ -43,7 +52,22 @@ impl Builds {
 
     /// At most `limit` at once, each in its own thread.
     pub fn threads(limit: usize) -> Builds {
-        Builds(Mode::Threads(Arc::new(Pool { limit, state: Mutex::default() })))
+        Builds::pool(limit, None)
+    }
+
+    /// The same, each tried by a compiler first.
+    pub(crate) fn tried(limit: usize, trials: Arc<Trials>) -> Builds {
+        Builds::pool(limit, Some(trials))
+    }
+
+    fn pool(limit: usize, trials: Option<Arc<Trials>>) -> Builds {
+        let (state, submitted) = (Mutex::default(), Condvar::new());
+        Builds(Mode::Threads(Arc::new(Pool {
+            limit: limit.max(1),
+            bench: Bench::new(trials),
+            state,
+            submitted,
+        })))
     }
 
     /// Not until the test says so.
@@ -53,12 +77,26 @@ impl Builds {
         (Builds(Mode::Held(Arc::clone(&jobs))), jobs)
     }
 
-    pub(crate) fn submit(&self, job: Job) {
+    /// Does a job of this context's, now or later.
+    pub(crate) fn submit(&self, of: &Arc<Notifier>, job: Job) {
         match &self.0 {
-            Mode::Inline => job(),
-            Mode::Threads(pool) => pool.submit(job),
+            Mode::Inline => job(&Bench::default()),
+            Mode::Threads(pool) => pool.submit(of, job),
             #[cfg(test)]
             Mode::Held(jobs) => jobs.lock().unwrap().push(job),
+        }
+    }
+
+    /// Drops the jobs of this context that wait for their turn.
+    pub(crate) fn forget(&self, of: &Arc<Notifier>) {
+        if let Mode::Threads(pool) = &self.0 {
+            let mut state = pool.lock();
+            let jobs = std::mem::take(&mut state.waiting);
+            let (theirs, others): (VecDeque<_>, VecDeque<_>) =
+                jobs.into_iter().partition(|(job_of, _)| Arc::ptr_eq(job_of, of));
+            state.waiting = others;
+            drop(state);
+            drop(theirs);
         }
     }
 }
@@ -68,9 +106,14 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(self: &Arc<Self>, job: Job) {
+    fn submit(self: &Arc<Self>, of: &Arc<Notifier>, job: Job) {
         let mut state = self.lock();
-        state.waiting.push_back(job);
+        state.waiting.push_back((of.clone(), job));
+        if state.idle >= state.waiting.len() {
+            drop(state);
+            self.submitted.notify_one();
+            return;
+        }
         if state.running >= self.limit {
             return;
         }
@@ -78,23 +121,39 @@ impl Pool {
         drop(state);
         let pool = Arc::clone(self);
         let thread = thread::Builder::new().name("build".to_owned()).stack_size(STACK_BYTES);
-        let spawned = thread.spawn(move || pool.work());
+        let spawned = thread.spawn(move || pool.work(pool.bench.linger()));
         if let Err(error) = spawned {
             log::warn!("no thread for a build ({error}); building in the ring's");
-            self.work();
+            self.work(Duration::ZERO);
         }
     }
 
-    /// Works until nothing waits.
-    fn work(&self) {
+    /// Works until nothing waits, and stays for as long as compilers are kept.
+    fn work(&self, linger: Duration) {
+        while let Some(job) = self.next(linger) {
+            job(&self.bench);
+        }
+    }
+
+    fn next(&self, linger: Duration) -> Option<Job> {
+        let until = Instant::now() + linger;
+        let mut state = self.lock();
         loop {
-            let mut state = self.lock();
-            let Some(job) = state.waiting.pop_front() else {
+            if let Some((_, job)) = state.waiting.pop_front() {
+                return Some(job);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.bench.has_idle() {
                 state.running -= 1;
-                return;
-            };
-            drop(state);
-            job();
+                drop(state);
+                // Who was here last ends the last of them.
+                self.bench.end_idle(linger);
+                return None;
+            }
+            state.idle += 1;
+            let waited = self.submitted.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.idle -= 1;
         }
     }
 }
@@ -124,16 +183,34 @@ mod tests {
         let (tell, told) = channel();
         for _ in 0..6 {
             let (running, most, tell) = (running.clone(), most.clone(), tell.clone());
-            builds.submit(Box::new(move || {
+            let job = move |_: &Bench| {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 thread::sleep(Duration::from_millis(5));
                 running.fetch_sub(1, Ordering::SeqCst);
                 tell.send(()).unwrap();
-            }));
+            };
+            builds.submit(&Arc::default(), Box::new(job));
         }
         for _ in 0..6 {
             told.recv_timeout(Duration::from_secs(10)).unwrap();
         }
         assert!(most.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_is_dropped_and_the_others_are_done() {
+        let builds = Builds::threads(1);
+        let (context, other): (Arc<Notifier>, Arc<Notifier>) = Default::default();
+        let (block, blocked) = channel::<()>();
+        builds.submit(&Arc::default(), Box::new(move |_| blocked.recv().unwrap()));
+        let (tell, told) = channel();
+        for (of, number) in [(&context, 1), (&other, 2), (&context, 3)] {
+            let tell = tell.clone();
+            builds.submit(of, Box::new(move |_| tell.send(number).unwrap()));
+        }
+        drop(tell);
+        builds.forget(&context);
+        block.send(()).unwrap();
+        assert_eq!(told.iter().collect::<Vec<_>>(), [2]);
     }
 }

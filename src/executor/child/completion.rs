@@ -138,6 +138,11 @@ impl Notifier {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// True if nothing is completed any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -234,6 +234,7 @@ impl<B: Backend> Context<B> {
     /// Ends everything: afterwards nothing touches the context's regions any more. Waits for what runs.
     pub fn tear_down(&mut self) {
         self.notifier.close();
+        self.builds.forget(&self.notifier);
         self.notifier.pause(false);
         // Commands that wait for a user event would be waited for in vain.
         for event in self.open.drain(..) {

@@ -14,6 +14,7 @@ use paragpu_protocol::limits::{MAX_BUILDS, MAX_CONTEXTS, MAX_MAPPINGS};
 
 use super::backend::Backend;
 use super::builds::Builds;
+use super::compiler::trial::Trials;
 use super::completion::Notifier;
 use super::context::Context;
 use super::pace::Pace;
@@ -23,7 +24,7 @@ use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
 use crate::lease::LeasePage;
-use crate::limits::{Bucket, Limits};
+use crate::limits::{Bucket, BuildLimits, Limits};
 use crate::recorder::{MAX_RING_RECORD, Recorder};
 
 /// Where an executor's messages go. Called from many threads, drivers' threads among them.
@@ -31,6 +32,9 @@ pub trait EventSink: Send + Sync + 'static {
     /// Takes a message for the broker.
     fn send(&self, message: ToBroker);
 }
+
+/// Environment variable: `no` has this process compile at once, as a limit's `trial` does.
+const TRIAL_VARIABLE: &str = "PARAGPU_BUILD_TRIAL";
 
 /// How long a command waits for the message that adds its region.
 const REGION_PATIENCE: Duration = Duration::from_millis(500);
@@ -65,6 +69,8 @@ pub struct Executor<B: Backend> {
     memory: GuestMemory,
     budget: Budget,
     builds: Builds,
+    /// Who waits for compilers.
+    trials: Option<Arc<Trials>>,
     printer: Printer,
     /// What it shares the devices by.
     pace: Option<Arc<Pace>>,
@@ -110,6 +116,7 @@ impl<B: Backend> Executor<B> {
             memory: GuestMemory::default(),
             budget: Budget::new(MAX_MAPPINGS),
             builds: Builds::threads(MAX_BUILDS),
+            trials: None,
             printer,
             pace: None,
             limits: Limits::default(),
@@ -145,6 +152,7 @@ impl<B: Backend> Executor<B> {
             ToExecutor::Probe => Ok(()),
             ToExecutor::Hello { vgpu, limits, devices: _ } => {
                 log::debug!("executor of vGPU {vgpu}");
+                self.limit_builds(limits.builds);
                 self.hello(&limits, fds)
             }
             ToExecutor::Memory { regions } => self.set_memory(regions, fds),
@@ -192,7 +200,23 @@ impl<B: Backend> Executor<B> {
                 }
                 Ok(())
             }
+            ToExecutor::Compiler { compiler } => {
+                if let Some(trials) = &self.trials {
+                    trials.answered(compiler, fds.into_iter().next());
+                }
+                Ok(())
+            }
         }
+    }
+
+    fn limit_builds(&mut self, limits: BuildLimits) {
+        let concurrent = limits.concurrent as usize;
+        let is_tried = limits.trial && std::env::var_os(TRIAL_VARIABLE).is_none_or(|value| value != "no");
+        self.trials = is_tried.then(|| Arc::new(Trials::new(limits, self.sink.clone())));
+        self.builds = match &self.trials {
+            Some(trials) => Builds::tried(concurrent, trials.clone()),
+            None => Builds::threads(concurrent),
+        };
     }
 
     fn set_memory(&mut self, regions: Vec<MemoryRegion>, fds: Vec<OwnedFd>) -> Result<(), ExecutorError> {

@@ -7,6 +7,7 @@
 
 pub mod backend;
 pub mod builds;
+pub mod compiler;
 mod completion;
 mod confine;
 mod context;
@@ -38,20 +39,24 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::backend::Backend;
 use self::backend::null::Null;
 use self::backend::opencl::OpenCl;
+use self::confine::Confined;
 use self::print::Printer;
 use super::channel::Channel;
-use super::devices::HostDeviceInfo;
+use super::devices::{DeviceChoice, HostDeviceInfo};
 use super::message::{ToBroker, ToExecutor};
 
+pub use confine::{ConfineError, check as check_confinement};
 pub use context::Context;
 pub use executor::{EventSink, Executor, ExecutorError};
 
-/// Environment variable: `null` for a backend without a device, for tests of everything else.
+/// Environment variable: `null` for a backend without a device, for tests of everything else; `traps` for the same whose
+/// builds do not end well if the program says so.
 pub const BACKEND_VARIABLE: &str = "PARAGPU_BACKEND";
 
 struct ChannelSink(Arc<Channel>);
@@ -67,32 +72,54 @@ impl EventSink for ChannelSink {
 
 /// An executor's process, from the first message to the hang-up.
 pub fn main(socket: UnixStream) -> ExitCode {
-    // The broker may be killed without a word; its executors must not outlive it.
-    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        log::warn!("PR_SET_PDEATHSIG: {error}");
-    }
-    // What a guest makes its executor take of the host's memory, it is to lose first. Raising this is always allowed.
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "1000") {
-        log::warn!("/proc/self/oom_score_adj: {error}");
-    }
-    confine::confine();
+    let Some(confined) = confine_process(&socket) else { return ExitCode::FAILURE };
     // Before anything loads a driver.
     let printer = Printer::of_stdout().unwrap_or_else(|error| {
         log::warn!("what kernels print is lost: {error}");
         Printer::default()
     });
-    run_with(socket, printer)
+    run_with(socket, printer, Some(confined))
+}
+
+/// Ties this process to the broker, which holds the socket's other end, and confines it. Before anything loads a driver.
+/// None if it must not go on.
+fn confine_process(socket: &UnixStream) -> Option<Confined> {
+    // The broker may be killed without a word; its executors must not outlive it.
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        log::warn!("PR_SET_PDEATHSIG: {error}");
+    }
+    // One that went before this was said would not be noticed; but then nothing holds the other end any more.
+    if is_hung_up(socket) {
+        return None;
+    }
+    // What a guest makes its executor take of the host's memory, it is to lose first. Raising this is always allowed.
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "1000") {
+        log::warn!("/proc/self/oom_score_adj: {error}");
+    }
+    match confine::confine() {
+        Ok(confined) => Some(confined),
+        Err(error) => {
+            log::error!("not confined, and so not started: {error}");
+            None
+        }
+    }
+}
+
+fn is_hung_up(socket: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok_and(|_| polled[0].revents().contains(PollFlags::HUP))
 }
 
 /// [`main`], in a thread of any process: tests run it so. Kernels print to wherever that process does.
 pub fn run(socket: UnixStream) -> ExitCode {
-    run_with(socket, Printer::default())
+    run_with(socket, Printer::default(), None)
 }
 
-fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
+fn run_with(socket: UnixStream, printer: Printer, confined: Option<Confined>) -> ExitCode {
     let channel = Arc::new(Channel::new(socket));
     let sink = Arc::new(ChannelSink(channel.clone()));
-    let (hello, fds) = match channel.recv::<ToExecutor>() {
+    let hello = match channel.recv::<ToExecutor>() {
         Ok(Some(first)) => first,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -100,32 +127,81 @@ fn run_with(socket: UnixStream, printer: Printer) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if std::env::var_os(BACKEND_VARIABLE).is_some_and(|name| name == "null") {
-        if hello == ToExecutor::Probe {
-            sink.send(ToBroker::Found { devices: vec![null_device()] });
-            return ExitCode::SUCCESS;
-        }
-        return serve(Null::new(1), printer, &channel, sink, hello, fds);
-    }
-    let choices = match &hello {
+    let choices = match &hello.0 {
         ToExecutor::Probe => {
-            sink.send(match OpenCl::probe() {
-                Ok(devices) => ToBroker::Found { devices },
-                Err(error) => ToBroker::NoDevice { reason: error.to_string() },
-            });
+            sink.send(found());
             return ExitCode::SUCCESS;
         }
         ToExecutor::Hello { devices, .. } => devices.clone(),
         _ => Vec::new(),
     };
-    match OpenCl::open(&choices) {
-        Ok(backend) => serve(backend, printer, &channel, sink, hello, fds),
-        Err(error) => {
-            // The broker logs it.
-            log::debug!("{error}");
-            sink.send(ToBroker::NoDevice { reason: error.to_string() });
-            ExitCode::FAILURE
+    with_backend(&choices, confined, Serve { printer, channel, sink, hello })
+}
+
+/// What the host has.
+fn found() -> ToBroker {
+    match std::env::var_os(BACKEND_VARIABLE) {
+        Some(name) if name == "null" || name == "traps" => ToBroker::Found { devices: vec![null_device()] },
+        _ => match OpenCl::probe() {
+            Ok(devices) => ToBroker::Found { devices },
+            Err(error) => ToBroker::NoDevice { reason: error.to_string() },
+        },
+    }
+}
+
+/// What a process does on the devices of the host.
+trait WithBackend {
+    /// What comes of it.
+    type Answer;
+
+    /// Does it.
+    fn run<B: Backend>(self, backend: B) -> Self::Answer;
+
+    /// There is no device, for this reason.
+    fn none(self, reason: String) -> Self::Answer;
+}
+
+/// Does it on these devices, or those of the default platform; confined as tightly as their driver allows.
+fn with_backend<W: WithBackend>(choices: &[DeviceChoice], confined: Option<Confined>, what: W) -> W::Answer {
+    match std::env::var_os(BACKEND_VARIABLE) {
+        Some(name) if name == "null" || name == "traps" => {
+            let backend = if name == "traps" { Null::with_traps(1) } else { Null::new(1) };
+            return match driver_loaded(confined, "null") {
+                Ok(()) => what.run(backend),
+                Err(error) => what.none(error),
+            };
         }
+        _ => {}
+    }
+    match OpenCl::open(choices) {
+        Ok(backend) => match driver_loaded(confined, &backend.platform_name()) {
+            Ok(()) => what.run(backend),
+            Err(error) => what.none(error),
+        },
+        Err(error) => what.none(error.to_string()),
+    }
+}
+
+struct Serve {
+    printer: Printer,
+    channel: Arc<Channel>,
+    sink: Arc<ChannelSink>,
+    hello: (ToExecutor, Vec<OwnedFd>),
+}
+
+impl WithBackend for Serve {
+    type Answer = ExitCode;
+
+    fn run<B: Backend>(self, backend: B) -> ExitCode {
+        let Serve { printer, channel, sink, hello } = self;
+        serve(backend, printer, &channel, sink, hello)
+    }
+
+    fn none(self, reason: String) -> ExitCode {
+        // The broker logs it.
+        log::debug!("{reason}");
+        self.sink.send(ToBroker::NoDevice { reason });
+        ExitCode::FAILURE
     }
 }
 
@@ -141,18 +217,23 @@ fn null_device() -> HostDeviceInfo {
     }
 }
 
+/// What comes before anything of a guest's: confines the process as tightly as its driver allows.
+fn driver_loaded(confined: Option<Confined>, platform: &str) -> Result<(), String> {
+    let Some(confined) = confined else { return Ok(()) };
+    confined.driver_loaded(platform).map_err(|error| format!("not confined, and so not started: {error}"))
+}
+
 fn serve<B: Backend>(
     backend: B,
     printer: Printer,
     channel: &Channel,
     sink: Arc<ChannelSink>,
-    hello: ToExecutor,
-    fds: Vec<OwnedFd>,
+    hello: (ToExecutor, Vec<OwnedFd>),
 ) -> ExitCode {
     let devices = backend.devices().iter().map(|device| device.limits.name.clone()).collect();
     sink.send(ToBroker::Ready { devices });
     let mut executor = Executor::with_printer(Arc::new(backend), sink, printer);
-    let mut next = Ok(Some((hello, fds)));
+    let mut next = Ok(Some(hello));
     loop {
         match next {
             Ok(Some((message, fds))) => {

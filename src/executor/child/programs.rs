@@ -140,13 +140,30 @@ impl<B: Backend> ProgramObject<B> {
         self
     }
 
-    /// Ends the build that was started last.
-    pub(crate) fn ended(&self, status: i32) {
+    /// Ends the build that was started last. `reason` is why the host's driver was not given it, if so.
+    pub(crate) fn ended(&self, status: i32, reason: Option<String>) {
         let mut state = self.state();
         state.is_busy = false;
         if let Some(build) = state.builds.last_mut() {
             build.record.status = Some(status);
+            build.record.ended = reason;
         }
+    }
+
+    /// True if the host's driver does not know of the last build of a device: what it has is older.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state().builds.iter().any(|build| build.record.ended.is_some())
+    }
+
+    /// The builds that others are made with, or that is to be done, each with its headers.
+    pub(crate) fn builds(&self) -> Vec<(BuildRecord, Vec<Arc<ProgramObject<B>>>)> {
+        let state = self.state();
+        let is_busy = state.is_busy;
+        let those = state.builds.iter().filter(|build| match build.record.status {
+            None => true,
+            Some(status) => status == 0 && !is_busy,
+        });
+        those.map(|build| (build.record.clone(), build.headers.clone())).collect()
     }
 
     /// A fault if the program is busy, or cannot change any more.
@@ -179,15 +196,15 @@ impl<B: Backend> ProgramObject<B> {
         Ok(())
     }
 
-    /// The options of a device's last build: its own, or else that of the device which it is a part of.
-    pub(crate) fn options(&self, device: &DeviceObject<B>) -> Option<Vec<u8>> {
+    /// A device's last build: its own, or else that of the device which it is a part of.
+    pub(crate) fn last_build(&self, device: &DeviceObject<B>) -> Option<BuildRecord> {
         let own = {
             let (state, name) = (self.state(), device.name());
             let build = state.builds.iter().find(|build| build.record.devices.contains(&name));
-            build.map(|build| build.record.options.clone())
+            build.map(|build| build.record.clone())
         };
         match (own, &device.place) {
-            (None, Place::Part(part)) => self.options(&part.parent),
+            (None, Place::Part(part)) => self.last_build(&part.parent),
             (own, _) => own,
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::backend::{Partition, QueueHints};
+use super::backend::{ClError, Partition, QueueHints};
 
 /// What an object is called for its whole life. Ids are the guest's and may be used again after a release;
 /// serials are never used twice in a context.
@@ -236,6 +236,46 @@ pub struct BuildRecord {
     pub constants: BTreeMap<u32, Vec<u8>>,
     /// 0, or the OpenCL error of the build; none while it runs.
     pub status: Option<i32>,
+    /// Why the host's driver was not given it, if so: the guest finds that in its log.
+    pub ended: Option<String>,
+}
+
+impl BuildKind {
+    /// The OpenCL error of one that is not successful.
+    pub(crate) fn failure(self) -> ClError {
+        match self {
+            BuildKind::Build => ClError::BUILD_PROGRAM_FAILURE,
+            BuildKind::Compile => ClError::COMPILE_PROGRAM_FAILURE,
+            BuildKind::Link => ClError::LINK_PROGRAM_FAILURE,
+        }
+    }
+}
+
+/// Without it the host would not know which arguments are pointers, and could not keep a guest from forging one.
+const ARG_INFO_OPTION: &str = "-cl-kernel-arg-info";
+
+impl BuildRecord {
+    /// The options for the host. The guest sees its own.
+    pub(crate) fn host_options(&self) -> Vec<u8> {
+        match self.kind {
+            BuildKind::Build | BuildKind::Compile => with_arg_info(&self.options),
+            BuildKind::Link => self.options.clone(),
+        }
+    }
+}
+
+/// Options for a compiler that make it keep what is known of kernels' arguments.
+pub(crate) fn with_arg_info(options: &[u8]) -> Vec<u8> {
+    let mut all = options.to_vec();
+    let there =
+        options.split(|byte| byte.is_ascii_whitespace()).any(|word| word == ARG_INFO_OPTION.as_bytes());
+    if !there {
+        if !all.is_empty() {
+            all.push(b' ');
+        }
+        all.extend_from_slice(ARG_INFO_OPTION.as_bytes());
+    }
+    all
 }
 
 /// A kernel.
@@ -286,4 +326,17 @@ pub struct EventRecord {
     pub status: i32,
     /// Times of the command, if its queue profiles and it is complete.
     pub profile: Option<[u64; 4]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_arg_info;
+
+    #[test]
+    fn argument_information_is_asked_for_once() {
+        assert_eq!(with_arg_info(b""), b"-cl-kernel-arg-info");
+        assert_eq!(with_arg_info(b"-DA=1"), b"-DA=1 -cl-kernel-arg-info");
+        assert_eq!(with_arg_info(b"-cl-kernel-arg-info -DA"), b"-cl-kernel-arg-info -DA");
+        assert_eq!(with_arg_info(b"-DX-cl-kernel-arg-info"), b"-DX-cl-kernel-arg-info -cl-kernel-arg-info");
+    }
 }

@@ -16,7 +16,7 @@ use super::rig::{
     create, dim, fault, launch, local, object, silent, span,
 };
 
-mod programs;
+pub(super) mod programs;
 
 #[test]
 fn data_survives_the_way_through_a_buffer() {

@@ -1,5 +1,7 @@
 //! The broker's side of an executor: starting it, talking to it, and its end.
 
+pub mod cgroup;
+mod compilers;
 mod directory;
 mod probe;
 mod process;
@@ -18,11 +20,13 @@ use rustix::io::Errno;
 
 pub use directory::remove_abandoned;
 pub use probe::{ProbeError, probe};
-pub use process::{EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher};
+pub use process::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher, Unconfined};
 
+use self::cgroup::Usage;
+use self::compilers::Compilers;
 use super::channel::{ChannelError, Polled, PolledChannel};
 use super::devices::DeviceChoice;
-use super::message::{MemoryRegion, ToBroker, ToExecutor};
+use super::message::{CompilerEnd, MemoryRegion, ToBroker, ToExecutor};
 use crate::limits::Limits;
 use crate::sched::{Evicted, Participation, Seat};
 
@@ -38,8 +42,24 @@ pub trait Running: Send + fmt::Debug {
     /// itself. Says how it ended.
     fn kill(&mut self) -> String;
 
+    /// Starts a compiler for it, which speaks over `socket`: as confined as it is, and with the same directory of its own.
+    /// A build may have so much memory there; it is for these devices.
+    fn launch_compiler(
+        &self,
+        _memory_bytes: u64,
+        _devices: &[DeviceChoice],
+        _socket: UnixStream,
+    ) -> io::Result<Box<dyn Running>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Its process id, if it is a process.
     fn process(&self) -> Option<u32> {
+        None
+    }
+
+    /// What it has used so far, where the operating system counts that.
+    fn usage(&self) -> Option<Usage> {
         None
     }
 }
@@ -100,6 +120,8 @@ struct Evictions {
 
 #[derive(Debug)]
 struct Executor {
+    // Before what they were started by.
+    compilers: Compilers,
     running: Box<dyn Running>,
     channel: PolledChannel,
     wake: OwnedFd,
@@ -150,7 +172,9 @@ impl Supervisor {
         if let Some(participation) = &participation {
             participation.set_process(running.process());
         }
-        let executor = Executor { running, channel, wake, doorbells: BTreeMap::new(), participation };
+        let compilers = Compilers::new(self.limits.builds, self.devices.clone());
+        let doorbells = BTreeMap::new();
+        let executor = Executor { compilers, running, channel, wake, doorbells, participation };
         let executor = self.executor.insert(executor);
         let devices = self.devices.clone();
         let hello = ToExecutor::Hello { vgpu: vgpu.to_owned(), limits: self.limits, devices };
@@ -178,6 +202,23 @@ impl Supervisor {
         executor.channel.send(&create, &[doorbell.as_fd()])?;
         executor.doorbells.insert(context, doorbell);
         Ok(())
+    }
+
+    /// Starts a compiler that the executor wants, and gives it one end of a socket to it. Returns why there is none, if so.
+    pub fn start_compiler(&mut self, compiler: u32) -> Result<Option<io::Error>, ExecutorError> {
+        let executor = self.executor.as_mut().ok_or(ExecutorError::Ended)?;
+        let (socket, refused) = match executor.compilers.start(compiler, &*executor.running) {
+            Ok(socket) => (Some(socket), None),
+            Err(error) => (None, Some(error)),
+        };
+        let fds: Vec<BorrowedFd<'_>> = socket.iter().map(AsFd::as_fd).collect();
+        executor.channel.send(&ToExecutor::Compiler { compiler }, &fds)?;
+        Ok(refused)
+    }
+
+    /// Ends a compiler, of which the executor says that it came to this end. Returns what is to be logged of that.
+    pub fn end_compiler(&mut self, compiler: u32, end: CompilerEnd) -> Option<String> {
+        self.executor.as_mut()?.compilers.end(compiler, end)
     }
 
     /// Sends any other message.
@@ -249,10 +290,16 @@ impl Supervisor {
         Some((executor.channel.as_fd(), executor.channel.has_unsent(), executor.wake.as_fd()))
     }
 
+    /// What the executor has used so far, where the operating system counts that.
+    pub fn usage(&self) -> Option<Usage> {
+        self.executor.as_ref()?.running.usage()
+    }
+
     /// Ends the executor by force; when this returns, it touches nothing any more. Says how it ended, if there
     /// was one.
     pub fn kill(&mut self) -> Option<String> {
         let mut executor = self.executor.take()?;
+        executor.compilers.end_all();
         // It leaves the scheduler only when it is gone, so that nobody gets a device that it still uses; and what it has
         // used is read while it can be.
         if let Some(participation) = &executor.participation {

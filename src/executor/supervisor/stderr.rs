@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use log::Level;
@@ -13,17 +14,25 @@ use crate::guest_log::{GuestLog, printable};
 /// Longest line that is kept; the rest of it is dropped.
 const MAX_LINE_BYTES: usize = 1024;
 
+/// The log of an executor and its compilers, which share its limit: however many processes a guest has started, it gets no
+/// more lines.
+pub(super) type SharedLog = Arc<Mutex<GuestLog>>;
+
 /// The broker's end. Closed when dropped: nothing that an executor left behind is listened to.
 #[derive(Debug)]
 pub(super) struct Listener(UnixStream);
 
 impl Listener {
-    /// Listens in a thread of its own. Returns the executor's end too.
-    pub(super) fn new(vgpu: &str) -> io::Result<(Listener, UnixStream)> {
+    /// Listens in a thread of its own, to what lines start with that name in the log. Returns the process's end too.
+    pub(super) fn new(log: &SharedLog, name: &'static str) -> io::Result<(Listener, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         let from = ours.try_clone()?;
-        let mut log = GuestLog::new(vgpu);
-        let listen = move || read_lines(from, |line| log_line(&mut log, line));
+        let log = log.clone();
+        let listen = move || {
+            read_lines(from, |line| {
+                log_line(&mut log.lock().unwrap_or_else(PoisonError::into_inner), name, line);
+            });
+        };
         thread::Builder::new().name("executor-stderr".to_owned()).spawn(listen)?;
         Ok((Listener(ours), theirs))
     }
@@ -36,15 +45,15 @@ impl Drop for Listener {
     }
 }
 
-fn log_line(log: &mut GuestLog, line: &[u8]) {
+fn log_line(log: &mut GuestLog, name: &str, line: &[u8]) {
     let line = printable(&String::from_utf8_lossy(line));
     // Our own lines say their level before anything else; a false one moves nothing but its own line. The rest is
     // what drivers say, most of it about guests' programs that do not compile.
     let start: String = line.chars().take(40).collect();
     match Level::iter().find(|level| start.contains(level.as_str())).unwrap_or(Level::Info) {
         // Only who asked for that many lines gets them.
-        level @ (Level::Debug | Level::Trace) => log.detail(level, format_args!("executor: {line}")),
-        level => log.line(level, format_args!("executor: {line}")),
+        level @ (Level::Debug | Level::Trace) => log.detail(level, format_args!("{name}: {line}")),
+        level => log.line(level, format_args!("{name}: {line}")),
     }
 }
 

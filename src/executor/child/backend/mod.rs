@@ -4,6 +4,7 @@ pub mod null;
 mod null_buffer;
 mod null_image;
 pub mod opencl;
+pub mod traps;
 
 use std::ffi::CStr;
 use std::fmt;

@@ -13,6 +13,7 @@ use paragpu_protocol::kernel::{ACCESS_READ, ArgKind};
 
 use super::null_buffer::{MAX_ALLOC, NullBuffer, move_bytes, rows, write_rect};
 use super::null_image::{self, NullImage};
+use super::traps;
 use super::{
     Arg, ArgValue, ArgValueOf, Backend, ClError, DeviceLimits, HostBytes, HostDevice, ImageBase, ImageSpec,
     Keep, Linked, MemoryModel, NdRange, Order, Outcome, Partition, Query, QueueHints, SamplerSpec,
@@ -35,6 +36,7 @@ const COMPUTE_UNITS: u32 = 8;
 pub struct Null {
     devices: Vec<HostDevice<NullDevice>>,
     clock: AtomicU64,
+    has_traps: bool,
 }
 
 /// A device: some compute units.
@@ -79,7 +81,19 @@ impl Null {
     /// With that many devices.
     pub fn new(devices: usize) -> Null {
         let device = NullDevice { units: COMPUTE_UNITS }.with_limits();
-        Null { devices: vec![device; devices], clock: AtomicU64::new(1) }
+        Null { devices: vec![device; devices], clock: AtomicU64::new(1), has_traps: false }
+    }
+
+    /// With that many devices, whose compiler falls into [`traps`].
+    pub fn with_traps(devices: usize) -> Null {
+        Null { has_traps: true, ..Null::new(devices) }
+    }
+
+    fn compiles(&self, program: &NullProgram) -> Result<(), ClError> {
+        if self.has_traps {
+            traps::spring(&program.source);
+        }
+        program.compiled()
     }
 
     fn tick(&self) -> u64 {
@@ -294,7 +308,7 @@ impl Backend for Null {
     }
 
     fn build(&self, program: &NullProgram, _devices: &[&NullDevice], _options: &CStr) -> Result<(), ClError> {
-        let built = program.compiled();
+        let built = self.compiles(program);
         program.status.store(if built.is_ok() { BUILT } else { FAILED }, Ordering::Relaxed);
         built
     }
@@ -306,7 +320,7 @@ impl Backend for Null {
         _options: &CStr,
         _headers: &[(&CStr, &NullProgram)],
     ) -> Result<(), ClError> {
-        let compiled = program.compiled();
+        let compiled = self.compiles(program);
         program.status.store(if compiled.is_ok() { COMPILED } else { FAILED }, Ordering::Relaxed);
         compiled
     }
@@ -319,6 +333,9 @@ impl Backend for Null {
         _options: &CStr,
         inputs: &[&NullProgram],
     ) -> Linked<NullProgram> {
+        if self.has_traps {
+            inputs.iter().for_each(|input| traps::spring_linked(&input.source));
+        }
         let usable = inputs.iter().all(|input| input.status.load(Ordering::Relaxed) != FAILED);
         match inputs.first().filter(|_| usable) {
             Some(first) => {

@@ -115,6 +115,11 @@ impl OpenCl {
         Ok(OpenCl { platform, devices, partitions, prints_at_once, built_ins })
     }
 
+    /// Its platform's name; empty if it does not say.
+    pub fn platform_name(&self) -> String {
+        self.platform.name().unwrap_or_default()
+    }
+
     /// What the host has, of all platforms.
     pub fn probe() -> Result<Vec<HostDeviceInfo>, NoDevice> {
         let candidates = candidates()?;

@@ -11,16 +11,15 @@ use paragpu_protocol::frame::Tail;
 use paragpu_protocol::limits::{MAX_BUILD_LIST_BYTES, MAX_LINK_DEPTH};
 
 use super::super::backend::{Backend, ClError, Linked, Outcome};
+use super::super::compiler::recipe::Recipe;
+use super::super::compiler::trial::{Bench, Ended};
 use super::super::completion::Reply;
 use super::super::context::Context;
 use super::super::objects::{ContextObject, DeviceObject, Object, handle, handles, names};
 use super::super::programs::{Build, Origin, ProgramObject};
-use super::super::record::{BuildKind, BuildRecord};
+use super::super::record::{BuildKind, BuildRecord, with_arg_info};
 use super::super::region::Taken;
 use super::{numbers, require, reserved, same_context};
-
-/// Without it the host would not know which arguments are pointers, and could not keep a guest from forging one.
-const ARG_INFO_OPTION: &str = "-cl-kernel-arg-info";
 
 /// A build that the guest may start.
 struct Order<B: Backend> {
@@ -46,6 +45,7 @@ impl<B: Backend> Order<B> {
                 headers: self.headers.iter().map(header).collect(),
                 constants: BTreeMap::new(),
                 status: None,
+                ended: None,
             },
             headers: self.headers.iter().map(|(_, program)| program.clone()).collect(),
             _room: room,
@@ -135,21 +135,26 @@ impl<B: Backend> Context<B> {
         let program = Arc::clone(program);
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
-        self.builds.submit(Box::new(move || {
+        let job = move |bench: &Bench| {
             let names = order.headers.iter().map(|(name, _)| name.as_c_str());
             let named: Vec<(&CStr, &B::Program)> = names.zip(&headers).collect();
-            let built = handles(&order.devices).and_then(|devices| match order.kind {
-                BuildKind::Compile => backend.compile(&host, &devices, &host_options, &named),
-                BuildKind::Build | BuildKind::Link => backend.build(&host, &devices, &host_options),
-            });
+            let tried = bench.try_out(|| Recipe::of(&program), &|| notifier.is_closed());
+            let built = match &tried {
+                Err(_) => Err(order.kind.failure()),
+                Ok(()) => handles(&order.devices).and_then(|devices| match order.kind {
+                    BuildKind::Compile => backend.compile(&host, &devices, &host_options, &named),
+                    BuildKind::Build | BuildKind::Link => backend.build(&host, &devices, &host_options),
+                }),
+            };
             let status = built.err().map_or(0, ClError::code);
             // No longer busy before the guest hears of it.
-            program.ended(status);
+            program.ended(status, tried.err().and_then(Ended::reason));
             drop((host, headers, program, order));
             notifier.when_running(Box::new(move || {
                 completion.complete(Outcome { status, profile: None });
             }));
-        }));
+        };
+        self.builds.submit(&self.notifier, Box::new(job));
         Ok(())
     }
 
@@ -191,17 +196,27 @@ impl<B: Backend> Context<B> {
         self.objects.insert(id, Object::Program(program.clone()));
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
-        self.builds.submit(Box::new(move || {
-            let Linked { program: host, outcome } = link(&*backend, &program, &order.devices, &options)
-                .unwrap_or_else(|error| Linked { program: None, outcome: Err(error) });
+        let job = move |bench: &Bench| {
+            let tried = if program.parts().iter().any(|input| input.is_ended()) {
+                Ok(())
+            } else {
+                bench.try_out(|| Recipe::of(&program), &|| notifier.is_closed())
+            };
+            let linked = match &tried {
+                Ok(()) => link(&*backend, &program, &order.devices, &options),
+                Err(_) => Err(order.kind.failure()),
+            };
+            let Linked { program: host, outcome } =
+                linked.unwrap_or_else(|error| Linked { program: None, outcome: Err(error) });
             let status = outcome.err().map_or(0, ClError::code);
             program.made(host.ok_or(outcome.err().unwrap_or(ClError::LINK_PROGRAM_FAILURE)));
-            program.ended(status);
+            program.ended(status, tried.err().and_then(Ended::reason));
             drop((program, order));
             notifier.when_running(Box::new(move || {
                 completion.complete(Outcome { status, profile: None });
             }));
-        }));
+        };
+        self.builds.submit(&self.notifier, Box::new(job));
         Ok(())
     }
 }
@@ -214,6 +229,10 @@ fn link<B: Backend>(
 ) -> Result<Linked<B::Program>, ClError> {
     let (context, devices) = (handle(&program.context.host)?, handles(devices)?);
     let Origin::Linked(inputs) = &program.origin else { return Err(ClError::INVALID_OPERATION) };
+    // The host's driver still has what they were before.
+    if inputs.iter().any(|input| input.is_ended()) {
+        return Err(ClError::INVALID_OPERATION);
+    }
     let inputs = inputs.iter().map(|input| input.host()).collect::<Result<Vec<_>, _>>()?;
     Ok(backend.link(context, &devices, options, &inputs))
 }
@@ -232,32 +251,5 @@ impl<'a> List<'a> {
     fn words(&mut self, count: u32) -> Result<&'a [u8], Fault> {
         let len = (count as usize).checked_mul(size_of::<u32>()).ok_or(Fault::BadValue)?;
         self.bytes(len)
-    }
-}
-
-/// The options for the host. The guest sees its own.
-fn with_arg_info(options: &[u8]) -> Vec<u8> {
-    let mut all = options.to_vec();
-    let there =
-        options.split(|byte| byte.is_ascii_whitespace()).any(|word| word == ARG_INFO_OPTION.as_bytes());
-    if !there {
-        if !all.is_empty() {
-            all.push(b' ');
-        }
-        all.extend_from_slice(ARG_INFO_OPTION.as_bytes());
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::with_arg_info;
-
-    #[test]
-    fn argument_information_is_asked_for_once() {
-        assert_eq!(with_arg_info(b""), b"-cl-kernel-arg-info");
-        assert_eq!(with_arg_info(b"-DA=1"), b"-DA=1 -cl-kernel-arg-info");
-        assert_eq!(with_arg_info(b"-cl-kernel-arg-info -DA"), b"-cl-kernel-arg-info -DA");
-        assert_eq!(with_arg_info(b"-DX-cl-kernel-arg-info"), b"-DX-cl-kernel-arg-info -cl-kernel-arg-info");
     }
 }

@@ -13,9 +13,21 @@ use zerocopy::FromBytes;
 use super::super::backend::{Backend, ClError, Outcome, Query, SubGroupInput};
 use super::super::context::Context;
 use super::super::objects::{ContextObject, KernelObject, ProgramObject, handle};
+use super::super::record::BuildRecord;
 use super::launches::{checked_range, ready};
 use super::{require, same_context, sizes};
 use crate::sys::map::Window;
+
+/// `CL_PROGRAM_BUILD_STATUS`
+const BUILD_STATUS: u32 = 0x1181;
+/// `CL_PROGRAM_BUILD_LOG`
+const BUILD_LOG: u32 = 0x1183;
+/// `CL_PROGRAM_BINARY_TYPE`
+const BINARY_TYPE: u32 = 0x1184;
+/// `CL_BUILD_ERROR`
+const BUILD_ERROR: i32 = -2;
+/// `CL_PROGRAM_BINARY_TYPE_NONE`
+const NO_BINARY: u32 = 0;
 
 /// `CL_PROGRAM_BUILD_OPTIONS`: what the guest gave, not what the host made of it.
 const BUILD_OPTIONS: u32 = 0x1182;
@@ -109,7 +121,16 @@ impl<B: Backend> Context<B> {
         index: u32,
         param: u32,
     ) -> Result<Result<Vec<u8>, ClError>, Fault> {
+        if kind == InfoKind::ProgramBuild
+            && let Some(build) = program.last_build(&*self.objects.device(index)?)
+            && let Some(answer) = ended_build(&build, param)
+        {
+            return Ok(Ok(answer));
+        }
         let host = match program.host() {
+            Ok(_) if kind == InfoKind::Program && program.is_ended() => {
+                return Ok(Err(ClError::INVALID_PROGRAM_EXECUTABLE));
+            }
             Ok(host) => host,
             Err(error) => return Ok(Err(error)),
         };
@@ -121,7 +142,8 @@ impl<B: Backend> Context<B> {
             Err(error) => return Ok(Err(error)),
         };
         if param == BUILD_OPTIONS {
-            let mut options = program.options(&*self.objects.device(index)?).unwrap_or_default();
+            let build = program.last_build(&*self.objects.device(index)?);
+            let mut options = build.map_or(Vec::new(), |build| build.options);
             options.push(0);
             return Ok(Ok(options));
         }
@@ -196,5 +218,16 @@ impl<B: Backend> Context<B> {
             _ => Query::KernelSubGroup(host, &device, input),
         };
         Ok(self.backend.query(query, param))
+    }
+}
+
+/// What there is to say of a build that the host's driver does not know of.
+fn ended_build(build: &BuildRecord, param: u32) -> Option<Vec<u8>> {
+    let reason = build.ended.as_ref()?;
+    match param {
+        BUILD_STATUS => Some(BUILD_ERROR.to_le_bytes().to_vec()),
+        BUILD_LOG => Some(format!("paragpu: {reason}\0").into_bytes()),
+        BINARY_TYPE => Some(NO_BINARY.to_le_bytes().to_vec()),
+        _ => None,
     }
 }

@@ -34,6 +34,9 @@ impl<B: Backend> Context<B> {
         program.idle()?;
         let common = self.objects.admit(id)?;
         let host = program.host().and_then(|host| {
+            if program.is_ended() {
+                return Err(ClError::INVALID_PROGRAM_EXECUTABLE);
+            }
             let declared = declared_args(&program, tail.data)?;
             match self.backend.create_kernel(host, &name, declared.as_deref()) {
                 Err(ClError::ARG_INFO_NOT_AVAILABLE) => {

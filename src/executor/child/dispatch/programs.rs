@@ -11,6 +11,8 @@ use paragpu_protocol::spirv::Module;
 use paragpu_protocol::types::Span;
 
 use super::super::backend::{Backend, ClError, Outcome};
+use super::super::compiler::recipe::Recipe;
+use super::super::compiler::trial::Bench;
 use super::super::context::Context;
 use super::super::objects::{Object, handle, handles};
 use super::super::programs::{Origin, ProgramObject};
@@ -76,8 +78,10 @@ impl<B: Backend> Context<B> {
         }
         let completion = reply.after_build();
         let (backend, notifier) = (self.backend.clone(), self.notifier.clone());
-        self.builds.submit(Box::new(move || {
+        let job = move |bench: &Bench| {
+            let tried = bench.try_out(|| Recipe::of(&program), &|| notifier.is_closed());
             let host = match (&program.origin, handle(&program.context.host)) {
+                _ if tried.is_err() => Err(ClError::OUT_OF_RESOURCES),
                 (Origin::Il(il), Ok(context)) => backend.create_program_with_il(context, il),
                 (_, Ok(_)) => Err(ClError::INVALID_OPERATION),
                 (_, Err(error)) => Err(error),
@@ -88,7 +92,8 @@ impl<B: Backend> Context<B> {
             notifier.when_running(Box::new(move || {
                 completion.complete(Outcome { status, profile: None });
             }));
-        }));
+        };
+        self.builds.submit(&self.notifier, Box::new(job));
         Ok(())
     }
 

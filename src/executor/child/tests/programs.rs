@@ -16,6 +16,7 @@ use zerocopy::little_endian::U32;
 
 use super::super::backend::null::{BAD_SOURCE, KERNEL_NAME};
 use super::super::builds::Builds;
+use super::super::compiler::trial::Bench;
 use super::super::record::{ArgRecord, BuildKind, DeviceRecord, OriginRecord, ProgramRecord, Record};
 use super::super::region::Budget;
 use super::{CONTEXT, KERNEL, PROGRAM, REGION, Rig, create, dim, silent, span};
@@ -182,7 +183,7 @@ fn a_linked_program_is_busy_until_the_linker_ends() {
     rig.prepare();
     rig.run(&compile(PROGRAM), &[], b"").unwrap();
     let job = jobs.lock().unwrap().pop().unwrap();
-    job();
+    job(&Bench::default());
     let (mut body, data) = link(LINKED, &[PROGRAM]);
     body.create.reply = rig.slot();
     rig.run(&body, &[], &data).unwrap();
@@ -191,7 +192,7 @@ fn a_linked_program_is_busy_until_the_linker_ends() {
     assert!(rig.peek(body.create.reply).is_none());
     let kernel = CreateKernel { create: create(KERNEL, LINKED), info: Span::NONE };
     let job = jobs.lock().unwrap().pop().unwrap();
-    job();
+    job(&Bench::default());
     assert_eq!(rig.status(body.create.reply), 0);
     rig.run(&kernel, &[], KERNEL_NAME.as_bytes()).unwrap();
     let (again, data) = link(LINKED + 1, &[LINKED]);
@@ -199,11 +200,11 @@ fn a_linked_program_is_busy_until_the_linker_ends() {
     let kernel = CreateKernel { create: create(KERNEL + 50, LINKED + 1), info: Span::NONE };
     assert_eq!(rig.run(&kernel, &[], KERNEL_NAME.as_bytes()), Err(Fault::Busy));
     let job = jobs.lock().unwrap().pop().unwrap();
-    job();
+    job(&Bench::default());
 }
 
 /// A module with one kernel `abc` of one argument, a 32-bit number, and a specialization constant 7 of that type.
-fn module() -> Vec<u8> {
+pub(in crate::executor::child) fn module() -> Vec<u8> {
     let instructions: [&[u32]; 7] = [
         &[15, 6, 50, u32::from_le_bytes(*b"abc\0")],
         &[71, 2, 1, 7],
@@ -386,7 +387,7 @@ fn a_program_is_busy_until_its_build_ends() {
         let job = jobs.lock().unwrap().pop().unwrap();
         assert!(rig.peek(reply).is_none());
         let outcome = body(&mut rig);
-        job();
+        job(&Bench::default());
         assert_eq!(rig.peek(reply).is_some(), outcome.is_ok(), "a failed context completes nothing");
         outcome
     };
