@@ -89,7 +89,8 @@ fn a_build_that_eats_memory_or_crashes_is_ended_alone() {
         assert_eq!(other.status(slow), 0, "beside: {trap}");
         assert_eq!(vgpu.build(&mut one, "after").1, 0);
     }
-    assert!(vgpu.logged("SIGABRT").len() == 1, "{:?}", vgpu.logged(""));
+    // By which signal depends: the first process of a namespace takes none of its own.
+    assert!(vgpu.logged("(signal: ").len() == 1, "{:?}", vgpu.logged(""));
     vgpu.hang_up();
 }
 

@@ -259,10 +259,10 @@ impl VGpu {
 
 /// The compilers with this limit of memory that a broker has started.
 pub fn compilers_of(broker: u32, memory_bytes: u64) -> Vec<u32> {
-    let end = format!("\0compiler\0{memory_bytes}\0");
-    let has_end =
-        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(&end));
-    children_of(broker).into_iter().filter(has_end).collect()
+    let role = format!("\0compiler\0{memory_bytes}\0");
+    let has_role =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&role));
+    children_of(broker).into_iter().filter(has_role).collect()
 }
 
 /// The private directory of an executor or a compiler.
