@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use common::{Daemon, children_of, example, kill, signal, succeeds, wait_until};
@@ -70,16 +70,27 @@ fn secret() -> tempfile::NamedTempFile {
     secret
 }
 
+/// A device that several vGPUs have at once: otherwise one whose kernel waits would keep the others from it.
+const SHARED: &str = "[[device]]\nname = \"cpu\"\nplatform = \"Portable Computing Language\"\nleases = 8\n";
+
+/// A daemon on which bystanders wait beside an attacker.
+fn shared_daemon() -> Daemon {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, SHARED).unwrap();
+    // It listens when it has read the file.
+    Daemon::start_with_options(&["--config", file.path().to_str().unwrap()])
+}
+
 const UNCONFINED: [&str; 4] = ["--sandbox", "none", "--seccomp", "none"];
 
 #[test]
 fn files_of_the_host_and_of_other_vgpus_are_out_of_reach() {
-    let daemon = Daemon::start();
+    let daemon = shared_daemon();
     if is_missing("no Landlock", &daemon) {
         return;
     }
     let bystander = Bystander::start(&daemon);
-    let other = daemon.executors_directories().pop().unwrap();
+    let other = bystander.directory.clone();
     let secret = secret();
     let memory = format!("/proc/{}/mem", daemon.pid());
     refused(
@@ -107,7 +118,7 @@ fn the_network_is_out_of_reach() {
 
 #[test]
 fn calls_that_only_an_attacker_makes_end_its_executor_and_nothing_else() {
-    let mut daemon = Daemon::start();
+    let mut daemon = shared_daemon();
     let bystander = Bystander::start(&daemon);
     let broker = daemon.pid();
     let calls = [
@@ -271,6 +282,8 @@ fn what_is_logged_is_let_through() {
 struct Bystander {
     program: Child,
     executor: Vec<u32>,
+    /// Its executor's.
+    directory: PathBuf,
 }
 
 impl Bystander {
@@ -289,11 +302,15 @@ impl Bystander {
         command.arg("--").args(calls).stdout(Stdio::piped()).stderr(Stdio::null());
         let program = command.spawn().unwrap();
         let is_new = |pid: &u32| !known.contains(pid);
+        // One gets its name, which has an extension, when it is locked.
+        let is_ready = |path: &PathBuf| !directories.contains(path) && path.extension().is_some();
+        let mut directory = None;
         wait_until("its executor", || {
-            daemon.executors().iter().any(is_new) && daemon.executors_directories().len() > directories.len()
+            directory = daemon.executors_directories().into_iter().find(is_ready);
+            directory.is_some() && daemon.executors().iter().any(is_new)
         });
         let executor = daemon.executors().into_iter().filter(is_new).collect();
-        Bystander { program, executor }
+        Bystander { program, executor, directory: directory.unwrap() }
     }
 
     /// Ends as if nothing had happened.
