@@ -24,8 +24,10 @@ const LEFT_OVER_TIME: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) method: String,
-    /// Without a query.
+    /// Without the query.
     pub(super) path: String,
+    /// What follows the `?`; may be empty.
+    pub(super) query: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -40,7 +42,7 @@ pub(super) struct Response {
 }
 
 /// What JSON is called.
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 impl Response {
     pub(super) fn json(status: u16, value: &impl serde::Serialize) -> Response {
@@ -149,6 +151,14 @@ impl<S: Read + Write + AsFd> Exchange<S> {
         }
     }
 
+    /// False if nobody is there for an answer any more. One who only sends nothing more is.
+    pub(super) fn is_there(&self) -> bool {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        !matches!(poll(&mut fds, Some(&now)), Ok(1..) if fds[0].revents().intersects(gone))
+    }
+
     /// Gives the answer.
     pub(super) fn write(&mut self, response: &Response) -> io::Result<()> {
         self.deadline = Instant::now() + DEADLINE;
@@ -224,10 +234,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize, usize)>, ReadError
         return refused(413, &format!("the body is too long: at most {MAX_BODY} bytes"));
     }
     let path = parsed.path.unwrap_or_default();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let request = Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: path.to_owned(),
+        query: query.to_owned(),
         body: Vec::new(),
     };
     Ok(Some((request, length, head)))

@@ -3,8 +3,8 @@
 //! Few routes and no concurrency to speak of do not need an HTTP server's machinery: `httparse` takes requests apart, and
 //! what is left is small. `tiny_http` would hide the socket, of which the peer's credentials are wanted; `hyper` would
 //! bring an asynchronous runtime along. Each connection is one request on a thread of its own, with a deadline and with
-//! caps on its size, so that nobody holds anything up; everything that is asked goes through the
-//! [mailbox](crate::registry::mailbox) to the daemon's main thread.
+//! caps on its size, so that nobody holds anything up; what is asked goes through the
+//! [mailbox](crate::registry::mailbox) to the daemon's main thread, but for timelines, which take a while.
 
 pub mod api;
 mod http;
@@ -24,8 +24,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::guest_log::GuestLog;
 use crate::registry::mailbox::Mailbox;
+use crate::sched::Scheduler;
 use http::Exchange;
-use routes::Access;
+use routes::{Access, Behind};
 
 /// Requests that are served at once.
 const MAX_REQUESTS: usize = 32;
@@ -43,15 +44,24 @@ pub struct Listeners {
 }
 
 /// Serves requests until `exit` is readable. Returns at once; the work is done by threads.
-pub fn start(listeners: Listeners, mailbox: Mailbox, exit: Arc<OwnedFd>) -> io::Result<()> {
+pub fn start(
+    listeners: Listeners,
+    mailbox: Mailbox,
+    scheduler: Arc<Scheduler>,
+    exit: Arc<OwnedFd>,
+) -> io::Result<()> {
     if let Some(admin) = &listeners.admin {
         admin.set_nonblocking(true)?;
     }
     if let Some(metrics) = &listeners.metrics {
         metrics.set_nonblocking(true)?;
     }
-    let mut server =
-        Server { mailbox, privileged: Arc::new(()), others: Arc::new(()), log: GuestLog::new("admin") };
+    let mut server = Server {
+        behind: Behind { mailbox, scheduler },
+        privileged: Arc::new(()),
+        others: Arc::new(()),
+        log: GuestLog::new("admin"),
+    };
     let serve = move || {
         if let Err(error) = server.serve(&listeners, &exit) {
             log::error!("the admin socket is not served any more: {error}");
@@ -61,7 +71,7 @@ pub fn start(listeners: Listeners, mailbox: Mailbox, exit: Arc<OwnedFd>) -> io::
 }
 
 struct Server {
-    mailbox: Mailbox,
+    behind: Behind,
     /// As many references as there are requests, and one.
     privileged: Arc<()>,
     others: Arc<()>,
@@ -116,12 +126,12 @@ impl Server {
                 .line(Level::Warn, format_args!("a request is dropped: {most} are served already"));
         }
         let running = running.clone();
-        let mailbox = self.mailbox.clone();
+        let behind = self.behind.clone();
         let answer = move || {
             let _running = running;
             let mut exchange = Exchange::new(stream);
             let response = match exchange.read() {
-                Ok(request) => routes::respond(&request, access, &mailbox),
+                Ok(request) => routes::respond(&request, access, &behind, || exchange.is_there()),
                 Err(http::ReadError::Refused(response)) => response,
                 // Nobody is there for an answer.
                 Err(http::ReadError::Gone(reason)) => {

@@ -1,12 +1,26 @@
 //! What a request asks for, and who may ask.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use log::info;
 use serde_json::{Map, Value};
 
-use super::http::{Request, Response};
+use super::http::{JSON, Request, Response};
 use super::{api, metrics};
 use crate::registry::mailbox::{Mailbox, View};
 use crate::registry::{Change, Refusal};
+use crate::sched::Scheduler;
+
+/// How long a timeline may be in seconds: beyond some, events are too many to be looked at.
+const TRACE_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
+
+/// Whoever is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Behind {
+    pub(super) mailbox: Mailbox,
+    pub(super) scheduler: Arc<Scheduler>,
+}
 
 /// What the one who asks may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +49,7 @@ enum Route {
     Vgpu(String),
     Deed(String, Deed),
     Devices,
+    Trace,
     Metrics,
 }
 
@@ -45,6 +60,7 @@ impl Route {
             ["metrics"] => Route::Metrics,
             ["v1", "version"] => Route::Version,
             ["v1", "devices"] => Route::Devices,
+            ["v1", "trace"] => Route::Trace,
             ["v1", "vgpus"] => Route::Vgpus,
             ["v1", "vgpus", name] => Route::Vgpu(decode(name)?),
             ["v1", "vgpus", name, "pause"] => Route::Deed(decode(name)?, Deed::Pause),
@@ -80,8 +96,14 @@ fn decode(part: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|name| !name.is_empty())
 }
 
-/// Does what is asked, if it may be.
-pub(super) fn respond(request: &Request, access: Access, mailbox: &Mailbox) -> Response {
+/// Does what is asked, if it may be. What takes long ends early if nobody `is_there` any more.
+pub(super) fn respond(
+    request: &Request,
+    access: Access,
+    behind: &Behind,
+    is_there: impl Fn() -> bool,
+) -> Response {
+    let mailbox = &behind.mailbox;
     let Some(route) = Route::of(&request.path) else {
         return Response::error(404, "there is nothing at this path; docs/admin-api.md lists what there is");
     };
@@ -112,6 +134,7 @@ pub(super) fn respond(request: &Request, access: Access, mailbox: &Mailbox) -> R
             let devices = view.devices.iter().map(api::Device::from).collect();
             Response::json(200, &api::Devices { devices })
         }),
+        (_, Route::Trace) => Ok(trace(&behind.scheduler, &request.query, is_there)),
         (_, Route::Metrics) => mailbox.view().map(metrics_of),
         ("GET", Route::Vgpu(name)) => shown(mailbox, &name, 200),
         ("PUT", Route::Vgpu(name)) => match keys(&request.body) {
@@ -146,6 +169,20 @@ pub(super) fn respond(request: &Request, access: Access, mailbox: &Mailbox) -> R
         info!("admin: {method} {}: {}", crate::guest_log::printable(&request.path), response.status);
     }
     response
+}
+
+fn trace(scheduler: &Scheduler, query: &str, is_there: impl Fn() -> bool) -> Response {
+    let seconds = query.strip_prefix("seconds=").and_then(|seconds| seconds.parse::<f64>().ok());
+    let Some(seconds) = seconds.filter(|seconds| TRACE_SECONDS.contains(seconds)) else {
+        let (least, most) = TRACE_SECONDS.into_inner();
+        let error = format!("say for how long, as ?seconds=5: from {least} to {most} seconds");
+        return Response::error(400, &error);
+    };
+    info!("admin: a timeline of {seconds} s is recorded");
+    match scheduler.trace(Duration::from_secs_f64(seconds), is_there) {
+        Ok(trace) => Response { status: 200, content_type: JSON, allow: None, body: trace.json },
+        Err(error) => Response::error(409, &error.to_string()),
+    }
 }
 
 fn metrics_of(view: View) -> Response {
@@ -203,6 +240,7 @@ mod tests {
         let vgpu = |name: &str| Some(Route::Vgpu(name.to_owned()));
         assert_eq!(Route::of("/v1/vgpus/web"), vgpu("web"));
         assert_eq!(Route::of("/v1/vgpus/a%20b%2Fc"), vgpu("a b/c"));
+        assert_eq!(Route::of("/v1/trace"), Some(Route::Trace));
         assert_eq!(Route::of("/v1/vgpus/a/kill"), Some(Route::Deed("a".to_owned(), Deed::Kill)));
         for path in [
             "",

@@ -69,8 +69,25 @@ impl Client {
     where
         T: DeserializeOwned,
     {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let answer = self.answer(method, path, &body, TIMEOUT)?;
+        serde_json::from_slice(&answer).with_context(|| self.other_version())
+    }
+
+    /// Asks for something that takes a while; the answer as it comes.
+    pub(super) fn get_slowly(&self, path: &str, takes: Duration) -> anyhow::Result<Vec<u8>> {
+        self.answer("GET", path, "", takes + TIMEOUT)
+    }
+
+    /// What is wrong if an answer is not what it should be.
+    pub(super) fn other_version(&self) -> String {
         let at = self.socket.display();
-        let answer = self.exchange(method, path, &body.map(Value::to_string).unwrap_or_default());
+        format!("the daemon at {at} is of another version: its answer is not understood")
+    }
+
+    fn answer(&self, method: &str, path: &str, body: &str, timeout: Duration) -> anyhow::Result<Vec<u8>> {
+        let at = self.socket.display();
+        let answer = self.exchange(method, path, body, timeout);
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!(
@@ -90,14 +107,12 @@ impl Client {
                 Err(_) => bail!("the daemon at {at} answers with status {status}"),
             }
         }
-        serde_json::from_slice(body).with_context(|| {
-            format!("the daemon at {at} is of another version: its answer is not understood")
-        })
+        Ok(body.to_vec())
     }
 
-    fn exchange(&self, method: &str, path: &str, body: &str) -> std::io::Result<Vec<u8>> {
+    fn exchange(&self, method: &str, path: &str, body: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         let length = body.len();
         let request = format!(

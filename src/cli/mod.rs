@@ -11,6 +11,7 @@ mod run;
 mod set;
 mod show;
 mod top;
+mod trace;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     Resume(deeds::Arguments),
     /// End the executors of vGPUs: their guests' contexts are lost, and new ones get new executors.
     Kill(deeds::Arguments),
+    Trace(trace::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
 }
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Pause(arguments) => deeds::main(&arguments, Deed::Pause),
         Command::Resume(arguments) => deeds::main(&arguments, Deed::Resume),
         Command::Kill(arguments) => deeds::main(&arguments, Deed::Kill),
+        Command::Trace(arguments) => trace::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Completions(arguments) => completions::main(&arguments),
     };

@@ -110,7 +110,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
         None => None,
     };
     let server = Server::new(options, &setup, inbox, exit.clone())?;
-    let _admin = serve_admin(&setup, &mailbox, &exit)?;
+    let _admin = serve_admin(&setup, &mailbox, &server, &exit)?;
     if let Some(path) = &setup.socket {
         log::info!("listening on {}", path.display());
     }
@@ -125,6 +125,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
 fn serve_admin(
     setup: &Setup,
     mailbox: &Mailbox,
+    server: &Server,
     exit: &Arc<OwnedFd>,
 ) -> anyhow::Result<Option<OwnedListener>> {
     let mut listeners = admin::Listeners::default();
@@ -149,7 +150,8 @@ fn serve_admin(
         log::info!("metrics at http://{}/metrics", bound.local_addr()?);
         listeners.metrics = Some(bound);
     }
-    admin::start(listeners, mailbox.clone(), exit.clone()).context("cannot serve the admin socket")?;
+    admin::start(listeners, mailbox.clone(), server.scheduler(), exit.clone())
+        .context("cannot serve the admin socket")?;
     Ok(owned)
 }
 

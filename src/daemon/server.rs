@@ -138,6 +138,11 @@ impl Server {
         Ok(server)
     }
 
+    /// What shares the devices.
+    pub(super) fn scheduler(&self) -> Arc<Scheduler> {
+        Arc::clone(&self.scheduler)
+    }
+
     /// Serves everything that comes, until a signal. Each connection to `own` becomes a vGPU of its own.
     pub(super) fn run(mut self, own: Option<Own>) -> anyhow::Result<()> {
         if let Some(own) = &own {

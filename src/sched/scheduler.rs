@@ -44,7 +44,8 @@ struct Shared {
     poll: Arc<OwnedFd>,
     /// Written to when the thread has to look at the time again.
     nudge: OwnedFd,
-    started: Instant,
+    /// The monotonic clock, by which executors count too, when ours began.
+    started: u64,
 }
 
 #[derive(Default)]
@@ -61,7 +62,7 @@ struct State {
 /// A timeline that is being made.
 struct Tracing {
     timeline: Timeline,
-    /// The monotonic clock when ours began.
+    /// As the scheduler's.
     started: u64,
     /// Records seen of each client.
     seen: BTreeMap<u64, u64>,
@@ -148,7 +149,7 @@ impl Scheduler {
             .map(|(name, sharing)| Device { name, arbiter: Arbiter::new(sharing), busy_ns: 0, used: false })
             .collect();
         let state = Mutex::new(State { devices, ..State::default() });
-        let shared = Arc::new(Shared { state, poll: Arc::new(poll), nudge, started: Instant::now() });
+        let shared = Arc::new(Shared { state, poll: Arc::new(poll), nudge, started: trace::now() });
         let thread = Arc::clone(&shared);
         thread::Builder::new().name("scheduler".to_owned()).spawn(move || thread.run())?;
         Ok(Scheduler { shared })
@@ -269,27 +270,28 @@ impl Scheduler {
         state.devices.iter().map(usage).collect()
     }
 
-    /// Records what happens for so long, and waits for that. An error if somebody else is at it.
-    pub fn trace(&self, duration: Duration) -> Result<Trace, AlreadyTracing> {
-        let start = trace::now();
+    /// Records what happens for so long, and waits for that, or until nobody `wants` it any more. An error if somebody else
+    /// is at it.
+    pub fn trace(&self, duration: Duration, wants: impl Fn() -> bool) -> Result<Trace, AlreadyTracing> {
         let mut state = self.shared.lock();
         if state.tracing.is_some() {
             return Err(AlreadyTracing);
         }
-        let started = start.saturating_sub(self.shared.now());
+        let (start, started) = (trace::now(), self.shared.started);
         state.tracing = Some(Tracing { timeline: Timeline::default(), started, seen: BTreeMap::new() });
         drop(state);
         let until = Instant::now() + duration;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let wanted = if wants() { until } else { Instant::now() };
+            let left = wanted.saturating_duration_since(Instant::now());
             self.shared.lock().collect(!left.is_zero());
             if left.is_zero() {
                 break;
             }
             thread::sleep(left.min(COLLECT_INTERVAL));
         }
-        let now = self.shared.now();
         let mut state = self.shared.lock();
+        let now = self.shared.now();
         let Some(mut tracing) = state.tracing.take() else { return Err(AlreadyTracing) };
         // What has not ended is part of it, too.
         for device in &state.devices {
@@ -299,7 +301,8 @@ impl Scheduler {
                 }
             }
         }
-        Ok(tracing.timeline.finish(start))
+        drop(state);
+        Ok(tracing.timeline.finish(start, started.saturating_add(now)))
     }
 
     /// A new executor of a vGPU. `evict` is called, on the scheduler's thread, when it is to be ended; it must not call the
@@ -423,7 +426,7 @@ impl Shared {
     }
 
     fn now(&self) -> Nanos {
-        self.started.elapsed().as_nanos() as Nanos
+        trace::now().saturating_sub(self.started)
     }
 
     fn nudge(&self) {
@@ -493,6 +496,7 @@ impl State {
             page.set_tracing(more);
             let (records, seen) = page.records_since(before);
             tracing.seen.insert(*id, seen);
+            tracing.timeline.lose(seen.saturating_sub(before).saturating_sub(records.len() as u64));
             let Some(vgpu) = vgpus.get(&client.vgpu) else { continue };
             for record in records {
                 let process = record.place.and_then(|place| client.contexts.get(&usize::from(place)));
