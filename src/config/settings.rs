@@ -38,8 +38,9 @@ pub const MAX_BUILD_SECONDS: u32 = 3600;
 pub const MIN_BUILD_MEMORY: u64 = 64 << 20;
 /// Least memory in which an executor starts, in bytes.
 pub const MIN_EXECUTOR_MEMORY: u64 = 64 << 20;
-/// Least shared memory with which a guest's driver works, in bytes.
-pub const MIN_STAGING: u64 = 1 << 20;
+/// Least shared memory with which a guest's driver works, in bytes: it has a ring, slots, and 2 MiB for each of seven sizes of
+/// small transfers.
+pub const MIN_STAGING: u64 = 16 << 20;
 /// Fewest processes and threads with which an executor starts.
 pub const MIN_PROCESSES: u32 = 16;
 /// As many processes as Linux has numbers for.

@@ -59,7 +59,7 @@ fn what_is_wrong_is_said_with_its_line_its_value_and_what_is_allowed() {
         (
             vgpu("[vgpu.limits]\nstaging = \"1 XB\"\nbuilds = 1.5"),
             &[
-                "p.toml:5:11: vgpu.a.limits.staging = \"1 XB\": allowed are sizes such as \"2 GiB\" from 1 MiB to \
+                "p.toml:5:11: vgpu.a.limits.staging = \"1 XB\": allowed are sizes such as \"2 GiB\" from 16 MiB to \
                  1024 TiB; or \"none\"",
                 "p.toml:6:10: vgpu.a.limits.builds = 1.5: this is a number; allowed are integers from 1 to 4",
             ],

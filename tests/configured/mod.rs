@@ -30,23 +30,25 @@ impl Daemon {
     }
 
     pub fn start_in(directory: tempfile::TempDir, config: &str) -> Daemon {
-        let log = File::create(directory.path().join("log")).unwrap();
         write_config(directory.path(), config);
-        let child = Command::new(env!("CARGO_BIN_EXE_paragpud"))
-            .arg("--config")
-            .arg(directory.path().join("config.toml"))
-            .arg("--admin-socket")
-            .arg(directory.path().join("admin.sock"))
-            .env("TMPDIR", directory.path())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = spawn(directory.path());
         let daemon = Daemon { child, directory };
-        wait_until("the admin socket", || {
-            daemon.log().contains("admin socket at") || daemon.log().contains("ERROR")
-        });
+        daemon.wait_for_admin_socket();
         daemon
+    }
+
+    /// Ends it as `kill -9` does, and starts another one in its place, with a new log.
+    pub fn crash_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.directory.path());
+        self.wait_for_admin_socket();
+    }
+
+    fn wait_for_admin_socket(&self) {
+        wait_until("the admin socket", || {
+            self.log().contains("admin socket at") || self.log().contains("ERROR")
+        });
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -112,6 +114,20 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(directory: &Path) -> Child {
+    let log = File::create(directory.join("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_paragpud"))
+        .arg("--config")
+        .arg(directory.join("config.toml"))
+        .arg("--admin-socket")
+        .arg(directory.join("admin.sock"))
+        .env("TMPDIR", directory)
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 pub fn write_config(directory: &Path, config: &str) {

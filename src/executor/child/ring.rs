@@ -118,7 +118,7 @@ impl<B: Backend> RingThread<B> {
                     self.rest();
                     self.poll_doorbell(Some(wait));
                 }
-                Err(fault) => self.fail(fault, &fault.to_string()),
+                Err(fault) => self.fail(fault, &self.reason(fault)),
             }
         }
         self.end();
@@ -362,6 +362,15 @@ impl<B: Backend> RingThread<B> {
             && error != Errno::AGAIN
         {
             log::warn!("context {}: doorbell: {error}", self.id);
+        }
+    }
+
+    /// What the operator is told of a frame's fault. Of limits that they set themselves, which.
+    fn reason(&self, fault: Fault) -> String {
+        let objects = self.context.as_ref().map(|context| &context.objects);
+        match objects.filter(|objects| fault == Fault::Limit && objects.is_full()) {
+            Some(objects) => format!("{fault}: {} objects (limits.objects)", objects.live()),
+            None => fault.to_string(),
         }
     }
 
