@@ -4,6 +4,7 @@ mod common;
 mod configured;
 mod guests;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use configured::{Daemon, wait_until};
@@ -30,36 +31,45 @@ fn is_lost(guest: Guest) {
 fn a_kernel_that_never_ends_costs_its_vgpu_its_contexts_then_time_then_the_device() {
     let eviction = "[vgpu.eviction]\nlimit-s = 1\nback-off-ms = 1000\npause-after = 3";
     let daemon = Daemon::start(&config("", &[("bad", eviction), ("good", "")]));
-    let bystander = Guest::load(&daemon, "good", "10");
+    let mut bystander = Guest::load(&daemon, "good", "2");
     wait_until("the bystander to compute", || launches(&daemon, "good") > 0);
+    // All its results are right, and another one comes as soon as it has ended.
+    let mut goes_on = |than: u64| {
+        if bystander.has_ended() {
+            std::mem::replace(&mut bystander, Guest::load(&daemon, "good", "2")).end().is_right();
+        }
+        launches(&daemon, "good") > than
+    };
     // All of one vGPU, so that each wants the device before its predecessor is evicted.
     let mut guests: Vec<Guest> = (0..4).map(|_| hang(&daemon, "bad")).collect();
     let mut times = Vec::new();
     for count in 1..=3 {
         let before = launches(&daemon, "good");
-        let mut seen = false;
+        let mut stood = BTreeSet::new();
         wait_until("an eviction", || {
-            seen |= standing(&daemon, "bad") == "backed-off";
-            evictions(&daemon, "bad") >= count
+            stood.insert(standing(&daemon, "bad"));
+            goes_on(0) && evictions(&daemon, "bad") >= count
         });
         times.push(Instant::now());
-        assert!(count == 1 || seen, "between evictions it is backed off");
-        wait_until("the bystander to go on", || launches(&daemon, "good") > before);
+        assert!(count == 1 || stood.contains("backed-off"), "between evictions: {stood:?}");
+        wait_until("the bystander to go on", || goes_on(before));
     }
-    // Each waits at least as long as it must, and runs at least as long as it may.
+    // Each runs for a second, the second one a second after the first's end, and the third one two: at least.
     let waited = [1, 2].map(|index| (times[index] - times[index - 1]).as_secs_f64());
-    assert!(waited[0] > 1.8 && waited[1] > 2.8, "1 s each, after 1 s and 2 s: {waited:?}");
+    assert!(waited[0] > 1.5 && waited[1] > 2.5, "{waited:?}");
     let of_bad =
         |what: &str| daemon.log().lines().filter(|line| line.contains(" bad") && line.contains(what)).count();
     let paused = "the vGPU is paused, `paragpu resume` lets it go on";
     wait_until("the last line", || of_bad(paused) == 1);
     let limit = "a submission ran longer than 1 s, this vGPU's limit (eviction.limit)";
     assert_eq!(of_bad(&format!("executor ended, its contexts are lost: {limit}")), 3);
-    assert_eq!(standing(&daemon, "bad"), "paused");
+    let shown = daemon.tool(&["show", "bad", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert!(shown["standing"] == "paused" && shown["paused"] == true, "{shown}");
 
     // One is left, which waits for as long as nobody resumes the vGPU.
     wait_until("the three to end", || {
-        guests.iter_mut().filter_map(|guest| guest.has_ended().then_some(())).count() == 3
+        guests.iter_mut().map(Guest::has_ended).filter(|ended| *ended).count() == 3
     });
     let last = guests.iter_mut().position(|guest| !guest.has_ended()).unwrap();
     let last = guests.remove(last);
@@ -77,15 +87,16 @@ fn nobody_else_need_want_the_device_for_that() {
     let daemon = Daemon::start(&config("", &[("bad", "[vgpu.eviction]\nlimit-s = 1\nback-off-ms = 1")]));
     is_lost(hang(&daemon, "bad"));
     assert_eq!(evictions(&daemon, "bad"), 1);
-    // What ends is served again.
+    // What ends is served again. A slow host must not make it too long.
+    assert!(daemon.tool(&["set", "bad", "eviction.limit-s=60"]).status.success());
     Guest::load(&daemon, "bad", "0.2").end().is_right();
 }
 
 #[test]
 fn a_paused_vgpus_kernels_wait_and_are_right_when_it_goes_on() {
     let daemon = Daemon::start(&config("", &[("web", ""), ("other", "")]));
-    let load = ["--kernels", "150", "--iterations", "200000"];
-    let mut guest = Guest::start(&daemon, "web", "device_load", &load);
+    // Its time may pass while it is paused: what it has launched by then must end all the same.
+    let mut guest = Guest::load(&daemon, "web", "3");
     wait_until("its first kernels", || launches(&daemon, "web") > 3);
     assert!(daemon.tool(&["pause", "web"]).status.success());
     wait_until("the pause", || standing(&daemon, "web") == "paused");
@@ -96,7 +107,7 @@ fn a_paused_vgpus_kernels_wait_and_are_right_when_it_goes_on() {
         let now = (time(), launches(&daemon, "web"));
         now == std::mem::replace(&mut before, now)
     });
-    assert!(!guest.has_ended(), "the pause came too late to say anything");
+    assert!(!guest.has_ended());
     Guest::load(&daemon, "other", "0.3").end().is_right();
     assert_eq!((time(), launches(&daemon, "web")), before);
     assert!(daemon.tool(&["resume", "web"]).status.success());

@@ -265,11 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_read_with_its_body_and_without_its_query() {
+    fn a_request_is_read_with_its_body_and_its_query() {
         let request =
             ask(b"PUT /v1/vgpus/a?x=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}rest").unwrap();
-        let expected =
-            Request { method: "PUT".to_owned(), path: "/v1/vgpus/a".to_owned(), body: b"{}".to_vec() };
+        let expected = Request {
+            method: "PUT".to_owned(),
+            path: "/v1/vgpus/a".to_owned(),
+            query: "x=1".to_owned(),
+            body: b"{}".to_vec(),
+        };
         assert_eq!(request, expected);
     }
 

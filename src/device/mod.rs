@@ -262,7 +262,7 @@ impl Device {
             return Err(Refusal::ContextTaken(name));
         }
         if self.vgpu.contexts.len() >= MAX_CONTEXTS.min(self.vgpu.limits.contexts as usize) {
-            return Err(Refusal::TooMany("contexts"));
+            return Err(Refusal::TooMany("contexts (limits.contexts)"));
         }
         let context = self.vgpu.free_context_id(name).ok_or(Refusal::TooMany("contexts"))?;
         self.vgpu.context_ids.insert(name, context);

@@ -50,11 +50,15 @@ impl Bench {
     }
 
     fn send(&mut self, request: Request, flags: u32, body: &[u8]) -> Vec<Action> {
+        self.send_as(request, CONTEXT, flags, body)
+    }
+
+    fn send_as(&mut self, request: Request, context: u32, flags: u32, body: &[u8]) -> Vec<Action> {
         let header = Header {
             kind: (request as u32).into(),
             flags: flags.into(),
             fence_id: self.next.into(),
-            ctx_id: CONTEXT.into(),
+            ctx_id: context.into(),
             ..Header::default()
         };
         let bytes = [header.as_bytes(), body].concat();
@@ -309,6 +313,24 @@ fn limits_hold() {
     }
     let actions = bench.send(Request::ResourceCreate3d, 0, create(u32::MAX, 4096).as_bytes());
     assert_eq!(responses(&actions)[0].1, Response::ErrOutOfMemory);
+}
+
+#[test]
+fn an_operators_limits_hold_and_are_named_in_the_log() {
+    let mut bench = Bench::new();
+    bench.device.vgpu_mut().limits = Limits { contexts: 1, staging_bytes: Some(8192), ..Limits::default() };
+    bench.ok(Request::CtxCreate, &CtxCreate::default());
+    bench.ok(Request::ResourceCreate3d, &create(1, 8192));
+    let mut refused = |request, context: u32, body: &[u8], limit: &str| {
+        let actions = bench.send_as(request, context, 0, body);
+        assert_eq!(responses(&actions)[0].1, Response::ErrOutOfMemory);
+        let named = |action: &Action| matches!(action, Action::Log(_, line) if line.contains(limit));
+        assert_eq!(actions.iter().filter(|action| named(action)).count(), 1, "{actions:?}");
+    };
+    refused(Request::CtxCreate, CONTEXT + 1, CtxCreate::default().as_bytes(), "limits.contexts");
+    refused(Request::ResourceCreate3d, CONTEXT, create(2, 4096).as_bytes(), "limits.staging");
+    bench.ok(Request::ResourceUnref, &ResourceRef { resource_id: 1.into(), padding: 0.into() });
+    bench.ok(Request::ResourceCreate3d, &create(2, 4096));
 }
 
 proptest! {

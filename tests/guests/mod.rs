@@ -108,10 +108,7 @@ pub fn usage(daemon: &Daemon, vgpu: &str, key: &str) -> u64 {
 
 /// How a vGPU stands.
 pub fn standing(daemon: &Daemon, vgpu: &str) -> String {
-    let shown = daemon.tool(&["show", vgpu, "--json"]);
-    assert!(shown.status.success(), "{shown:?}");
-    let json: Value = serde_json::from_slice(&shown.stdout).unwrap();
-    json["standing"].as_str().unwrap().to_owned()
+    daemon.get(&format!("/v1/vgpus/{vgpu}"))["standing"].as_str().unwrap().to_owned()
 }
 
 /// vGPUs by name, each with a socket of its name, on PoCL's device, of which more may be said.
