@@ -121,11 +121,11 @@ impl Model {
                     self.grants[index].ring();
                 }
             }
-            if let (None, Some(next)) = (holder, waiting.first()) {
-                if word::lend(&self.words[*next], waiting.len() > 1) {
-                    holder = Some(*next);
-                    self.grants[*next].ring();
-                }
+            if let (None, Some(next)) = (holder, waiting.first())
+                && word::lend(&self.words[*next], waiting.len() > 1)
+            {
+                holder = Some(*next);
+                self.grants[*next].ring();
             }
         }
     }
