@@ -44,6 +44,8 @@ pub const MIN_STAGING: u64 = 1 << 20;
 pub const MIN_PROCESSES: u32 = 16;
 /// As many processes as Linux has numbers for.
 pub const MAX_PROCESSES: u32 = 1 << 22;
+/// Longest that an executor may be kept without a use, in seconds: a day.
+pub const MAX_IDLE_SECONDS: u32 = 86_400;
 /// Seconds of requests that may come at once before their rate counts.
 const REQUEST_BURST_SECONDS: u32 = 2;
 /// Largest size that is read, in bytes.
@@ -131,6 +133,8 @@ pub struct Limits {
     pub executor_memory: Option<u64>,
     /// Processes and threads of the executor (its control group).
     pub processes: Option<u32>,
+    /// Seconds after which an executor ends that no guest process uses.
+    pub executor_idle_seconds: Option<u32>,
 }
 
 impl Default for Limits {
@@ -147,6 +151,7 @@ impl Default for Limits {
             build_memory: 2 << 30,
             executor_memory: None,
             processes: Some(1024),
+            executor_idle_seconds: Some(30),
         }
     }
 }
@@ -199,6 +204,7 @@ impl Settings {
                 ..limits::BuildLimits::default()
             },
             requests: requests_per_second.map(|each| rate(each, each.saturating_mul(REQUEST_BURST_SECONDS))),
+            executor_idle_seconds: self.limits.executor_idle_seconds,
         }
     }
 
@@ -415,6 +421,11 @@ impl Limits {
                 (&base.processes, &default.processes),
                 or_none(integer(MIN_PROCESSES..=MAX_PROCESSES)),
             ),
+            executor_idle_seconds: r.pick(
+                "executor-idle-seconds",
+                (&base.executor_idle_seconds, &default.executor_idle_seconds),
+                or_none(integer(1..=MAX_IDLE_SECONDS)),
+            ),
         };
         if limits.command_burst.is_some() && limits.commands_per_second.is_none() {
             reader.problem("command-burst", "command-burst goes with commands-per-second, which is not set");
@@ -438,6 +449,7 @@ impl Limits {
             "build-memory": show_bytes(self.build_memory),
             "executor-memory": size(self.executor_memory),
             "processes": count(self.processes),
+            "executor-idle-seconds": count(self.executor_idle_seconds),
         })
     }
 }
