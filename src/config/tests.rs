@@ -298,6 +298,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 build_seconds: builds * 7,
                 build_memory: build_memory.unwrap_or(64 << 20),
                 executor_memory,
+                executor_cpu: rate,
                 processes: rate.map(|rate| rate + 16),
                 executor_idle_seconds: rate,
             });
