@@ -156,7 +156,7 @@ fn one_executor_is_never_left_waiting() {
 
 #[test]
 fn two_executors_never_have_the_device_at_once_and_both_get_it() {
-    check(&[1, 1], 3);
+    check(&[1, 1], 2);
 }
 
 #[test]
