@@ -95,8 +95,10 @@ impl Model {
                 self.scheduler.ring();
             }
         }
-        self.ended.fetch_add(1, Ordering::SeqCst);
-        self.scheduler.ring();
+        // Only the last one's end is told: what the others leave behind must have been told by then.
+        if self.ended.fetch_add(1, Ordering::SeqCst) + 1 == self.words.len() {
+            self.scheduler.ring();
+        }
     }
 
     /// The scheduler, which asks whoever has the device for it when somebody else wants it.
