@@ -7,6 +7,8 @@
 //! - [`device`] is the virtio-gpu behind it, pure: requests in, actions out;
 //! - [`vgpu`] is the control block, plain data: what the guest has made, and what it used;
 //! - [`executor`] is the process that runs the guest's commands, and the broker's side of it;
+//! - [`sched`] decides whose commands may go to a device, by the [`lease`] that each executor has or wants, and counts what
+//!   each has used; [`limits`] is what a vGPU may have otherwise;
 //! - [`cli`] is the `paragpu` tool; [`sys`] holds what cannot be said in safe Rust.
 //!
 //! One session is one thread, which alone touches that connection's state; others reach it through its orders, and through

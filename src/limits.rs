@@ -20,6 +20,8 @@ pub struct Limits {
     pub commands: Option<Rate>,
     /// Requests per second on the virtqueues: doorbells, waits, new regions.
     pub requests: Option<Rate>,
+    /// Seconds after which an executor ends that no guest process uses; none for never.
+    pub executor_idle_seconds: Option<u32>,
     /// What building programs may take.
     pub builds: BuildLimits,
 }
@@ -41,6 +43,7 @@ impl Default for Limits {
             staging_bytes: None,
             commands: None,
             requests: Some(Rate { per_second: 200_000, burst: 400_000 }),
+            executor_idle_seconds: Some(30),
             builds: BuildLimits::default(),
         }
     }

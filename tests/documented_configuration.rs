@@ -1,4 +1,4 @@
-//! Is docs/configuration.md true, and is the file that the service is installed with right?
+//! Are docs/configuration.md and the example of docs/operating.md true, and is the file that the service is installed with right?
 
 use std::path::Path;
 
@@ -26,6 +26,15 @@ fn the_example_is_right_and_shows_every_kind_of_table() {
     assert_eq!((config.devices.len(), config.vgpus.len()), (2, 3));
     assert_eq!(config.sandbox.devices.len(), 1);
     assert_eq!(config.vgpus[2].settings.limits.contexts, 16);
+}
+
+#[test]
+fn the_operators_guide_configures_four_vgpus() {
+    let document = read("docs/operating.md");
+    let example = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let config = Config::parse(example).unwrap_or_else(|problems| panic!("{problems}"));
+    let names: Vec<&str> = config.vgpus.iter().map(|vgpu| vgpu.name.as_str()).collect();
+    assert_eq!(names, ["web", "train", "render", "guest"]);
 }
 
 #[test]

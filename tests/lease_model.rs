@@ -95,8 +95,10 @@ impl Model {
                 self.scheduler.ring();
             }
         }
-        self.ended.fetch_add(1, Ordering::SeqCst);
-        self.scheduler.ring();
+        // Only the last one's end is told: what the others leave behind must have been told by then.
+        if self.ended.fetch_add(1, Ordering::SeqCst) + 1 == self.words.len() {
+            self.scheduler.ring();
+        }
     }
 
     /// The scheduler, which asks whoever has the device for it when somebody else wants it.
@@ -121,11 +123,11 @@ impl Model {
                     self.grants[index].ring();
                 }
             }
-            if let (None, Some(next)) = (holder, waiting.first()) {
-                if word::lend(&self.words[*next], waiting.len() > 1) {
-                    holder = Some(*next);
-                    self.grants[*next].ring();
-                }
+            if let (None, Some(next)) = (holder, waiting.first())
+                && word::lend(&self.words[*next], waiting.len() > 1)
+            {
+                holder = Some(*next);
+                self.grants[*next].ring();
             }
         }
     }
@@ -156,7 +158,7 @@ fn one_executor_is_never_left_waiting() {
 
 #[test]
 fn two_executors_never_have_the_device_at_once_and_both_get_it() {
-    check(&[1, 1], 3);
+    check(&[1, 1], 2);
 }
 
 #[test]

@@ -3,13 +3,18 @@
 
 mod fake_driver;
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fake_driver::{
     FREE, Guest, INDIRECT, Manners, NEXT, QUEUE_SIZE, RAM_BYTES, ThreadLauncher, WRITE, request,
 };
-use paragpu::executor::supervisor::ProcessLauncher;
+use paragpu::executor::supervisor::{Launcher, ProcessLauncher, Running};
+use paragpu::limits::Limits;
 use paragpu::vhost::orders::{Assignment, Order};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION, Capset};
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
@@ -329,6 +334,53 @@ fn memory_that_is_taken_away_harms_only_its_own_guest() {
     guest.hang_up();
     read_capset(&mut other);
     other.hang_up();
+}
+
+/// Counts the executors that it starts, and those that have not ended.
+#[derive(Debug, Default)]
+struct Counted {
+    started: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct CountedRunning(Box<dyn Running>, Arc<AtomicUsize>);
+
+impl Launcher for Counted {
+    fn launch(&self, vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let running = ThreadLauncher(Manners::Obedient).launch(vgpu, socket)?;
+        Ok(Box::new(CountedRunning(running, self.running.clone())))
+    }
+}
+
+impl Running for CountedRunning {
+    fn kill(&mut self) -> String {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+        self.0.kill()
+    }
+}
+
+#[test]
+fn an_executor_without_contexts_ends_after_a_while_and_comes_back_unseen() {
+    let launcher = Counted::default();
+    let (started, running) = (launcher.started.clone(), launcher.running.clone());
+    let limits = Limits { executor_idle_seconds: Some(1), ..Limits::default() };
+    let mut guest = Guest::connect_within("idle", launcher, limits);
+    start_ring(&mut guest);
+    // One that is used is not idle, whatever its guest does.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(running.load(Ordering::SeqCst), 1);
+    guest.ok(&request(Request::CtxDestroy, CONTEXT, 0, &[]));
+    assert_eq!(running.load(Ordering::SeqCst), 1, "it may be wanted again at once");
+    create_context(&mut guest);
+    assert_eq!(started.load(Ordering::SeqCst), 1, "as here");
+    guest.ok(&request(Request::CtxDestroy, CONTEXT, 0, &[]));
+    eventually("the executor to end", || running.load(Ordering::SeqCst) == 0);
+    create_context(&mut guest);
+    assert_eq!((started.load(Ordering::SeqCst), running.load(Ordering::SeqCst)), (2, 1));
+    guest.ok(&request(Request::CtxDestroy, CONTEXT, 0, &[]));
 }
 
 #[test]

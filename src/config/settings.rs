@@ -45,6 +45,10 @@ pub const MIN_STAGING: u64 = 16 << 20;
 pub const MIN_PROCESSES: u32 = 16;
 /// As many processes as Linux has numbers for.
 pub const MAX_PROCESSES: u32 = 1 << 22;
+/// Most processor time of an executor in per cent of one processor: a thousand of them.
+pub const MAX_CPU_PERCENT: u32 = 100_000;
+/// Longest that an executor may be kept without a use, in seconds: a day.
+pub const MAX_IDLE_SECONDS: u32 = 86_400;
 /// Seconds of requests that may come at once before their rate counts.
 const REQUEST_BURST_SECONDS: u32 = 2;
 /// Largest size that is read, in bytes.
@@ -130,8 +134,12 @@ pub struct Limits {
     pub build_memory: u64,
     /// Most memory of the executor in all, in bytes (its control group).
     pub executor_memory: Option<u64>,
+    /// Processor time of the executor, in per cent of one processor (its control group).
+    pub executor_cpu: Option<u32>,
     /// Processes and threads of the executor (its control group).
     pub processes: Option<u32>,
+    /// Seconds after which an executor ends that no guest process uses.
+    pub executor_idle_seconds: Option<u32>,
 }
 
 impl Default for Limits {
@@ -147,7 +155,9 @@ impl Default for Limits {
             build_seconds: 60,
             build_memory: 2 << 30,
             executor_memory: None,
+            executor_cpu: None,
             processes: Some(1024),
+            executor_idle_seconds: Some(30),
         }
     }
 }
@@ -200,6 +210,7 @@ impl Settings {
                 ..limits::BuildLimits::default()
             },
             requests: requests_per_second.map(|each| rate(each, each.saturating_mul(REQUEST_BURST_SECONDS))),
+            executor_idle_seconds: self.limits.executor_idle_seconds,
         }
     }
 
@@ -411,10 +422,20 @@ impl Limits {
                 (&base.executor_memory, &default.executor_memory),
                 or_none(bytes(MIN_EXECUTOR_MEMORY..=MAX_BYTES)),
             ),
+            executor_cpu: r.pick(
+                "executor-cpu",
+                (&base.executor_cpu, &default.executor_cpu),
+                or_none(integer(1..=MAX_CPU_PERCENT)),
+            ),
             processes: r.pick(
                 "processes",
                 (&base.processes, &default.processes),
                 or_none(integer(MIN_PROCESSES..=MAX_PROCESSES)),
+            ),
+            executor_idle_seconds: r.pick(
+                "executor-idle-seconds",
+                (&base.executor_idle_seconds, &default.executor_idle_seconds),
+                or_none(integer(1..=MAX_IDLE_SECONDS)),
             ),
         };
         if limits.command_burst.is_some() && limits.commands_per_second.is_none() {
@@ -438,7 +459,9 @@ impl Limits {
             "build-seconds": self.build_seconds,
             "build-memory": show_bytes(self.build_memory),
             "executor-memory": size(self.executor_memory),
+            "executor-cpu": count(self.executor_cpu),
             "processes": count(self.processes),
+            "executor-idle-seconds": count(self.executor_idle_seconds),
         })
     }
 }

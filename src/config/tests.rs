@@ -298,7 +298,9 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                 build_seconds: builds * 7,
                 build_memory: build_memory.unwrap_or(64 << 20),
                 executor_memory,
+                executor_cpu: rate,
                 processes: rate.map(|rate| rate + 16),
+                executor_idle_seconds: rate,
             });
     let quota = prop::option::of(prop_oneof![
         ((1_u64 << 20)..settings::MAX_BYTES).prop_map(Quota::Bytes),

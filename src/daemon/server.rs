@@ -526,7 +526,7 @@ fn launcher(options: &Options, config: &Config) -> anyhow::Result<ProcessLaunche
 
 fn cgroup_limits(settings: &Settings) -> CgroupLimits {
     let (memory_bytes, tasks) = (settings.limits.executor_memory, settings.limits.processes.map(u64::from));
-    CgroupLimits { memory_bytes, tasks, cpu_percent: None }
+    CgroupLimits { memory_bytes, tasks, cpu_percent: settings.limits.executor_cpu }
 }
 
 /// The devices that are shared. The host is asked only if the configuration depends on what it has: that takes a while, and

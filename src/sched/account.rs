@@ -124,13 +124,17 @@ impl Account {
             strikes: 0,
             struck_at: 0,
         };
-        account.set_terms(terms, now);
+        account.set_terms(terms, 0, now);
         account
     }
 
-    /// Changes the terms. What was used under the old ones stays used.
-    pub(super) fn set_terms(&mut self, terms: Terms, now: Nanos) {
+    /// Changes the terms. What was used under the old ones stays used: what it is ahead of `floor`, the least virtual time
+    /// of those who are active, is as much device time as before, and weighed anew.
+    pub(super) fn set_terms(&mut self, terms: Terms, floor: u128, now: Nanos) {
+        let before = u128::from(self.weight());
         self.terms = terms;
+        let ahead = self.virtual_time.saturating_sub(floor);
+        self.virtual_time = self.virtual_time - ahead + ahead * before / u128::from(self.weight());
         self.ahead = match terms.policy {
             Policy::Deadline { share, .. } => Some(match self.ahead {
                 Some(mut ahead) => {
@@ -297,7 +301,7 @@ mod tests {
         );
         account.set_limit(0.1, 0);
         assert_eq!(account.limit.unwrap().left_beside(0), 30 * MS);
-        account.set_terms(Terms { policy: Policy::EqualShare, ..Terms::default() }, 0);
+        account.set_terms(Terms { policy: Policy::EqualShare, ..Terms::default() }, 0, 0);
         account.set_limit(1.0, 0);
         assert!(account.limit.is_none());
     }

@@ -227,7 +227,7 @@ impl Arbiter {
 
     pub(super) fn set_terms(&mut self, id: AccountId, terms: Terms, now: Nanos) {
         if let Some(account) = self.accounts.get_mut(&id) {
-            account.set_terms(terms, now);
+            account.set_terms(terms, self.floor, now);
         }
         self.settle(now);
     }

@@ -59,6 +59,8 @@ pub struct Session {
     quiescing: bool,
     /// A queue may have requests that no kick will announce.
     pub(super) more_requests: bool,
+    /// Since when the executor has had no context.
+    unused_since: Option<Instant>,
     recorder: Option<Recorder>,
     /// The rate at which requests are taken.
     requests: Option<Bucket>,
@@ -116,6 +118,7 @@ impl Session {
             quiesced: false,
             quiescing: false,
             more_requests: false,
+            unused_since: None,
             recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
         })
     }
@@ -135,7 +138,14 @@ impl Session {
             let now = Instant::now();
             return Some(now + self.throttled(now).unwrap_or_default());
         }
-        self.device.next_deadline()
+        [self.device.next_deadline(), self.unused_until()].into_iter().flatten().min()
+    }
+
+    /// When an executor is ended that no guest process uses.
+    fn unused_until(&self) -> Option<Instant> {
+        let patience =
+            self.device.vgpu().limits.executor_idle_seconds.filter(|_| self.supervisor.is_running())?;
+        Some(self.unused_since? + Duration::from_secs(patience.into()))
     }
 
     /// How long no requests are taken, because there were too many.
@@ -332,6 +342,22 @@ impl Session {
             for index in 0..QUEUES {
                 self.process_queue(index);
             }
+        }
+        self.end_unused();
+    }
+
+    /// Ends an executor that no guest process has used for a while. The next context gets another one, and the guest sees
+    /// no difference: nothing of its own is in there.
+    fn end_unused(&mut self) {
+        if !self.device.vgpu().contexts.is_empty() || !self.supervisor.is_running() {
+            self.unused_since = None;
+            return;
+        }
+        self.unused_since.get_or_insert_with(Instant::now);
+        if self.unused_until().is_some_and(|until| until <= Instant::now()) && self.device.is_settled() {
+            log::debug!("{}: executor ended, nobody uses it", self.name);
+            record(&mut self.recorder, &Step::ExecutorGone);
+            self.kill_executor();
         }
     }
 
