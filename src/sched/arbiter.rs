@@ -6,17 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::account::{Account, Nanos, Rank};
+use super::hold::{Hold, MIN_RUN, look_again, makes_way};
 use super::policy::{Policy, Sharing, Terms};
 use crate::lease::word::Look;
-
-/// Least time for which somebody has the device before others of the same standing get it: a change costs some 0.1 ms.
-const MIN_RUN: Nanos = 2_000_000;
-
-/// Somebody whom others are ahead of by less than this goes on.
-const GRANULARITY: u128 = 1_000_000;
-
-/// How often a holder is looked at whom nobody asks to give the device back.
-const OBSERVE: Nanos = 1_000_000_000;
 
 /// What an account is called.
 pub(super) type AccountId = u64;
@@ -36,23 +28,6 @@ pub(super) enum Order {
     Observe(ClientId),
     /// End its executor: a submission of it runs too long.
     Evict(ClientId),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    since: Nanos,
-    /// Time in which others waited, since the last charge; added up until `counted`, and going on if `contended`.
-    contended_for: Nanos,
-    counted: Nanos,
-    contended: bool,
-    recalled: Option<Nanos>,
-    /// The client's claim at the last charge.
-    claim: u64,
-    /// Charged of this hold so far.
-    charged: Nanos,
-    /// Landed commands when they were last seen to change, and when that was.
-    landed: (u64, Nanos),
-    observed: Nanos,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,51 +87,6 @@ pub(super) struct Arbiter {
     /// Device time charged per account since the last [`take_charges`](Arbiter::take_charges).
     charges: Vec<(AccountId, Nanos)>,
     next: Option<Nanos>,
-}
-
-impl Hold {
-    fn new(now: Nanos, contended: bool, claim: u64, landed: u64) -> Hold {
-        Hold {
-            since: now,
-            counted: now,
-            contended_for: 0,
-            contended,
-            recalled: None,
-            claim,
-            charged: 0,
-            landed: (landed, now),
-            observed: now,
-        }
-    }
-
-    fn count(&mut self, now: Nanos) {
-        if self.contended || self.recalled.is_some() {
-            self.contended_for += now.saturating_sub(self.counted);
-        }
-        self.counted = self.counted.max(now);
-    }
-
-    fn ran(&self, now: Nanos) -> Nanos {
-        now.saturating_sub(self.since)
-    }
-
-    /// What has been used at least, and is not charged. While others wait, all of the time counts, used or not.
-    fn uncharged(&self, now: Nanos) -> Nanos {
-        let mut counted = *self;
-        counted.count(now);
-        counted.contended_for
-    }
-
-    /// What is to be charged, given the client's own claim: believed where it is possible and nobody is harmed.
-    fn due(&mut self, claim: u64, now: Nanos) -> Nanos {
-        self.count(now);
-        // A command that was in flight at the last charge is claimed now for all of its time.
-        let claimed = claim.saturating_sub(self.claim).min(self.ran(now).saturating_sub(self.charged));
-        let due = claimed.max(std::mem::take(&mut self.contended_for));
-        self.claim = self.claim.max(claim);
-        self.charged += due;
-        due
-    }
 }
 
 impl Arbiter {
@@ -623,29 +553,6 @@ impl Arbiter {
             }
         }
         due
-    }
-}
-
-/// When a holder is to be looked at that nobody asks to give the device back: what it uses then only it says.
-fn look_again(account: &Account, hold: &Hold, now: Nanos) -> Nanos {
-    let left =
-        account.limit.as_ref().map_or(OBSERVE, |limit| limit.left_beside(hold.uncharged(now)).max(MIN_RUN));
-    hold.observed.saturating_add(left.min(OBSERVE))
-}
-
-/// Must a holder of this rank, that ran for `ran`, make way for one that waits?
-fn makes_way(holder: Rank, ran: Nanos, waiting: Rank, slice: Nanos) -> bool {
-    match (holder, waiting) {
-        (Rank::Deadline(holder), Rank::Deadline(waiting)) => waiting < holder && ran >= MIN_RUN,
-        (_, Rank::Deadline(_)) => true,
-        (Rank::Deadline(_), _) => false,
-        (Rank::Promised(_), Rank::Promised(_)) => ran >= slice,
-        (Rank::Fair(_), Rank::Promised(_)) => ran >= MIN_RUN,
-        (Rank::Promised(_), Rank::Fair(_)) => false,
-        (Rank::Fair(holder), Rank::Fair(waiting)) => {
-            let behind = waiting.saturating_add(GRANULARITY) < holder;
-            behind && ran >= MIN_RUN || ran >= slice && waiting < holder
-        }
     }
 }
 

@@ -406,6 +406,42 @@ fn a_holder_is_charged_for_all_of_its_time_while_others_wait_whatever_it_claims(
 }
 
 #[test]
+fn whoever_writes_nonsense_into_its_word_takes_no_more_than_its_part_from_the_others() {
+    let mut simulation = Simulation::new();
+    let eviction = Eviction { limit: Duration::from_millis(100), pause_after: 0, ..Eviction::default() };
+    simulation.add(Terms { eviction, ..Terms::default() }, 1.0, 0);
+    simulation.add(weighted(100), 1.0, ENDLESS);
+    simulation.add(weighted(100), 5.0, ENDLESS);
+    let mut random = 1_u64;
+    let mut steps = 0;
+    let before: Vec<Nanos> = simulation.guests.iter().map(|guest| guest.used).collect();
+    while simulation.now < 20_000 * MS {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let [noise, claim] = [random >> 33, random >> 20];
+        // Any state and any flags, and sometimes nothing for a while, so that it holds what it got.
+        if noise % 7 < 5 {
+            simulation.guests[0].word.store((noise % 16) as u32, std::sync::atomic::Ordering::SeqCst);
+        }
+        simulation.guests[0].claim = claim;
+        if noise % 3 == 0 {
+            simulation.rung(0);
+        }
+        if simulation.guests[0].gone {
+            // The next executor of the same vGPU.
+            simulation.guests[0].gone = false;
+            simulation.guests[0].word.store(0, std::sync::atomic::Ordering::SeqCst);
+            simulation.arbiter.add_client(0, 0, simulation.now);
+        }
+        simulation.step();
+        steps += 1;
+    }
+    for honest in [1, 2] {
+        let share = (simulation.guests[honest].used - before[honest]) as f64 / (steps * STEP) as f64 * 100.0;
+        assert!(share > 30.0, "{honest} got {share:.1} %");
+    }
+}
+
+#[test]
 fn whatever_is_done_to_it_the_device_is_never_lent_twice_and_its_work_goes_on() {
     use proptest::prelude::*;
     let change = (0..6_u8, 0..5_u64, 1..60_u32);

@@ -7,10 +7,14 @@
 
 mod account;
 mod arbiter;
+mod hold;
+mod participation;
 pub mod policy;
 mod scheduler;
+mod state;
 mod trace;
 pub mod usage;
 
-pub use scheduler::{AlreadyTracing, Evicted, Participation, Scheduler, Seat, VgpuId};
+pub use participation::{Participation, Seat};
+pub use scheduler::{AlreadyTracing, Evicted, Scheduler, VgpuId};
 pub use trace::Trace;

@@ -1,0 +1,98 @@
+//! Somebody having a device: what it pays for that, and when it must give it up.
+
+use super::account::{Account, Nanos, Rank};
+
+/// Least time for which somebody has the device before others of the same standing get it: a change costs some 0.1 ms.
+pub(super) const MIN_RUN: Nanos = 2_000_000;
+
+/// Somebody whom others are ahead of by less than this goes on.
+const GRANULARITY: u128 = 1_000_000;
+
+/// How often a holder is looked at whom nobody asks to give the device back.
+const OBSERVE: Nanos = 1_000_000_000;
+
+/// A lease that is had.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    pub(super) since: Nanos,
+    /// Time in which others waited, since the last charge; added up until `counted`, and going on if `contended`.
+    pub(super) contended_for: Nanos,
+    pub(super) counted: Nanos,
+    pub(super) contended: bool,
+    pub(super) recalled: Option<Nanos>,
+    /// The client's claim at the last charge.
+    pub(super) claim: u64,
+    /// Charged of this hold so far.
+    pub(super) charged: Nanos,
+    /// Landed commands when they were last seen to change, and when that was.
+    pub(super) landed: (u64, Nanos),
+    pub(super) observed: Nanos,
+}
+
+impl Hold {
+    pub(super) fn new(now: Nanos, contended: bool, claim: u64, landed: u64) -> Hold {
+        Hold {
+            since: now,
+            counted: now,
+            contended_for: 0,
+            contended,
+            recalled: None,
+            claim,
+            charged: 0,
+            landed: (landed, now),
+            observed: now,
+        }
+    }
+
+    pub(super) fn count(&mut self, now: Nanos) {
+        if self.contended || self.recalled.is_some() {
+            self.contended_for += now.saturating_sub(self.counted);
+        }
+        self.counted = self.counted.max(now);
+    }
+
+    pub(super) fn ran(&self, now: Nanos) -> Nanos {
+        now.saturating_sub(self.since)
+    }
+
+    /// What has been used at least, and is not charged. While others wait, all of the time counts, used or not.
+    pub(super) fn uncharged(&self, now: Nanos) -> Nanos {
+        let mut counted = *self;
+        counted.count(now);
+        counted.contended_for
+    }
+
+    /// What is to be charged, given the client's own claim: believed where it is possible and nobody is harmed.
+    pub(super) fn due(&mut self, claim: u64, now: Nanos) -> Nanos {
+        self.count(now);
+        // A command that was in flight at the last charge is claimed now for all of its time.
+        let claimed = claim.saturating_sub(self.claim).min(self.ran(now).saturating_sub(self.charged));
+        let due = claimed.max(std::mem::take(&mut self.contended_for));
+        self.claim = self.claim.max(claim);
+        self.charged += due;
+        due
+    }
+}
+
+/// When a holder is to be looked at that nobody asks to give the device back: what it uses then only it says.
+pub(super) fn look_again(account: &Account, hold: &Hold, now: Nanos) -> Nanos {
+    let left =
+        account.limit.as_ref().map_or(OBSERVE, |limit| limit.left_beside(hold.uncharged(now)).max(MIN_RUN));
+    hold.observed.saturating_add(left.min(OBSERVE))
+}
+
+/// Must a holder of this rank, that ran for `ran`, make way for one that waits?
+pub(super) fn makes_way(holder: Rank, ran: Nanos, waiting: Rank, slice: Nanos) -> bool {
+    match (holder, waiting) {
+        (Rank::Deadline(holder), Rank::Deadline(waiting)) => waiting < holder && ran >= MIN_RUN,
+        (_, Rank::Deadline(_)) => true,
+        (Rank::Deadline(_), _) => false,
+        (Rank::Promised(_), Rank::Promised(_)) => ran >= slice,
+        (Rank::Fair(_), Rank::Promised(_)) => ran >= MIN_RUN,
+        (Rank::Promised(_), Rank::Fair(_)) => false,
+        (Rank::Fair(holder), Rank::Fair(waiting)) => {
+            let behind = waiting.saturating_add(GRANULARITY) < holder;
+            behind && ran >= MIN_RUN || ran >= slice && waiting < holder
+        }
+    }
+}
