@@ -345,3 +345,104 @@ impl fmt::Debug for Shared {
         f.write_str("Shared")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+    use crate::lease::word::Begin;
+
+    fn ring(fd: impl std::os::fd::AsFd) {
+        let _full = rustix::io::write(fd, &1_u64.to_ne_bytes());
+    }
+
+    /// Gets the device, as an executor does; false if it takes a second.
+    fn get(it: &Participation) -> bool {
+        loop {
+            match word::begin(it.page().lease(0)) {
+                Begin::Go { .. } => return true,
+                Begin::Wait { ring: asks } => {
+                    if asks {
+                        ring(&it.ring);
+                    }
+                    let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+                    if poll(&mut [PollFd::new(&it.grant, PollFlags::IN)], Some(&second)) == Ok(0) {
+                        return false;
+                    }
+                    let _counter = rustix::io::read(&it.grant, &mut [0_u8; 8]);
+                }
+                Begin::GiveBack => put(it),
+            }
+        }
+    }
+
+    fn put(it: &Participation) {
+        if word::settle(it.page().lease(0), false) {
+            ring(&it.ring);
+        }
+    }
+
+    fn scheduler(vgpus: usize) -> (Scheduler, Vec<VgpuId>, Vec<Participation>) {
+        let scheduler = Scheduler::start(vec![("cpu".to_owned(), Sharing::default())]).unwrap();
+        let names = (0..vgpus).map(|number| format!("vgpu{number}"));
+        let ids: Vec<VgpuId> =
+            names.map(|name| scheduler.add(&name, Terms::default(), &[0]).unwrap()).collect();
+        let all = ids.iter().map(|id| scheduler.join(*id, |_| {}).unwrap()).collect();
+        (scheduler, ids, all)
+    }
+
+    #[test]
+    fn the_device_goes_from_one_to_the_other_and_waits_are_counted() {
+        let (scheduler, ids, all) = scheduler(2);
+        for _ in 0..20 {
+            for one in &all {
+                assert!(get(one));
+                put(one);
+            }
+        }
+        for id in ids {
+            let usage = scheduler.usage(id).unwrap();
+            assert!(usage.queueing.count() >= 1, "{usage:?}");
+            assert_ne!(usage.standing, Standing::Offline);
+        }
+        assert_eq!(scheduler.devices()[0].waiting, Vec::<String>::new());
+    }
+
+    #[test]
+    fn somebody_who_rings_without_end_keeps_nobody_from_the_device() {
+        let (_scheduler, _ids, all) = scheduler(3);
+        let end = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(Ordering::Relaxed) {
+                    ring(&all[0].ring);
+                }
+            });
+            let served = (0..200).all(|turn| {
+                let one = &all[1 + turn % 2];
+                let got = get(one);
+                put(one);
+                got
+            });
+            end.store(true, Ordering::Relaxed);
+            assert!(served);
+        });
+        // And it is listened to again.
+        assert!(get(&all[0]));
+    }
+
+    #[test]
+    fn whoever_leaves_leaves_nothing_behind() {
+        let (scheduler, ids, mut all) = scheduler(2);
+        assert!(get(&all[0]));
+        all.remove(0);
+        assert!(get(&all[0]), "the lease of one that is gone is nobody's");
+        assert_eq!(scheduler.usage(ids[0]).unwrap().standing, Standing::Offline);
+        scheduler.remove(ids[0]);
+        assert!(scheduler.usage(ids[0]).is_none());
+        put(&all[0]);
+    }
+}
