@@ -40,6 +40,10 @@ fn a_vgpus_devices_have_the_memory_that_it_may_have_however_it_is_taken() {
     let said = says(&daemon, "small", &["memory"]);
     assert!(said.contains("memory: ok") && said.contains("pipes: "), "{said}");
     assert_eq!(memory(&daemon, "small"), 0);
+    // Its last words may come a little later.
+    let lines = || logged(&daemon, "small", &format!("of {size} are used (memory)")).len();
+    wait_until("one line for many refusals", || lines() > 0);
+    assert_eq!(lines(), 1, "{}", daemon.log());
 
     // Two connections share it, and it comes back from one that is killed.
     let hold =

@@ -4,7 +4,7 @@
 //! limit. Memory that is the guest's own (shared buffers) is not counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::lease::{Count, LeasePage};
 
@@ -14,6 +14,8 @@ pub(crate) struct Quota {
     limit: Option<u64>,
     pages: Option<Arc<Pages>>,
     place: Option<usize>,
+    /// The log says that there was no more: programs may ask for memory until there is none.
+    told: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -27,12 +29,12 @@ struct Pages {
 impl Quota {
     /// A quota that is counted in the executor's page and in that of all its vGPU's executors.
     pub(crate) fn new(limit: Option<u64>, own: LeasePage, all: LeasePage) -> Quota {
-        Quota { limit, pages: Some(Arc::new(Pages { own, all })), place: None }
+        Quota { limit, pages: Some(Arc::new(Pages { own, all })), ..Quota::default() }
     }
 
     /// The same, for a context that is counted in this place, too.
     pub(crate) fn of_context(&self, place: Option<usize>) -> Quota {
-        Quota { place, ..self.clone() }
+        Quota { place, told: Arc::default(), ..self.clone() }
     }
 
     /// Most that there can be, in bytes.
@@ -45,7 +47,16 @@ impl Quota {
         let Some(pages) = &self.pages else { return Some(Charge { quota: self.clone(), bytes: 0 }) };
         let limit = self.limit.unwrap_or(u64::MAX);
         let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
-        pages.all.total(Count::Memory).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        if let Err(used) =
+            pages.all.total(Count::Memory).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "a context gets no {bytes} bytes of memory more: {used} of {limit} are used (memory)"
+                );
+            }
+            return None;
+        }
         let charge = Charge { quota: self.clone(), bytes };
         for count in charge.own() {
             count.fetch_add(bytes, Ordering::Relaxed);
