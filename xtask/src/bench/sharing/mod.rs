@@ -7,6 +7,7 @@ mod figure;
 mod hostile;
 mod isolation;
 mod load;
+mod machine;
 mod memory;
 mod numbers;
 mod place;
@@ -59,6 +60,9 @@ struct Run<'a> {
     seconds: Option<f64>,
     scale: &'a [usize],
 }
+
+/// Per cent of the processors' time that something else may take before it is told.
+const QUIET: f64 = 5.0;
 
 /// Something that is measured.
 struct Scenario {
@@ -139,8 +143,13 @@ impl Sharing {
         })?;
         place.calibrate()?;
         let run = Run { place: &place, seconds: self.seconds, scale: &self.scale };
-        let (mut figures, mut failed) = (Vec::new(), Vec::new());
+        let (mut figures, mut failed, mut most_busy) = (Vec::new(), Vec::new(), 0.0_f64);
         for scenario in scenarios {
+            let busy = machine::busy()?;
+            most_busy = most_busy.max(busy);
+            if busy > QUIET {
+                tell(format!("the machine is busy with something else ({busy:.0} %): figures mean little"));
+            }
             say::step("bench", format!("{}: {}", scenario.name, scenario.does));
             let begun = Instant::now();
             let right = match (scenario.measure)(&run) {
@@ -158,9 +167,10 @@ impl Sharing {
             figures.push(Figure::new(name, right, "", Goal::AtLeast(1.0)));
             tell(format!("done in {:.0} s", begun.elapsed().as_secs_f64()));
             if let Some(file) = &self.json {
-                figure::write_json(file, &figures)?;
+                figure::write_json(file, &[&figures[..], &[busy_before(most_busy)]].concat())?;
             }
         }
+        figures.push(busy_before(most_busy));
         print!("{}", figure::table(&figures));
         let missed = figures.iter().filter(|figure| figure.met() == Some(false)).count();
         println!();
@@ -183,6 +193,11 @@ impl Sharing {
             |scenario: &&Scenario| self.only.is_empty() || self.only.iter().any(|name| name == scenario.name);
         Ok(SCENARIOS.iter().filter(is_chosen).collect())
     }
+}
+
+fn busy_before(most: f64) -> Figure {
+    let name = "the machine: busy with something else, most before a scenario";
+    Figure::new(name, most, "%", Goal::None)
 }
 
 /// Builds what is measured, and gives its folder.
