@@ -85,6 +85,30 @@ pub(super) fn table(figures: &[Figure]) -> String {
     table
 }
 
+/// Where the table is in a document.
+const MARKS: [&str; 2] = ["<!-- bench sharing -->\n", "<!-- end of bench sharing -->"];
+
+/// Puts the table into a document, in place of the one that is there.
+pub(super) fn write_markdown(file: &Path, figures: &[Figure]) -> Result<()> {
+    let name = file.display();
+    let before = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+    let document = with_table(&before, figures)
+        .with_context(|| format!("{name} lacks the lines {} and {}", MARKS[0].trim(), MARKS[1]))?;
+    std::fs::write(file, document).with_context(|| format!("cannot write {name}"))
+}
+
+fn with_table(document: &str, figures: &[Figure]) -> Option<String> {
+    let (head, rest) = document.split_once(MARKS[0])?;
+    let (_, tail) = rest.split_once(MARKS[1])?;
+    let mut table = "\n| figure | value | goal | |\n|---|---|---|---|\n".to_owned();
+    for figure in figures {
+        let Figure { name, value, unit, goal } = figure;
+        let met = figure.met().map_or("", |met| if met { "met" } else { "missed" });
+        let _infallible = writeln!(table, "| {name} | {value:.2} {unit} | {goal} | {met} |");
+    }
+    Some([head, MARKS[0], &table, "\n", MARKS[1], tail].concat())
+}
+
 /// All that programs want to know.
 pub(super) fn write_json(file: &Path, figures: &[Figure]) -> Result<()> {
     let results: Vec<Value> = figures.iter().map(Figure::json).collect();
@@ -94,7 +118,7 @@ pub(super) fn write_json(file: &Path, figures: &[Figure]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Figure, Goal, table, write_json};
+    use super::{Figure, Goal, table, with_table, write_json};
     use serde_json::{Value, json};
 
     fn figures() -> [Figure; 3] {
@@ -122,6 +146,20 @@ mod tests {
             {"name": "alone", "value": 1234.568, "unit": "kernels", "goal": null, "met": null},
         ]});
         assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn a_documents_table_is_replaced_and_nothing_else() {
+        let document = "before\n<!-- bench sharing -->\nold\n<!-- end of bench sharing -->\nafter\n";
+        let once = with_table(document, &figures()).unwrap();
+        assert!(once.starts_with("before\n<!-- bench sharing -->\n\n| figure |"), "{once}");
+        assert!(once.contains("| ratio | 97.00 % | at least 97 | met |\n"), "{once}");
+        assert!(
+            once.ends_with("|\n\n<!-- end of bench sharing -->\nafter\n") && !once.contains("old"),
+            "{once}"
+        );
+        assert_eq!(with_table(&once, &figures()).unwrap(), once);
+        assert_eq!(with_table("nothing", &figures()), None);
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub(crate) struct Sharing {
     /// Write the figures as JSON, anew after each scenario.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Put the table of figures into this document, instead of the one that is there.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// How long each load runs, instead of what its scenario says.
     #[arg(long, value_name = "N")]
     seconds: Option<f64>,
@@ -172,6 +175,9 @@ impl Sharing {
         }
         figures.push(busy_before(most_busy));
         print!("{}", figure::table(&figures));
+        if let Some(file) = &self.markdown {
+            figure::write_markdown(file, &figures)?;
+        }
         let missed = figures.iter().filter(|figure| figure.met() == Some(false)).count();
         println!();
         match (failed.is_empty(), missed) {

@@ -34,7 +34,7 @@ impl Place {
             let fastest = self.fastest(iterations, 0.5)?;
             // Long enough that a launch does not count.
             if fastest >= 10.0 {
-                self.per_ms = f64::from(iterations) / self.fastest(iterations, 4.0)?.min(fastest);
+                self.per_ms = f64::from(iterations) / self.fastest(iterations, 3.0)?.min(fastest);
                 break;
             }
             let wanted = f64::from(iterations) / fastest * 15.0;

@@ -2,7 +2,7 @@
 
 use super::daemon::{Daemon, vgpus};
 use super::figure::{Figure, Goal};
-use super::load::{Load, Loads, Report, Spec, sleep_for};
+use super::load::{Loads, Report, Spec, sleep_for};
 use super::memory::{self, mib};
 use super::numbers::{median, percentile};
 use super::{Run, tell};
@@ -19,6 +19,8 @@ const MOST_IDLE_MIB: f64 = 1.0;
 const LEAST: f64 = 90.0;
 /// Executors whose memory is read while they compute: reading takes time of theirs.
 const SAMPLE: usize = 32;
+/// Processes that tell how much memory each of many will take.
+const SOME: usize = 8;
 /// Part of the memory that is there which may be used.
 const USABLE: f64 = 0.8;
 
@@ -100,11 +102,10 @@ fn measure_one(run: &Run<'_>, wanted: usize) -> Result<Vec<Figure>> {
 /// As many as fit the memory that is free.
 fn fitting(run: &Run<'_>, wanted: usize) -> Result<usize> {
     let spec = Spec::endless("native", run.place.iterations(KERNEL_MS), 1.0);
-    let mut one = Load::start_native(run.place, &spec)?;
-    one.await_ready()?;
-    let Some(id) = one.id() else { bail!("a load has ended") };
-    // What guests take in addition is less than what many processes share of this.
-    let each = memory::proportional(id)? as f64 + MOST_EXECUTOR_MIB * f64::from(1 << 20) / 2.0;
+    let mut some = Loads::start_native(run.place, &vec![spec; SOME])?;
+    // As much again for what the guest and the executor take beside the driver.
+    let each = median(&some.proportional_memory()?) * 2.0;
+    some.run(|| Ok(()))?;
     let available = memory::available()? as f64;
     let fit = (available * USABLE / each) as usize / 2 * 2;
     tell(format!("{:.0} MiB are free, and up to {:.0} MiB needed for each vGPU", mib(available), mib(each)));
@@ -115,10 +116,9 @@ fn fitting(run: &Run<'_>, wanted: usize) -> Result<usize> {
 }
 
 /// Proportional memory of a process that has the host's OpenCL do the same, in MiB: the median of as many processes at once.
-/// The program has been compiled before, as it has been for an executor.
+/// The program has been compiled before (see [`fitting`]), as it has been for an executor.
 fn driver_memory(run: &Run<'_>, count: usize) -> Result<f64> {
     let spec = Spec::endless("native", run.place.iterations(KERNEL_MS), 1.0);
-    Load::start_native(run.place, &spec)?.alone()?;
     let mut loads = Loads::start_native(run.place, &vec![spec; count])?;
     let sizes = loads.proportional_memory()?;
     loads.run(|| Ok(()))?;
