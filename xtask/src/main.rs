@@ -4,6 +4,7 @@
 //! command and passes its output and exit status through. `demo` and `test` run their programs in such a VM.
 
 mod apt;
+mod bench;
 mod boot_files;
 mod broker;
 mod cts;
@@ -50,6 +51,7 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     Cts(cts::Cts),
     Programs(programs::Programs),
+    Bench(bench::Bench),
 }
 
 /// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
+        Command::Bench(bench) => (bench.run(), ExitCode::FAILURE),
         Command::Programs(programs) => (programs.run(), ExitCode::FAILURE),
         Command::Cts(cts) => (cts.run(), ExitCode::from(CTS_FAILED)),
     };

@@ -33,6 +33,11 @@ impl Group {
         Ok(Group { child, id, ended: false })
     }
 
+    /// The leader, to take its pipes.
+    pub(crate) fn leader(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
     /// Waits at most for `limit`, and ends the group. The status is the leader's, if it ended by itself.
     pub(crate) fn wait(mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let by_itself = self.leader_ends(limit)?;

@@ -4,13 +4,12 @@ mod group;
 mod place;
 mod platform;
 
-pub(crate) use group::kill_all;
+pub(crate) use group::{Group, kill_all};
 pub(crate) use place::{Place, Room};
 pub(crate) use platform::Platform;
 
 use crate::interrupt::{self, Listening};
 use anyhow::{Context, Result, bail};
-use group::Group;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

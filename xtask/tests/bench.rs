@@ -1,0 +1,82 @@
+//! Does `cargo xtask bench sharing` measure? One short scenario on the host's real OpenCL; no figure is held against a goal,
+//! as test machines are slow and shared.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Where cargo builds, with the programs that are measured.
+fn programs() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_xtask")).parent().unwrap().to_owned()
+}
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xtask")).args(["bench", "sharing"]).args(arguments).output().unwrap()
+}
+
+#[test]
+fn weights_are_measured_with_right_results_and_in_their_order() {
+    let programs = programs();
+    let needed =
+        ["paragpu", "paragpud", "libparagpu_opencl.so", "examples/device_load", "examples/hostile_load"];
+    if let Some(missing) = needed.iter().find(|name| !programs.join(name).exists()) {
+        println!("skipped: {missing} is not built; `cargo test --workspace` builds it");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("results.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["bench", "sharing", "--only", "weights", "--seconds", "2", "--programs"])
+        .arg(&programs)
+        .arg("--json")
+        .arg(&json)
+        .env("TMPDIR", directory.path())
+        .output()
+        .unwrap();
+    let (table, progress) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{progress}");
+
+    let written: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let results = written["results"].as_array().unwrap();
+    for result in results {
+        let keys: Vec<&str> = result.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["goal", "met", "name", "unit", "value"]);
+        assert!(table.contains(result["name"].as_str().unwrap()), "{table}");
+    }
+    let value = |name: &str| {
+        let result = results.iter().find(|result| result["name"] == name);
+        result.unwrap_or_else(|| panic!("{name}: {written}"))["value"].as_f64().unwrap()
+    };
+    assert_eq!(value("weights: all results are right"), 1.0);
+
+    // By the work that was done, which is not our own account.
+    let line = progress.lines().find(|line| line.contains("wanted")).unwrap();
+    let work: Vec<f64> = line
+        .rsplit_once("work ")
+        .unwrap()
+        .1
+        .split(['/', '%'])
+        .filter_map(|share| share.trim().parse().ok())
+        .collect();
+    assert!(work.len() == 3 && work.is_sorted_by(|one, next| one < next), "{line}");
+
+    let left: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["results.json"], "nothing else stays behind");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_at_once() {
+    let output = bench(&["--only", "nothing"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(error.contains("there is no scenario nothing; there are weights, "), "{error}");
+
+    let empty = tempfile::tempdir().unwrap();
+    let output = bench(&["--programs", empty.path().to_str().unwrap()]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(error.contains("paragpu is missing"), "{error}");
+}
