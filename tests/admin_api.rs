@@ -160,6 +160,8 @@ fn others_than_root_and_the_daemons_user_may_look_and_not_touch() {
     open(daemon.at("admin.sock"), 0o666);
     let (body, status) = as_nobody(&daemon, "GET", "/v1/vgpus/web");
     assert!(status == 200 && body.contains("\"web\""), "{status} {body}");
+    let (body, status) = as_nobody(&daemon, "GET", "/v1/trace?seconds=0.1");
+    assert!(status == 200 && body.contains("traceEvents"), "{status} {body}");
     for (method, path) in [
         ("PATCH", "/v1/vgpus/web"),
         ("PUT", "/v1/vgpus/new"),
@@ -246,5 +248,7 @@ fn prometheus_gets_every_metric_that_the_dashboard_shows() {
     let answer = over_tcp("/metrics");
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("openmetrics-text"), "{answer}");
     assert_eq!(series(answer.split_once("\r\n\r\n").unwrap().1), exported);
-    assert!(over_tcp("/v1/vgpus").starts_with("HTTP/1.1 403 "));
+    for path in ["/v1/vgpus", "/v1/trace?seconds=0.1"] {
+        assert!(over_tcp(path).starts_with("HTTP/1.1 403 "));
+    }
 }

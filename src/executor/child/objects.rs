@@ -378,7 +378,7 @@ pub(crate) struct Table<B: Backend> {
     roots: Vec<Arc<DeviceObject<B>>>,
     objects: HashMap<u32, Object<B>>,
     live: Arc<AtomicUsize>,
-    limit: usize,
+    pub(super) limit: usize,
     next: Serial,
 }
 
@@ -417,17 +417,12 @@ impl<B: Backend> Table<B> {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// True if there are as many as there may be.
-    pub(crate) fn is_full(&self) -> bool {
-        self.live() >= self.limit
-    }
-
     /// Makes room for an object with this id.
     pub(crate) fn admit(&mut self, id: u32) -> Result<Common, Fault> {
         if id == 0 || self.objects.contains_key(&id) {
             return Err(Fault::IdInUse);
         }
-        if self.is_full() {
+        if self.live() >= self.limit {
             return Err(Fault::Limit);
         }
         self.live.fetch_add(1, Ordering::Relaxed);

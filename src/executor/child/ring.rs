@@ -368,7 +368,7 @@ impl<B: Backend> RingThread<B> {
     /// What the operator is told of a frame's fault. Of limits that they set themselves, which.
     fn reason(&self, fault: Fault) -> String {
         let objects = self.context.as_ref().map(|context| &context.objects);
-        match objects.filter(|objects| fault == Fault::Limit && objects.is_full()) {
+        match objects.filter(|objects| fault == Fault::Limit && objects.live() >= objects.limit) {
             Some(objects) => format!("{fault}: {} objects (limits.objects)", objects.live()),
             None => fault.to_string(),
         }
