@@ -6,6 +6,7 @@ use super::place::Place;
 use crate::sides::Group;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -25,12 +26,15 @@ pub(super) struct Spec {
     /// The vGPU that it runs on.
     pub(super) vgpu: String,
     arguments: Vec<String>,
+    seconds: f64,
 }
 
 impl Spec {
     /// Work without end.
     pub(super) fn endless(vgpu: &str, iterations: u32, seconds: f64) -> Spec {
-        Spec::new(vgpu, &[("--iterations", &iterations), ("--seconds", &seconds), ("--start-ms", &"-")])
+        let options: [(&str, &dyn Display); 3] =
+            [("--iterations", &iterations), ("--seconds", &seconds), ("--start-ms", &"-")];
+        Spec { seconds, ..Spec::new(vgpu, &options) }
     }
 
     /// One kernel every so many milliseconds, and how long each took.
@@ -45,9 +49,9 @@ impl Spec {
         Spec::new(vgpu, &[("--hold", &1e6)])
     }
 
-    fn new(vgpu: &str, options: &[(&str, &dyn std::fmt::Display)]) -> Spec {
+    fn new(vgpu: &str, options: &[(&str, &dyn Display)]) -> Spec {
         let arguments = options.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]);
-        Spec { vgpu: vgpu.to_owned(), arguments: arguments.collect() }
+        Spec { vgpu: vgpu.to_owned(), arguments: arguments.collect(), seconds: 0.0 }
     }
 }
 
@@ -63,6 +67,8 @@ pub(super) struct Report {
 /// A running load; it ends with this.
 pub(super) struct Load {
     vgpu: String,
+    /// How long it computes.
+    seconds: f64,
     group: Option<Group>,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -77,7 +83,7 @@ impl Load {
         let mut command = place.command(place.program("paragpu"));
         command.args(["run", "--socket"]).arg(daemon.socket(&spec.vgpu)).arg("--");
         command.arg(place.example("device_load")).args(&spec.arguments);
-        Load::spawn(place, &spec.vgpu, &mut command)
+        Load::spawn(place, spec, &mut command)
     }
 
     /// Starts it on the host's own OpenCL.
@@ -86,10 +92,10 @@ impl Load {
         command.args(["--platform", &place.platform]).args(&spec.arguments);
         // Where our own driver is installed, it must not be taken for the host's.
         command.env("PARAGPU_DISABLE", "1");
-        Load::spawn(place, &spec.vgpu, &mut command)
+        Load::spawn(place, spec, &mut command)
     }
 
-    fn spawn(place: &Place, vgpu: &str, command: &mut Command) -> Result<Load> {
+    fn spawn(place: &Place, spec: &Spec, command: &mut Command) -> Result<Load> {
         let (file, errors) = tempfile::NamedTempFile::new_in(place.files())?.keep()?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
         let mut group = Group::spawn(command)?;
@@ -101,7 +107,8 @@ impl Load {
                 let _nobody_cares = sender.send(line);
             }
         });
-        Ok(Load { vgpu: vgpu.to_owned(), group: Some(group), stdin, lines, errors, opened_ms: 0.0 })
+        let (vgpu, seconds) = (spec.vgpu.clone(), spec.seconds);
+        Ok(Load { vgpu, seconds, group: Some(group), stdin, lines, errors, opened_ms: 0.0 })
     }
 
     /// Its process.
@@ -160,7 +167,7 @@ impl Load {
     }
 
     fn line(&self, otherwise: &str) -> Result<Value> {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(PATIENCE + Duration::from_secs_f64(self.seconds)) {
             Ok(line) => serde_json::from_str(&line).with_context(|| format!("{} says {line:?}", self.vgpu)),
             Err(RecvTimeoutError::Timeout) => bail!("{}", self.trouble(otherwise)),
             Err(RecvTimeoutError::Disconnected) => bail!("{}", self.trouble("fails")),
@@ -240,7 +247,7 @@ impl Attacker {
         command.args(["-n", "19"]).arg(place.program("paragpu"));
         command.args(["run", "--socket"]).arg(daemon.socket(vgpu)).arg("--");
         command.arg(place.example("hostile_load")).args([mode, &seconds.to_string()]);
-        Ok(Attacker(Load::spawn(place, vgpu, &mut command)?))
+        Ok(Attacker(Load::spawn(place, &Spec::new(vgpu, &[]), &mut command)?))
     }
 
     /// Waits for its end, at most for `limit`, and says what it achieved.
