@@ -200,13 +200,14 @@ impl Arbiter {
     }
 
     /// Charges what holders have used so far, before anything changes: whoever comes to want the device now begins where
-    /// they are. `claim` reads a client's claim.
-    pub(super) fn update(&mut self, claim: impl Fn(ClientId) -> Option<u64>, now: Nanos) {
+    /// they are. `claim` reads a client's claim, and how many of its commands have landed.
+    pub(super) fn update(&mut self, claim: impl Fn(ClientId) -> Option<(u64, u64)>, now: Nanos) {
         let mut charges = Vec::new();
         for (id, client) in &mut self.clients {
             if let State::Holding(hold) = &mut client.state
-                && let Some(claim) = claim(*id)
+                && let Some((claim, landed)) = claim(*id)
             {
+                hold.see(landed, now);
                 charges.push((client.account, hold.due(claim, now)));
             }
         }
@@ -266,9 +267,7 @@ impl Arbiter {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let State::Holding(hold) = &mut client.state else { return };
         hold.observed = now;
-        if hold.landed.0 != landed {
-            hold.landed = (landed, now);
-        }
+        hold.see(landed, now);
         let stuck = now.saturating_sub(hold.landed.1);
         let due = hold.due(claim, now);
         let id_of_account = client.account;
@@ -496,7 +495,7 @@ impl Arbiter {
         let (mut evicted, mut observed) = (Vec::new(), Vec::new());
         for (id, account, hold) in self.holders() {
             match hold.recalled {
-                Some(since) if now.saturating_sub(since) >= account.submission_limit() => evicted.push(id),
+                Some(_) if hold.overdue_at(account.submission_limit()) <= now => evicted.push(id),
                 None if now >= look_again(account, &hold, now) => observed.push(id),
                 _ => {}
             }
@@ -526,7 +525,7 @@ impl Arbiter {
         let contended = self.is_contended(now);
         for (_, account, hold) in self.holders() {
             match hold.recalled {
-                Some(since) => at(since.saturating_add(account.submission_limit())),
+                Some(_) => at(hold.overdue_at(account.submission_limit())),
                 None => {
                     at(look_again(account, &hold, now));
                     if contended && let Some(limit) = &account.limit {

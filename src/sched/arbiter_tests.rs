@@ -35,7 +35,6 @@ struct Simulation {
     guests: Vec<Guest>,
     now: Nanos,
     evicted: Vec<ClientId>,
-    ticks: usize,
 }
 
 const ENDLESS: usize = usize::MAX;
@@ -54,13 +53,7 @@ impl Simulation {
     }
 
     fn shared(sharing: Sharing) -> Simulation {
-        Simulation {
-            arbiter: Arbiter::new(sharing),
-            guests: Vec::new(),
-            now: 0,
-            evicted: Vec::new(),
-            ticks: 0,
-        }
+        Simulation { arbiter: Arbiter::new(sharing), guests: Vec::new(), now: 0, evicted: Vec::new() }
     }
 
     /// A vGPU with kernels of this length, in milliseconds, and that many of them.
@@ -86,7 +79,8 @@ impl Simulation {
 
     fn update(&mut self) {
         let guests = &self.guests;
-        self.arbiter.update(|id| Some(guests[id as usize].claim), self.now);
+        let claim = |id: ClientId| Some((guests[id as usize].claim, guests[id as usize].landed));
+        self.arbiter.update(claim, self.now);
     }
 
     fn rung(&mut self, id: usize) {
@@ -203,7 +197,7 @@ impl Simulation {
         }
         self.now += STEP;
         while self.arbiter.next_tick().is_some_and(|next| next <= self.now) {
-            self.ticks += 1;
+            self.update();
             self.arbiter.tick(self.now);
             self.carry_out();
         }
@@ -373,6 +367,19 @@ fn whoever_gets_more_weight_does_not_pay_for_what_it_had_with_less() {
     simulation.carry_out();
     simulation.run(50);
     assert_close(&simulation.run(2_000), &[50.0, 50.0], 2.0);
+}
+
+#[test]
+fn a_kernel_that_is_stuck_when_somebody_comes_has_no_more_time_than_any_other() {
+    let mut simulation = Simulation::new();
+    let eviction = Eviction { limit: Duration::from_secs(2), ..Eviction::default() };
+    simulation.add(Terms { eviction, ..Terms::default() }, 1e9, ENDLESS);
+    simulation.run(1_500);
+    simulation.add(weighted(100), 1.0, ENDLESS);
+    simulation.run(400);
+    assert!(simulation.evicted.is_empty());
+    simulation.run(300);
+    assert_eq!(simulation.evicted, [0]);
 }
 
 #[test]

@@ -51,6 +51,20 @@ impl Hold {
         self.counted = self.counted.max(now);
     }
 
+    /// So many of its commands have landed.
+    pub(super) fn see(&mut self, landed: u64, now: Nanos) {
+        if self.landed.0 != landed {
+            self.landed = (landed, now);
+        }
+    }
+
+    /// When it has not given the device back in time: what is in flight has taken longer than `limit`, be it that somebody
+    /// asked for the device meanwhile; or whatever it says of that, since it was asked.
+    pub(super) fn overdue_at(&self, limit: Nanos) -> Nanos {
+        let asked = self.recalled.unwrap_or(self.counted);
+        self.landed.1.min(asked).saturating_add(limit)
+    }
+
     pub(super) fn ran(&self, now: Nanos) -> Nanos {
         now.saturating_sub(self.since)
     }

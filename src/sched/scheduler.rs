@@ -305,6 +305,7 @@ impl Shared {
             let ticks = state.devices.iter().filter_map(|device| device.arbiter.next_tick());
             let next = ticks.chain(listens_again).min();
             if next.is_some_and(|next| next <= now) {
+                state.update(now);
                 state.devices.iter_mut().for_each(|device| device.arbiter.tick(now));
                 state.carry_out(|| self.now());
                 continue;

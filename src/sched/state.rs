@@ -133,7 +133,7 @@ impl State {
             let claim = |id: u64| {
                 let client = clients.get(&id)?;
                 let index = vgpus.get(&client.vgpu)?.devices.iter().position(|known| *known == number)?;
-                Some(client.claim(index))
+                Some((client.claim(index), client.landed(index)))
             };
             device.arbiter.update(claim, now);
         }
@@ -336,6 +336,10 @@ impl Client {
         if let Err(error) = epoll::modify(&self.poll, &self.ring, EventData::new_u64(id), flags) {
             log::warn!("the scheduler's epoll: {error}");
         }
+    }
+
+    fn landed(&self, index: usize) -> u64 {
+        self.page.device(index, Count::Landed).load(Ordering::Relaxed)
     }
 
     pub(super) fn claim(&self, index: usize) -> u64 {
