@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use std::fmt;
 use std::fs::{read_dir, read_to_string};
 
+/// Threads of a paragpud without guests: its main thread, the scheduler's, and that of the admin socket.
+const PARAGPUD_THREADS: usize = 3;
+
 /// What a process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holdings {
@@ -26,9 +29,9 @@ impl Holdings {
         })
     }
 
-    /// Whether nothing is there for a guest: paragpud has a thread for each.
+    /// Whether nothing is there for a guest: paragpud has a thread for each, beside its own.
     pub(crate) fn is_of_no_guest(&self) -> bool {
-        self.threads == 1 && self.guest_mappings == 0
+        self.threads == PARAGPUD_THREADS && self.guest_mappings == 0
     }
 
     /// Whether nothing is more than in `other`.
