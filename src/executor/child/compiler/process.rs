@@ -21,9 +21,16 @@ use crate::executor::devices::DeviceChoice;
 /// How often a build's memory is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// What compilers leave to others of the processors.
+const NICENESS: i32 = 10;
+
 /// A compiler's process, from the first recipe to the hang-up. `arguments` are the bytes of memory that a build may have,
 /// and the devices that the executor has, as JSON.
 pub fn main(socket: UnixStream, mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    // On a CPU device it computes beside the kernels of all vGPUs, and no lease says when.
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        log::debug!("nice: {error}");
+    }
     let Some(confined) = confine_process(&socket) else { return ExitCode::FAILURE };
     let memory = arguments.next().and_then(|bytes| bytes.to_str()?.parse().ok());
     let devices = arguments.next().and_then(|json| serde_json::from_str(json.to_str()?).ok());
