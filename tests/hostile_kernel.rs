@@ -319,8 +319,10 @@ impl Bystander {
         wait_until("the kernel's end", || {
             // Its waiting is over when its process was stopped for a moment.
             for pid in &self.executor {
-                signal(*pid, Signal::STOP);
-                signal(*pid, Signal::CONT);
+                // It may just have ended, with its guest.
+                let process = rustix::process::Pid::from_raw(*pid as i32).unwrap();
+                let _ = rustix::process::kill_process(process, Signal::STOP);
+                let _ = rustix::process::kill_process(process, Signal::CONT);
             }
             self.program.try_wait().unwrap().is_some()
         });
