@@ -15,6 +15,8 @@ pub(crate) struct Module {
     pub(crate) name: String,
     /// The ELF file.
     pub(crate) bytes: Vec<u8>,
+    /// What it is told when it is loaded.
+    pub(crate) parameters: String,
 }
 
 /// Reads the modules `wanted` and all that they depend on, each after its dependencies.
@@ -50,14 +52,15 @@ impl Loader {
         }
         let Some(file) = self.files.get(name) else {
             bail!(
-                "this kernel has no module {name}; choose another with --kernel-package (cloud kernels lack some)"
+                "this kernel has no module {name}: choose another with --kernel, or for its vGPU --guest module \
+                 (cloud kernels have no DRM)"
             );
         };
         let bytes = read_module(file)?;
         for dependency in dependencies(&bytes) {
             self.add(&dependency)?;
         }
-        self.ordered.push(Module { name: name.to_owned(), bytes });
+        self.ordered.push(Module { name: name.to_owned(), bytes, parameters: String::new() });
         Ok(())
     }
 }

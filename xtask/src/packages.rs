@@ -8,6 +8,8 @@ use anyhow::Result;
 pub(crate) enum Purpose {
     /// Booting a VM with a vGPU.
     Vm,
+    /// Building the guest's kernel module.
+    Module,
     /// The demo's programs.
     Demo,
     /// `cargo test`.
@@ -18,7 +20,7 @@ pub(crate) enum Purpose {
     Programs,
 }
 
-use Purpose::{Demo, Fuzz, Programs, Test, Vm};
+use Purpose::{Demo, Fuzz, Module, Programs, Test, Vm};
 
 /// A package that is installed on the host, and what for.
 struct Package {
@@ -42,6 +44,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "ocl-icd-opencl-dev", needed_for: &[Programs] },
     // libFuzzer is C++.
     Package { name: "g++", needed_for: &[Fuzz] },
+    // Kernel modules are C. What the build's own programs need comes with QEMU.
+    Package { name: "gcc", needed_for: &[Module] },
+    Package { name: "make", needed_for: &[Module] },
     // Debian's kernels are compressed, and newer ones' modules too.
     Package { name: "xz-utils", needed_for: &[Vm] },
 ];

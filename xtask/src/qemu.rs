@@ -23,6 +23,14 @@ pub(crate) enum Frontend {
     None,
 }
 
+impl Frontend {
+    /// The virtio id of the device that the guest sees.
+    pub(crate) fn virtio_id(self) -> u16 {
+        const VIRTIO_GPU: u16 = 16;
+        VIRTIO_GPU
+    }
+}
+
 /// All that differs between the VMs.
 pub(crate) struct Machine<'a> {
     pub(crate) qemu: &'a Path,

@@ -1,13 +1,15 @@
 //! One run of a VM: starting its processes, following it to its end, and taking everything down again.
 
+use crate::boot_files::{self, Gpu};
 use crate::broker::Broker;
+use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
 use crate::kernel::Software;
 use crate::logs::{self, Logs};
 use crate::ports::{Port, for_each_line, forward, record_console};
 use crate::process::Bound;
 use crate::qemu::{self, Frontend, Machine, Ports};
-use crate::{boot_files, interrupt, say};
+use crate::{interrupt, say};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
 use std::io::Write;
@@ -35,6 +37,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) broker: Option<&'a Path>,
     /// The socket to use if no paragpud is started.
     pub(crate) socket: Option<&'a Path>,
+    /// The guest's kernel driver.
+    pub(crate) guest: GuestDriver,
+    /// Where the guest's software is kept.
+    pub(crate) cache: &'a Path,
     /// The guest's OpenCL driver.
     pub(crate) icd: Option<&'a Path>,
     /// The folder for the logs of the latest VM.
@@ -93,7 +99,13 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         None => None,
     };
     let initramfs = scratch.path().join("initramfs");
-    let gpu = setup.frontend != Frontend::None;
+    let gpu = match setup.frontend {
+        Frontend::None => None,
+        frontend => Some(Gpu {
+            driver: setup.guest,
+            module: setup.guest.own_module(frontend, setup.software, setup.cache, setup.quiet)?,
+        }),
+    };
     let content = boot_files::initramfs(setup.software, job, gpu, setup.icd)?;
     std::fs::write(&initramfs, content).context("cannot write the initramfs")?;
 

@@ -4,8 +4,8 @@
 #
 # Port 1 carries lines to the host: "boot TEXT", "warn TEXT", "fail TEXT", "start" and "exit STATUS".
 # Ports 2 and 3 carry the job's stdout and stderr, and nothing else.
-# /settings sets GPU (yes or no) and ICD (the path of the OpenCL driver, or nothing); /job.sh is the job; /shares
-# lists the writable host folders.
+# /settings sets NODE (the vGPU's file, or nothing) and ICD (the path of the OpenCL driver, or nothing); /job.sh is the
+# job; /shares lists the writable host folders.
 
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
@@ -35,7 +35,7 @@ await() {
 
 # The modules are numbered in loading order. Some kernels have some of them built in.
 for module in /modules/ports/*.ko; do
-    insmod "$module" || echo "init: cannot load $module"
+    insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
 await /dev/vport0p3 || {
     echo "init: the host's ports do not show up"
@@ -44,7 +44,7 @@ await /dev/vport0p3 || {
 exec 3>/dev/vport0p1
 tell "boot loading drivers"
 for module in /modules/others/*.ko; do
-    insmod "$module" || echo "init: cannot load $module"
+    insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
 
 tell "boot mounting the host's file system"
@@ -85,9 +85,8 @@ while IFS= read -r share; do
     number=$((number + 1))
 done </shares
 
-if [ "$GPU" = yes ] && ! await /guest/dev/dri/renderD128; then
-    tell "warn there is no /dev/dri/renderD128 in the guest: its virtio-gpu driver did not accept the device" \
-        "(--kernel-log shows what it says)"
+if [ -n "$NODE" ] && ! await "/guest$NODE"; then
+    tell "warn there is no $NODE in the guest: its driver did not accept the device (--kernel-log shows what it says)"
 fi
 
 # Pipes between the job and the ports: a port can be opened only once, a pipe can be reopened as /dev/stdout.
