@@ -2,6 +2,7 @@
 
 use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
+use crate::host_files::HostFiles;
 use crate::initramfs::Archive;
 use crate::kernel::Software;
 use crate::modules::{self, Module};
@@ -14,7 +15,7 @@ const INIT: &str = include_str!("resources/init.sh");
 /// by itself.
 const PORT_DRIVERS: &[&str] = &["virtio_pci", "virtio_console"];
 /// The other drivers of every VM.
-const OTHER_DRIVERS: &[&str] = &["9pnet_virtio", "9p", "overlay"];
+const OTHER_DRIVERS: &[&str] = &["overlay"];
 
 /// The vGPU of a VM.
 pub(crate) struct Gpu {
@@ -28,10 +29,11 @@ pub(crate) struct Gpu {
 pub(crate) fn initramfs(
     software: &Software,
     job: &Job,
+    files: &HostFiles,
     gpu: Option<Gpu>,
     icd: Option<&Path>,
 ) -> Result<Vec<u8>> {
-    let mut drivers = [PORT_DRIVERS, OTHER_DRIVERS].concat();
+    let mut drivers = [PORT_DRIVERS, OTHER_DRIVERS, files.drivers()].concat();
     let node = gpu.as_ref().map_or("", |gpu| gpu.driver.node());
     drivers.extend(gpu.iter().flat_map(|gpu| gpu.driver.kernel_modules()));
     let ports = modules::in_loading_order(&software.modules, PORT_DRIVERS)?;
@@ -56,13 +58,13 @@ pub(crate) fn initramfs(
             archive.file(&format!("{name}.parameters"), module.parameters.as_bytes());
         }
     }
-    archive.file("settings", settings(node, icd)?.as_bytes());
+    archive.file("settings", settings(files, node, icd)?.as_bytes());
     archive.file("job.sh", &job.script());
     archive.file("shares", &job.share_list());
     Ok(archive.finish())
 }
 
-fn settings(node: &str, icd: Option<&Path>) -> Result<String> {
+fn settings(files: &HostFiles, node: &str, icd: Option<&Path>) -> Result<String> {
     let icd = icd.map_or(Some(""), Path::to_str).context("the target folder's path is not valid UTF-8")?;
-    Ok(format!("NODE={node}\nICD='{}'\n", icd.replace('\'', "'\\''")))
+    Ok(format!("FILES={}\nNODE={node}\nICD='{}'\n", files.name(), icd.replace('\'', "'\\''")))
 }

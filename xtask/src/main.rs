@@ -13,6 +13,7 @@ mod fuzz;
 mod guest_driver;
 mod guest_job;
 mod guest_module;
+mod host_files;
 mod initramfs;
 mod interrupt;
 mod kernel;

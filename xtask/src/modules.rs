@@ -23,19 +23,17 @@ pub(crate) struct Module {
 ///
 /// Modules that are built into the kernel are left out.
 pub(crate) fn in_loading_order(folder: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
-    let builtin = std::fs::read_to_string(folder.join("modules.builtin"))
-        .with_context(|| format!("cannot read the list of built-in modules in {}", folder.display()))?;
-    let mut loader = Loader {
-        files: BTreeMap::new(),
-        builtin: builtin.lines().filter_map(|line| module_name(Path::new(line))).collect(),
-        seen: BTreeSet::new(),
-        ordered: Vec::new(),
-    };
-    find_files(&folder.join("kernel"), &mut loader.files)?;
+    let mut loader = Loader::new(folder)?;
     for name in wanted {
         loader.add(&name.replace('-', "_"))?;
     }
     Ok(loader.ordered)
+}
+
+/// Whether there is such a module, built in or not.
+pub(crate) fn has(folder: &Path, name: &str) -> Result<bool> {
+    let loader = Loader::new(folder)?;
+    Ok(loader.builtin.contains(name) || loader.files.contains_key(name))
 }
 
 struct Loader {
@@ -46,6 +44,15 @@ struct Loader {
 }
 
 impl Loader {
+    fn new(folder: &Path) -> Result<Loader> {
+        let builtin = std::fs::read_to_string(folder.join("modules.builtin"))
+            .with_context(|| format!("cannot read the list of built-in modules in {}", folder.display()))?;
+        let mut files = BTreeMap::new();
+        find_files(&folder.join("kernel"), &mut files)?;
+        let builtin = builtin.lines().filter_map(|line| module_name(Path::new(line))).collect();
+        Ok(Loader { files, builtin, seen: BTreeSet::new(), ordered: Vec::new() })
+    }
+
     fn add(&mut self, name: &str) -> Result<()> {
         if self.builtin.contains(name) || !self.seen.insert(name.to_owned()) {
             return Ok(());

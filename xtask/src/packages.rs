@@ -10,6 +10,8 @@ pub(crate) enum Purpose {
     Vm,
     /// Building the guest's kernel module.
     Module,
+    /// Building virtiofsd, where the guest's kernel needs it.
+    Virtiofsd,
     /// The demo's programs.
     Demo,
     /// `cargo test`.
@@ -20,7 +22,7 @@ pub(crate) enum Purpose {
     Programs,
 }
 
-use Purpose::{Demo, Fuzz, Module, Programs, Test, Vm};
+use Purpose::{Demo, Fuzz, Module, Programs, Test, Virtiofsd, Vm};
 
 /// A package that is installed on the host, and what for.
 struct Package {
@@ -47,6 +49,9 @@ const PACKAGES: &[Package] = &[
     // Kernel modules are C. What the build's own programs need comes with QEMU.
     Package { name: "gcc", needed_for: &[Module] },
     Package { name: "make", needed_for: &[Module] },
+    Package { name: "libcap-ng-dev", needed_for: &[Virtiofsd] },
+    Package { name: "libseccomp-dev", needed_for: &[Virtiofsd] },
+    Package { name: "lz4", needed_for: &[Module] },
     // Debian's kernels are compressed, and newer ones' modules too.
     Package { name: "xz-utils", needed_for: &[Vm] },
 ];

@@ -4,6 +4,7 @@ use crate::boot_files::{self, Gpu};
 use crate::broker::Broker;
 use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
+use crate::host_files::HostFiles;
 use crate::kernel::Software;
 use crate::logs::{self, Logs};
 use crate::ports::{Port, for_each_line, forward, record_console};
@@ -106,9 +107,11 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
             module: setup.guest.own_module(frontend, setup.software, setup.cache, setup.quiet)?,
         }),
     };
-    let content = boot_files::initramfs(setup.software, job, gpu, setup.icd)?;
+    let files = HostFiles::known_to(&setup.software.modules, setup.cache)?;
+    let content = boot_files::initramfs(setup.software, job, &files, gpu, setup.icd)?;
     std::fs::write(&initramfs, content).context("cannot write the initramfs")?;
 
+    let (folders, _servers) = files.serve(&job.shares, scratch.path(), &logs.qemu)?;
     let streams = Streams::new()?;
     let machine = Machine {
         qemu: setup.qemu,
@@ -119,7 +122,7 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         kernel_arguments: KERNEL_ARGUMENTS,
         frontend: setup.frontend,
         socket: &socket,
-        shares: &job.shares,
+        folders: &folders,
         may_reboot: job.may_reboot,
         ports: streams.descriptors(),
     };

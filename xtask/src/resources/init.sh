@@ -4,8 +4,8 @@
 #
 # Port 1 carries lines to the host: "boot TEXT", "warn TEXT", "fail TEXT", "start" and "exit STATUS".
 # Ports 2 and 3 carry the job's stdout and stderr, and nothing else.
-# /settings sets NODE (the vGPU's file, or nothing) and ICD (the path of the OpenCL driver, or nothing); /job.sh is the
-# job; /shares lists the writable host folders.
+# /settings sets FILES (9p or virtiofs), NODE (the vGPU's file, or nothing) and ICD (the path of the OpenCL driver, or
+# nothing); /job.sh is the job; /shares lists the writable host folders.
 
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
@@ -48,9 +48,17 @@ for module in /modules/others/*.ko; do
 done
 
 tell "boot mounting the host's file system"
-remote=trans=virtio,version=9p2000.L,msize=262144
+# Mounts a folder of the host's, TAG at PLACE, to read (ro) or to write (rw).
+mount_folder() {
+    case "$FILES $3" in
+        virtiofs*) options=$3 ;;
+        "9p ro") options=ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose ;;
+        "9p rw") options=rw,trans=virtio,version=9p2000.L,msize=262144,cache=mmap ;;
+    esac
+    mount -t "$FILES" -o "$options" "$1" "$2"
+}
 mkdir /host /memory /guest
-mount -t 9p -o "ro,$remote,cache=loose" host /host || fail "cannot mount the host's file system"
+mount_folder host /host ro || fail "cannot mount the host's file system"
 mount -t tmpfs memory /memory
 mkdir /memory/upper /memory/work
 mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /guest ||
@@ -81,7 +89,7 @@ mount -t tmpfs -o mode=755 vendors etc/OpenCL/vendors || fail "cannot hide the h
 number=0
 while IFS= read -r share; do
     mkdir -p "/guest$share"
-    mount -t 9p -o "rw,$remote,cache=mmap" "share$number" "/guest$share" || fail "cannot mount the shared folder $share"
+    mount_folder "share$number" "/guest$share" rw || fail "cannot mount the shared folder $share"
     number=$((number + 1))
 done </shares
 
