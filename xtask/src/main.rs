@@ -21,6 +21,7 @@ mod kernel_headers;
 mod kernel_image;
 mod lifecycle;
 mod logs;
+mod module_check;
 mod modules;
 mod packages;
 mod ports;
@@ -52,6 +53,7 @@ enum Command {
     Test(test::Test),
     Vm(vm::Vm),
     Lifecycle(lifecycle::Lifecycle),
+    Module(module_check::ModuleCheck),
     Fuzz(fuzz::Fuzz),
     Cts(cts::Cts),
     Programs(programs::Programs),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => (demo.run(), ExitCode::FAILURE),
         Command::Test(test) => (test.run(), ExitCode::FAILURE),
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
+        Command::Module(module) => (module.run(), ExitCode::FAILURE),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
         Command::Bench(bench) => (bench.run(), ExitCode::FAILURE),

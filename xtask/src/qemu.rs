@@ -25,10 +25,13 @@ pub(crate) enum Frontend {
 }
 
 impl Frontend {
-    /// The virtio id of the device that the guest sees.
-    pub(crate) fn virtio_id(self) -> u16 {
+    /// The virtio id of the device that the guest sees, if there is one.
+    pub(crate) fn virtio_id(self) -> Option<u16> {
         const VIRTIO_GPU: u16 = 16;
-        VIRTIO_GPU
+        match self {
+            Frontend::Gpu | Frontend::Generic => Some(VIRTIO_GPU),
+            Frontend::None => None,
+        }
     }
 }
 

@@ -96,6 +96,16 @@ impl VmOptions {
         self.profile
     }
 
+    /// The same, but with this driver and, if given, kernel in the guest.
+    pub(crate) fn with_guest(&self, guest: GuestDriver, kernel: Option<Kernel>) -> VmOptions {
+        VmOptions { guest, kernel: kernel.unwrap_or(self.kernel.clone()), ..self.clone() }
+    }
+
+    /// The virtio id of the guest's vGPU; 0 without one.
+    pub(crate) fn virtio_id(&self) -> u16 {
+        self.frontend.virtio_id().unwrap_or_default()
+    }
+
     /// Installs the Debian packages that a VM needs, and those for other purposes.
     pub(crate) fn install_packages(&self, purposes: &[Purpose]) -> Result<()> {
         let module: &[_] = if self.guest == GuestDriver::Module { &[Purpose::Module] } else { &[] };

@@ -100,11 +100,11 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         None => None,
     };
     let initramfs = scratch.path().join("initramfs");
-    let gpu = match setup.frontend {
-        Frontend::None => None,
-        frontend => Some(Gpu {
+    let gpu = match setup.frontend.virtio_id() {
+        None => None,
+        Some(id) => Some(Gpu {
             driver: setup.guest,
-            module: setup.guest.own_module(frontend, setup.software, setup.cache, setup.quiet)?,
+            module: setup.guest.own_module(id, setup.software, setup.cache, setup.quiet)?,
         }),
     };
     let files = HostFiles::known_to(&setup.software.modules, setup.cache)?;
