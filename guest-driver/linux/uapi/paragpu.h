@@ -98,7 +98,7 @@ struct paragpu_region_close {
 #define PARAGPU_SUBMIT_MAX	65536
 
 /* In struct paragpu_submit: the host's answer is something to wait for. */
-#define PARAGPU_SUBMIT_FENCE	(1 << 0)
+#define PARAGPU_SUBMIT_FENCE	0x1
 
 /**
  * struct paragpu_submit - send a command to the context
