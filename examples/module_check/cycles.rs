@@ -133,6 +133,11 @@ pub(crate) fn hold(path: &str) -> Result<()> {
     Ok(())
 }
 
+/// How many pages of programs the kernel holds for devices.
+pub(crate) fn pinned_pages() -> Result<u64> {
+    Held::now().map(|held| held.pinned_pages)
+}
+
 /// What the kernel holds, in KiB and pages.
 #[derive(Debug)]
 struct Held {

@@ -5,16 +5,18 @@
 //! `cycles` opens, allocates, submits and closes in many processes, and checks that the kernel holds no more afterwards.
 //! `kill` kills processes in the middle of that. `hold` keeps a file open until standard input ends, while which the device
 //! must have been taken away. `hostile` makes random calls; what came of that is in the kernel's log. `work` is one process's
-//! part of `cycles`.
+//! part of `cycles`. `lie` checks what calls do when the device (examples/lying_device.rs) tells that lie, and `pinned` that
+//! no page is pinned.
 
 mod cycles;
 mod hostile;
+mod lies;
 mod node;
 mod random;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 /// Tries what the guest's kernel module stands.
@@ -46,6 +48,10 @@ enum What {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    Lie {
+        lie: String,
+    },
+    Pinned,
     Work {
         cycles: u64,
         seed: u64,
@@ -60,6 +66,12 @@ fn main() -> Result<()> {
         What::Kill { rounds } => cycles::kill(node, rounds),
         What::Hold => cycles::hold(node),
         What::Hostile { seconds, seed } => hostile::attack(node, Duration::from_secs(seconds), seed),
+        What::Lie { lie } => lies::check(node, &lie),
+        What::Pinned => {
+            let pages = cycles::pinned_pages()?;
+            ensure!(pages == 0, "{pages} pages are still pinned");
+            Ok(())
+        }
         What::Work { cycles, seed } => cycles::work(node, cycles, seed),
     }
 }

@@ -3,15 +3,38 @@
 use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
 use crate::packages::Purpose;
+use crate::process::{Bound, bound_command};
 use crate::vm::VmOptions;
 use crate::vm_run::Output;
 use crate::{say, workspace};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 const SCRIPT: &str = include_str!("resources/module.sh");
+const LIES_SCRIPT: &str = include_str!("resources/lies.sh");
+
+/// The lies of examples/lying_device.rs, the first for the driver that the guest boots with.
+const LIES: &[&str] = &[
+    "none",
+    "short-info",
+    "other-capset",
+    "short-capset",
+    "no-capset",
+    "silent-info",
+    "short-context",
+    "long-resource",
+    "no-resource",
+    "silent-resource",
+    "no-unref",
+    "silent-unref",
+    "silent-submit",
+    "unknown-answer",
+    "double-answer",
+    "none",
+];
 
 /// Check the guest's kernel module in a VM.
 ///
@@ -60,9 +83,32 @@ impl ModuleCheck {
             [self.cycles, self.kills, self.hostile, self.seed].map(|number| number.to_string().into()),
         );
         command.push(GuestDriver::Module.parameters(self.vm.virtio_id()).into());
-        match self.vm.boot(&Job::new(command, &[])?, Output::passed_through())?.status {
-            0 => Ok(()),
-            status => bail!("the check in the VM ended with exit status {status}"),
-        }
+        expect_success(self.vm.boot(&Job::new(command, &[])?, Output::passed_through())?.status)?;
+        self.check_lies()
     }
+
+    /// With a device that lies.
+    fn check_lies(&self) -> Result<()> {
+        let program = |name| workspace::build_example(self.vm.profile(), name);
+        let scratch = tempfile::Builder::new().prefix("paragpu-liar-").tempdir();
+        let scratch = scratch.context("cannot make a temporary folder")?;
+        let socket = scratch.path().join("liar.sock");
+        let mut liar = bound_command(program("lying_device")?);
+        liar.arg(&socket).args(LIES).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut liar = Bound::spawn(&mut liar, "the lying device")?;
+        while !socket.exists() {
+            ensure!(liar.ended().is_none(), "the lying device ended at once");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut command = ["sh", "-c", LIES_SCRIPT, "lies"].map(OsString::from).to_vec();
+        command.push(program("module_check")?.into());
+        command.extend(LIES.iter().skip(1).map(OsString::from));
+        let vm = self.vm.on_socket(&socket);
+        expect_success(vm.boot(&Job::new(command, &[])?, Output::passed_through())?.status)
+    }
+}
+
+fn expect_success(status: u8) -> Result<()> {
+    ensure!(status == 0, "the check in the VM ended with exit status {status}");
+    Ok(())
 }
