@@ -10,13 +10,18 @@ mod broker;
 mod cts;
 mod demo;
 mod fuzz;
+mod guest_driver;
 mod guest_job;
+mod guest_module;
+mod host_files;
 mod initramfs;
 mod interrupt;
 mod kernel;
+mod kernel_headers;
 mod kernel_image;
 mod lifecycle;
 mod logs;
+mod module_check;
 mod modules;
 mod packages;
 mod ports;
@@ -48,6 +53,7 @@ enum Command {
     Test(test::Test),
     Vm(vm::Vm),
     Lifecycle(lifecycle::Lifecycle),
+    Module(module_check::ModuleCheck),
     Fuzz(fuzz::Fuzz),
     Cts(cts::Cts),
     Programs(programs::Programs),
@@ -65,6 +71,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => (demo.run(), ExitCode::FAILURE),
         Command::Test(test) => (test.run(), ExitCode::FAILURE),
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
+        Command::Module(module) => (module.run(), ExitCode::FAILURE),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
         Command::Bench(bench) => (bench.run(), ExitCode::FAILURE),

@@ -1,7 +1,9 @@
 //! `cargo xtask vm`: what a VM is made of, and the command line that asks for one.
 
 use crate::broker::Broker;
+use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
+use crate::kernel::Kernel;
 use crate::packages::Purpose;
 use crate::qemu::Frontend;
 use crate::vm_run::{Outcome, Output, Setup};
@@ -54,9 +56,13 @@ pub(crate) struct VmOptions {
     /// How paragpud and the guest's programs are built.
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
-    /// The Debian package of the guest's kernel.
-    #[arg(long, value_name = "NAME", default_value = "linux-image-amd64")]
-    kernel_package: String,
+    /// The guest's kernel: `debian`, `debian-cloud` (which has no DRM), another Debian package `linux-image-…`, or a
+    /// folder with boot/vmlinuz-* and lib/modules/*.
+    #[arg(long, value_name = "KERNEL", default_value = "debian")]
+    kernel: Kernel,
+    /// The guest's driver of the vGPU.
+    #[arg(long, value_enum, default_value_t = GuestDriver::Mainline)]
+    guest: GuestDriver,
     /// Give up and end the VM after this time.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -90,9 +96,20 @@ impl VmOptions {
         self.profile
     }
 
+    /// The same, but with this driver and, if given, kernel in the guest.
+    pub(crate) fn with_guest(&self, guest: GuestDriver, kernel: Option<Kernel>) -> VmOptions {
+        VmOptions { guest, kernel: kernel.unwrap_or(self.kernel.clone()), ..self.clone() }
+    }
+
+    /// The virtio id of the guest's vGPU; 0 without one.
+    pub(crate) fn virtio_id(&self) -> u16 {
+        self.frontend.virtio_id().unwrap_or_default()
+    }
+
     /// Installs the Debian packages that a VM needs, and those for other purposes.
     pub(crate) fn install_packages(&self, purposes: &[Purpose]) -> Result<()> {
-        packages::ensure(purposes, self.qemu.is_some())
+        let module: &[_] = if self.guest == GuestDriver::Module { &[Purpose::Module] } else { &[] };
+        packages::ensure(&[purposes, module].concat(), self.qemu.is_some())
     }
 
     /// Builds what the VM needs and runs `job` in it.
@@ -108,10 +125,12 @@ impl VmOptions {
                 qemu: self.qemu.as_deref().unwrap_or(Path::new(qemu::PROGRAM)),
                 memory_mib: self.memory,
                 cpus: self.cpus,
-                software: &kernel::software(&self.kernel_package, &cache)?,
+                software: &kernel::software(&self.kernel, &cache)?,
                 frontend: self.frontend,
                 broker: built.broker.as_deref(),
                 socket: self.socket.as_deref(),
+                guest: self.guest,
+                cache: &cache,
                 icd: built.icd.as_deref(),
                 logs: &target.join("vm"),
                 time_limit: Duration::from_secs(self.timeout),

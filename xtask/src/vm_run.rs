@@ -1,13 +1,16 @@
 //! One run of a VM: starting its processes, following it to its end, and taking everything down again.
 
+use crate::boot_files::{self, Gpu};
 use crate::broker::Broker;
+use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
+use crate::host_files::HostFiles;
 use crate::kernel::Software;
 use crate::logs::{self, Logs};
 use crate::ports::{Port, for_each_line, forward, record_console};
 use crate::process::Bound;
 use crate::qemu::{self, Frontend, Machine, Ports};
-use crate::{boot_files, interrupt, say};
+use crate::{interrupt, say};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
 use std::io::Write;
@@ -35,6 +38,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) broker: Option<&'a Path>,
     /// The socket to use if no paragpud is started.
     pub(crate) socket: Option<&'a Path>,
+    /// The guest's kernel driver.
+    pub(crate) guest: GuestDriver,
+    /// Where the guest's software is kept.
+    pub(crate) cache: &'a Path,
     /// The guest's OpenCL driver.
     pub(crate) icd: Option<&'a Path>,
     /// The folder for the logs of the latest VM.
@@ -93,10 +100,18 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         None => None,
     };
     let initramfs = scratch.path().join("initramfs");
-    let gpu = setup.frontend != Frontend::None;
-    let content = boot_files::initramfs(setup.software, job, gpu, setup.icd)?;
+    let gpu = match setup.frontend.virtio_id() {
+        None => None,
+        Some(id) => Some(Gpu {
+            driver: setup.guest,
+            module: setup.guest.own_module(id, setup.software, setup.cache, setup.quiet)?,
+        }),
+    };
+    let files = HostFiles::known_to(&setup.software.modules, setup.cache)?;
+    let content = boot_files::initramfs(setup.software, job, &files, gpu, setup.icd)?;
     std::fs::write(&initramfs, content).context("cannot write the initramfs")?;
 
+    let (folders, _servers) = files.serve(&job.shares, scratch.path(), &logs.qemu)?;
     let streams = Streams::new()?;
     let machine = Machine {
         qemu: setup.qemu,
@@ -107,7 +122,7 @@ pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
         kernel_arguments: KERNEL_ARGUMENTS,
         frontend: setup.frontend,
         socket: &socket,
-        shares: &job.shares,
+        folders: &folders,
         may_reboot: job.may_reboot,
         ports: streams.descriptors(),
     };

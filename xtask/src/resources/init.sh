@@ -4,8 +4,8 @@
 #
 # Port 1 carries lines to the host: "boot TEXT", "warn TEXT", "fail TEXT", "start" and "exit STATUS".
 # Ports 2 and 3 carry the job's stdout and stderr, and nothing else.
-# /settings sets GPU (yes or no) and ICD (the path of the OpenCL driver, or nothing); /job.sh is the job; /shares
-# lists the writable host folders.
+# /settings sets FILES (9p or virtiofs), NODE (the vGPU's file, or nothing) and ICD (the path of the OpenCL driver, or
+# nothing); /job.sh is the job; /shares lists the writable host folders.
 
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
@@ -35,7 +35,7 @@ await() {
 
 # The modules are numbered in loading order. Some kernels have some of them built in.
 for module in /modules/ports/*.ko; do
-    insmod "$module" || echo "init: cannot load $module"
+    insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
 await /dev/vport0p3 || {
     echo "init: the host's ports do not show up"
@@ -44,13 +44,21 @@ await /dev/vport0p3 || {
 exec 3>/dev/vport0p1
 tell "boot loading drivers"
 for module in /modules/others/*.ko; do
-    insmod "$module" || echo "init: cannot load $module"
+    insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
 
 tell "boot mounting the host's file system"
-remote=trans=virtio,version=9p2000.L,msize=262144
+# Mounts a folder of the host's, TAG at PLACE, to read (ro) or to write (rw).
+mount_folder() {
+    case "$FILES $3" in
+        virtiofs*) options=$3 ;;
+        "9p ro") options=ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose ;;
+        "9p rw") options=rw,trans=virtio,version=9p2000.L,msize=262144,cache=mmap ;;
+    esac
+    mount -t "$FILES" -o "$options" "$1" "$2"
+}
 mkdir /host /memory /guest
-mount -t 9p -o "ro,$remote,cache=loose" host /host || fail "cannot mount the host's file system"
+mount_folder host /host ro || fail "cannot mount the host's file system"
 mount -t tmpfs memory /memory
 mkdir /memory/upper /memory/work
 mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /guest ||
@@ -81,13 +89,12 @@ mount -t tmpfs -o mode=755 vendors etc/OpenCL/vendors || fail "cannot hide the h
 number=0
 while IFS= read -r share; do
     mkdir -p "/guest$share"
-    mount -t 9p -o "rw,$remote,cache=mmap" "share$number" "/guest$share" || fail "cannot mount the shared folder $share"
+    mount_folder "share$number" "/guest$share" rw || fail "cannot mount the shared folder $share"
     number=$((number + 1))
 done </shares
 
-if [ "$GPU" = yes ] && ! await /guest/dev/dri/renderD128; then
-    tell "warn there is no /dev/dri/renderD128 in the guest: its virtio-gpu driver did not accept the device" \
-        "(--kernel-log shows what it says)"
+if [ -n "$NODE" ] && ! await "/guest$NODE"; then
+    tell "warn there is no $NODE in the guest: its driver did not accept the device (--kernel-log shows what it says)"
 fi
 
 # Pipes between the job and the ports: a port can be opened only once, a pipe can be reopened as /dev/stdout.
@@ -99,6 +106,8 @@ stderr=$!
 
 mkdir -p run/paragpu-vm
 cp /job.sh run/paragpu-vm/job.sh
+# For jobs that unload the vGPU's driver.
+cp /modules/others/*-paragpu.ko run/paragpu-vm/paragpu.ko 2>/dev/null
 tell start
 # In a subshell, or this shell would say "Killed" and the like on the job's stderr.
 (exec chroot /guest /bin/sh /run/paragpu-vm/job.sh </dev/null >/stdout 2>/stderr 3>&-)
