@@ -1,10 +1,14 @@
-//! The initramfs of a VM: busybox, the drivers, the init script and the job.
+//! The initramfs of a VM: busybox, the drivers, the init script and the job, and for guests that do not see the host's files
+//! those that the job needs.
 
+use crate::closure::Closure;
 use crate::guest_job::Job;
 use crate::initramfs::Archive;
 use crate::kernel::Software;
 use crate::modules;
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const INIT: &str = include_str!("resources/init.sh");
@@ -12,18 +16,48 @@ const INIT: &str = include_str!("resources/init.sh");
 /// The drivers of the ports, which come first so that all else can be told to the host. What drivers depend on is found
 /// by itself.
 const PORT_DRIVERS: &[&str] = &["virtio_pci", "virtio_console"];
-/// The other drivers of every VM.
-const OTHER_DRIVERS: &[&str] = &["9pnet_virtio", "9p", "overlay"];
+/// The same for guests whose ports are vsock's.
+const VSOCK_DRIVERS: &[&str] = &["virtio_pci", "vmw_vsock_virtio_transport"];
+/// The drivers for the host's files.
+const FILE_DRIVERS: &[&str] = &["9pnet_virtio", "9p", "overlay"];
 /// The driver of a VM with a vGPU.
 const GPU_DRIVER: &str = "virtio-gpu";
+/// The drivers of a VM that runs VMs, on the processor that QEMU emulates.
+const NESTING_DRIVERS: &[&str] = &["kvm_amd"];
 
-/// Makes the initramfs that runs `job`.
-pub(crate) fn initramfs(software: &Software, job: &Job, gpu: bool, icd: Option<&Path>) -> Result<Vec<u8>> {
-    let mut drivers = [PORT_DRIVERS, OTHER_DRIVERS].concat();
-    if gpu {
+/// Where a guest's files are from.
+pub(crate) enum Root<'a> {
+    /// It sees the host's.
+    Host,
+    /// It gets copies of some, among them a program that connects to the host's vsock ports.
+    Copies { files: &'a Closure, guest_port: &'a Path },
+}
+
+/// What a VM is for.
+pub(crate) struct Content<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) gpu: bool,
+    /// The guest's OpenCL driver.
+    pub(crate) icd: Option<&'a Path>,
+    pub(crate) root: Root<'a>,
+    /// Whether it runs VMs and computes with the host's OpenCL drivers.
+    pub(crate) nesting: bool,
+}
+
+/// Makes the initramfs of a VM.
+pub(crate) fn initramfs(software: &Software, content: &Content) -> Result<Vec<u8>> {
+    let (port_drivers, file_drivers) = match content.root {
+        Root::Host => (PORT_DRIVERS, FILE_DRIVERS),
+        Root::Copies { .. } => (VSOCK_DRIVERS, &[][..]),
+    };
+    let mut drivers = [port_drivers, file_drivers].concat();
+    if content.gpu {
         drivers.push(GPU_DRIVER);
     }
-    let ports = modules::in_loading_order(&software.modules, PORT_DRIVERS)?;
+    if content.nesting {
+        drivers.extend(NESTING_DRIVERS);
+    }
+    let ports = modules::in_loading_order(&software.modules, port_drivers)?;
     // The same start again, as the order is that of the names asked for.
     let all = modules::in_loading_order(&software.modules, &drivers)?;
     let others = &all[ports.len()..];
@@ -42,14 +76,50 @@ pub(crate) fn initramfs(software: &Software, job: &Job, gpu: bool, icd: Option<&
             archive.file(&format!("modules/{folder}/{number:03}-{}.ko", module.name), &module.bytes);
         }
     }
-    archive.file("settings", settings(gpu, icd)?.as_bytes());
-    archive.file("job.sh", &job.script());
-    archive.file("shares", &job.share_list());
+    if let Root::Copies { files, guest_port } = content.root {
+        add_copies(&mut archive, files, &content.job.directory)?;
+        archive.program("guest/bin/busybox", &busybox);
+        archive.program("guest/guest-port", &read(guest_port)?);
+    }
+    archive.file("settings", settings(content)?.as_bytes());
+    archive.file("job.sh", &content.job.script());
+    archive.file("shares", &content.job.share_list());
     Ok(archive.finish())
 }
 
-fn settings(gpu: bool, icd: Option<&Path>) -> Result<String> {
-    let gpu = if gpu { "yes" } else { "no" };
-    let icd = icd.map_or(Some(""), Path::to_str).context("the target folder's path is not valid UTF-8")?;
-    Ok(format!("GPU={gpu}\nICD='{}'\n", icd.replace('\'', "'\\''")))
+/// Puts files at the places below `guest` that they have on the host, and makes an empty folder to work in.
+fn add_copies(archive: &mut Archive, files: &Closure, directory: &Path) -> Result<()> {
+    let mut folders = BTreeSet::from([Path::new("/bin"), directory]);
+    folders.extend(files.files().filter_map(Path::parent));
+    let all: BTreeSet<_> = folders.iter().flat_map(|folder| folder.ancestors()).collect();
+    for folder in all {
+        archive.folder(&guest_path(folder)?);
+    }
+    for file in files.files() {
+        let name = guest_path(file)?;
+        let mode = std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.permissions();
+        let bytes = read(file)?;
+        if mode.mode() & 0o100 == 0 { archive.file(&name, &bytes) } else { archive.program(&name, &bytes) }
+    }
+    Ok(())
+}
+
+fn guest_path(path: &Path) -> Result<String> {
+    let path = path.to_str().with_context(|| format!("{} is not valid UTF-8", path.display()))?;
+    Ok(format!("guest{path}").trim_end_matches('/').to_owned())
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn settings(content: &Content) -> Result<String> {
+    let word = |yes| if yes { "yes" } else { "no" };
+    let root = match content.root {
+        Root::Host => "host",
+        Root::Copies { .. } => "copies",
+    };
+    let icd = content.icd.map_or(Some(""), Path::to_str).context("the target folder's path is not valid UTF-8")?;
+    let (gpu, nesting) = (word(content.gpu), word(content.nesting));
+    Ok(format!("GPU={gpu}\nROOT={root}\nNESTING={nesting}\nICD='{}'\n", icd.replace('\'', "'\\''")))
 }

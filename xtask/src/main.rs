@@ -7,10 +7,12 @@ mod apt;
 mod bench;
 mod boot_files;
 mod broker;
+mod closure;
 mod cts;
 mod demo;
 mod fuzz;
 mod guest_job;
+mod guest_port;
 mod initramfs;
 mod interrupt;
 mod kernel;
@@ -18,6 +20,7 @@ mod kernel_image;
 mod lifecycle;
 mod logs;
 mod modules;
+mod nested;
 mod packages;
 mod ports;
 mod proc_count;
@@ -29,6 +32,7 @@ mod sides;
 mod test;
 mod vm;
 mod vm_run;
+mod vmm;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -52,6 +56,10 @@ enum Command {
     Cts(cts::Cts),
     Programs(programs::Programs),
     Bench(bench::Bench),
+    #[command(hide = true)]
+    VmPrepared(nested::Prepared),
+    #[command(hide = true)]
+    GuestPort(guest_port::GuestPort),
 }
 
 /// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
@@ -65,6 +73,8 @@ fn main() -> ExitCode {
         Command::Demo(demo) => (demo.run(), ExitCode::FAILURE),
         Command::Test(test) => (test.run(), ExitCode::FAILURE),
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
+        Command::VmPrepared(prepared) => (prepared.run(), ExitCode::from(VM_FAILED)),
+        Command::GuestPort(port) => (port.run(), ExitCode::FAILURE),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
         Command::Bench(bench) => (bench.run(), ExitCode::FAILURE),

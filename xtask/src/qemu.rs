@@ -1,7 +1,7 @@
 //! QEMU: which one there is, whether KVM works, and the command line of a VM.
 
 use crate::process::bound_command;
-use clap::ValueEnum;
+use crate::vmm::Vmm;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, read_to_string};
 use std::os::fd::RawFd;
@@ -12,17 +12,6 @@ use std::process::Command;
 /// QEMU's name when none is chosen.
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
-/// The QEMU device that connects the guest to paragpud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Frontend {
-    /// vhost-user-gpu-pci: any QEMU with KVM, without KVM QEMU 10 or later.
-    Gpu,
-    /// vhost-user-test-device-pci with virtio-gpu's number: QEMU 11.1 or later, no display socket.
-    Generic,
-    /// No vGPU: to try the VM itself.
-    None,
-}
-
 /// All that differs between the VMs.
 pub(crate) struct Machine<'a> {
     pub(crate) qemu: &'a Path,
@@ -31,9 +20,11 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) kernel_arguments: &'a str,
-    pub(crate) frontend: Frontend,
-    /// paragpud's socket.
-    pub(crate) socket: &'a Path,
+    pub(crate) vmm: Vmm,
+    /// paragpud's socket, if there is to be a vGPU.
+    pub(crate) socket: Option<&'a Path>,
+    /// Whether the guest runs VMs of its own.
+    pub(crate) nesting: bool,
     /// Host folders that the guest can write to.
     pub(crate) shares: &'a [PathBuf],
     /// Whether a reboot of the guest is one, and not the end of QEMU.
@@ -77,7 +68,9 @@ pub(crate) fn command(machine: &Machine) -> Command {
     if kvm_is_usable() {
         command.args(["-accel", "kvm", "-cpu", "host"]);
     } else {
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+        // QEMU emulates AMD's extensions for virtual machines, not Intel's.
+        let cpu = if machine.nesting { "max,+svm,+npt" } else { "max" };
+        command.args(["-accel", "tcg,thread=multi", "-cpu", cpu]);
     }
     command.args(["-machine", "q35,memory-backend=memory", "-smp", &machine.cpus.to_string()]);
     command.args(["-m", &format!("{}M", machine.memory_mib)]);
@@ -91,7 +84,9 @@ pub(crate) fn command(machine: &Machine) -> Command {
     for (number, share) in machine.shares.iter().enumerate() {
         add_folder(&mut command, share, &format!("share{number}"), false);
     }
-    add_gpu(&mut command, machine.frontend, machine.socket);
+    if let Some(socket) = machine.socket {
+        add_gpu(&mut command, machine.vmm, socket);
+    }
     command
 }
 
@@ -116,13 +111,12 @@ fn add_folder(command: &mut Command, path: &Path, tag: &str, read_only: bool) {
     command.arg("-virtfs").arg(option);
 }
 
-fn add_gpu(command: &mut Command, frontend: Frontend, socket: &Path) {
-    let device = match frontend {
-        Frontend::Gpu => "vhost-user-gpu-pci,chardev=vgpu",
-        Frontend::Generic => {
+fn add_gpu(command: &mut Command, vmm: Vmm, socket: &Path) {
+    let device = match vmm {
+        Vmm::QemuGeneric => {
             "vhost-user-test-device-pci,chardev=vgpu,virtio-id=16,num_vqs=2,vq_size=256,config_size=24"
         }
-        Frontend::None => return,
+        _ => "vhost-user-gpu-pci,chardev=vgpu",
     };
     let mut option = OsString::from("socket,id=vgpu,path=");
     option.push(escape_commas(socket.as_os_str()));
