@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 const INIT: &str = include_str!("resources/init.sh");
 
@@ -76,10 +77,9 @@ pub(crate) fn initramfs(software: &Software, content: &Content) -> Result<Vec<u8
             archive.file(&format!("modules/{folder}/{number:03}-{}.ko", module.name), &module.bytes);
         }
     }
-    if let Root::Copies { files, guest_port } = content.root {
+    if let Root::Copies { files, .. } = content.root {
         add_copies(&mut archive, files, &content.job.directory)?;
         archive.program("guest/bin/busybox", &busybox);
-        archive.program("guest/guest-port", &read(guest_port)?);
     }
     archive.file("settings", settings(content)?.as_bytes());
     archive.file("job.sh", &content.job.script());
@@ -97,8 +97,9 @@ fn add_copies(archive: &mut Archive, files: &Closure, directory: &Path) -> Resul
     }
     for file in files.files() {
         let name = guest_path(file)?;
-        let mode = std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.permissions();
-        let bytes = read(file)?;
+        let mode =
+            std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.permissions();
+        let bytes = without_symbols(file)?;
         if mode.mode() & 0o100 == 0 { archive.file(&name, &bytes) } else { archive.program(&name, &bytes) }
     }
     Ok(())
@@ -109,17 +110,36 @@ fn guest_path(path: &Path) -> Result<String> {
     Ok(format!("guest{path}").trim_end_matches('/').to_owned())
 }
 
+/// The bytes of a file, less what only debuggers want if that is much and a tool to remove it is there: the guest's memory
+/// holds them all.
+fn without_symbols(file: &Path) -> Result<Vec<u8>> {
+    const MUCH: usize = 2 << 20;
+    let bytes = read(file)?;
+    if bytes.len() < MUCH || !bytes.starts_with(b"\x7fELF") {
+        return Ok(bytes);
+    }
+    let stripped = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    let done = Command::new("strip").arg("-o").arg(stripped.path()).arg(file).output();
+    if done.is_ok_and(|output| output.status.success()) { read(stripped.path()) } else { Ok(bytes) }
+}
+
 fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn settings(content: &Content) -> Result<String> {
     let word = |yes| if yes { "yes" } else { "no" };
-    let root = match content.root {
-        Root::Host => "host",
-        Root::Copies { .. } => "copies",
+    let (root, guest_port) = match content.root {
+        Root::Host => ("host", None),
+        Root::Copies { guest_port, .. } => ("copies", Some(guest_port)),
     };
-    let icd = content.icd.map_or(Some(""), Path::to_str).context("the target folder's path is not valid UTF-8")?;
     let (gpu, nesting) = (word(content.gpu), word(content.nesting));
-    Ok(format!("GPU={gpu}\nROOT={root}\nNESTING={nesting}\nICD='{}'\n", icd.replace('\'', "'\\''")))
+    let (icd, guest_port) = (quoted(content.icd)?, quoted(guest_port)?);
+    Ok(format!("GPU={gpu}\nROOT={root}\nNESTING={nesting}\nICD={icd}\nGUEST_PORT={guest_port}\n"))
+}
+
+/// A path for the shell; nothing is an empty one.
+fn quoted(path: Option<&Path>) -> Result<String> {
+    let path = path.map_or(Some(""), Path::to_str).context("the target folder's path is not valid UTF-8")?;
+    Ok(format!("'{}'", path.replace('\'', "'\\''")))
 }

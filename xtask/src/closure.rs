@@ -41,7 +41,8 @@ impl Closure {
     /// Adds a file with what it is linked with or interpreted by, or all files of a folder.
     pub(crate) fn add(&mut self, path: &Path) -> Result<()> {
         if path.is_dir() {
-            let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let entries =
+                std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
             return entries.into_iter().try_for_each(|entry| self.add(&entry?.path()));
         }
         if !self.files.insert(path.to_owned()) {
@@ -97,9 +98,11 @@ fn listed_libraries(answer: &str) -> Vec<PathBuf> {
 /// The OpenCL loader by all of its names.
 fn loader_libraries() -> Result<Vec<PathBuf>> {
     let tool = ["/sbin/ldconfig", "/usr/sbin/ldconfig"].into_iter().find(|path| Path::new(path).is_file());
-    let output = Command::new(tool.unwrap_or("ldconfig")).arg("-p").output().context("cannot start ldconfig")?;
+    let output =
+        Command::new(tool.unwrap_or("ldconfig")).arg("-p").output().context("cannot start ldconfig")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines = text.lines().filter(|line| line.trim_start().starts_with(OPENCL_LOADER) && line.contains("x86-64"));
+    let lines =
+        text.lines().filter(|line| line.trim_start().starts_with(OPENCL_LOADER) && line.contains("x86-64"));
     Ok(lines.filter_map(|line| Some(line.rsplit_once("=> ")?.1.trim().into())).collect())
 }
 
@@ -112,7 +115,10 @@ mod tests {
     fn libraries_are_the_paths_that_ldd_lists() {
         let answer = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/libc.so.6 (0x2)\n\t/lib64/ld-linux.so.2 (0x3)\n\
             \tlibgone.so => not found\n";
-        assert_eq!(listed_libraries(answer), [PathBuf::from("/lib/libc.so.6"), "/lib64/ld-linux.so.2".into()]);
+        assert_eq!(
+            listed_libraries(answer),
+            [PathBuf::from("/lib/libc.so.6"), "/lib64/ld-linux.so.2".into()]
+        );
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Runs the VM; its job's exit status becomes this process's.
     pub(crate) fn run(&self) -> Result<ExitCode> {
-        let text = std::fs::read(&self.setup).with_context(|| format!("cannot read {}", self.setup.display()))?;
+        let text =
+            std::fs::read(&self.setup).with_context(|| format!("cannot read {}", self.setup.display()))?;
         let setup: Setup = serde_json::from_slice(&text).context("cannot read the description of the VM")?;
         let outcome = vm_run::run(&setup, Output::passed_through())?;
         if let Some(summary) = outcome.summary.filter(|_| !setup.quiet) {
@@ -46,7 +47,8 @@ pub(crate) fn run(inner: Setup, qemu: PathBuf, scratch: &TempDir, output: Output
     }
     let logs = inner.logs.clone();
     let inner = Setup { logs: logs.join("inner"), ..inner };
-    std::fs::create_dir_all(&inner.logs).with_context(|| format!("cannot create {}", inner.logs.display()))?;
+    std::fs::create_dir_all(&inner.logs)
+        .with_context(|| format!("cannot create {}", inner.logs.display()))?;
     let description = scratch.path().join("inner.json");
     std::fs::write(&description, serde_json::to_vec(&inner)?).context("cannot write a temporary file")?;
 

@@ -117,7 +117,10 @@ pub(crate) fn for_each_line(
     })
 }
 
-fn spawn(mut from: impl Read + Send + 'static, mut take: impl FnMut(&[u8]) -> bool + Send + 'static) -> JoinHandle<()> {
+fn spawn(
+    mut from: impl Read + Send + 'static,
+    mut take: impl FnMut(&[u8]) -> bool + Send + 'static,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(length) = from.read(&mut buffer) {

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// The virtio id that Linux's virtio-gpu driver looks for.
 const VIRTIO_GPU: u16 = 16;
+/// The package and program of examples/alioth.
+const ALIOTH_VMM: &str = "alioth_vmm";
 /// cloud-hypervisor's program when none is chosen.
 const CLOUD_HYPERVISOR: &str = "cloud-hypervisor";
 
@@ -200,7 +202,11 @@ impl VmOptions {
     fn build(&self, target: &Path) -> Result<Built> {
         let vmm = match self.vmm {
             Vmm::Qemu | Vmm::QemuGeneric => self.qemu(),
-            Vmm::Alioth => workspace::build_example(self.profile, "alioth_vmm")?,
+            Vmm::Alioth => {
+                self.say("building examples/alioth");
+                workspace::build(self.profile, &["-p", ALIOTH_VMM])?;
+                existing(target.join(self.profile.folder()).join(ALIOTH_VMM))?
+            }
             Vmm::CloudHypervisor => {
                 find_program(self.vmm_binary.as_deref().unwrap_or(Path::new(CLOUD_HYPERVISOR)).as_os_str())?
             }

@@ -18,7 +18,7 @@ pub(crate) enum Vmm {
     Qemu,
     /// QEMU, vhost-user-test-device-pci: QEMU 11.1 or later, no display socket.
     QemuGeneric,
-    /// examples/alioth_vmm.rs: the `alioth` crate.
+    /// examples/alioth: the `alioth` crate.
     Alioth,
     /// cloud-hypervisor, --generic-vhost-user: version 52 or later.
     CloudHypervisor,

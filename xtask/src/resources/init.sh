@@ -2,11 +2,15 @@
 # The first process of the developer VM. It loads the drivers, makes the host's file system the root (read-only below,
 # writable in memory above) or what was copied to /guest, runs one job in it and powers off.
 #
-# Ports are virtio-serial's where the guest sees the host's files, else vsock's. Port 1 carries lines to the host: "boot TEXT", "warn TEXT", "fail TEXT", "start" and "exit STATUS".
-# Ports 2 and 3 carry the job's stdout and stderr, and nothing else.
-# /settings sets GPU (yes or no), ROOT (host or copies), NESTING (yes or no: whether the job runs VMs and computes with the
-# host's OpenCL drivers) and ICD (the path of the OpenCL driver, or nothing); /job.sh is the job; /shares lists the writable
-# host folders.
+# Port 1 carries lines to the host: "boot TEXT", "warn TEXT", "fail TEXT", "start" and "exit STATUS".
+# Ports 2 and 3 carry the job's stdout and stderr, and nothing else. They are virtio-serial's where the guest sees the host's
+# files, else vsock's.
+# /job.sh is the job; /shares lists the writable host folders; /settings sets
+#   ROOT        host or copies
+#   GPU         yes or no
+#   ICD         the path of the OpenCL driver, or nothing
+#   GUEST_PORT  the path of the program that connects to vsock ports, below /guest
+#   NESTING     yes or no: whether the job runs VMs and computes with the host's OpenCL drivers
 
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
@@ -45,7 +49,7 @@ port() {
     if [ "$ROOT" = host ]; then
         exec cat "$2" >"/dev/vport0p$1" 3>&-
     else
-        exec chroot /guest /guest-port guest-port "$1" <"$2" 3>&-
+        exec chroot /guest "$GUEST_PORT" guest-port "$1" <"$2" 3>&-
     fi
 }
 

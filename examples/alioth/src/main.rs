@@ -61,12 +61,17 @@ fn main() -> Result<()> {
         &kvm,
         BoardConfig {
             // 1. The guest's memory is a memfd that is mapped shared, so that paragpud can map it too.
-            mem: MemConfig { size: arguments.memory << 20, backend: MemBackend::Memfd, ..MemConfig::default() },
+            mem: MemConfig {
+                size: arguments.memory << 20,
+                backend: MemBackend::Memfd,
+                ..MemConfig::default()
+            },
             cpu: CpuConfig { count: arguments.cpus, ..CpuConfig::default() },
             ..BoardConfig::default()
         },
     )?;
     vm.add_com1().context("the console needs a terminal as standard input")?;
+    vm.add_cmos()?;
 
     // 2. The GPU is a vhost-user device like any other: a socket, and the virtio id that its driver looks for. The front end
     // passes all feature bits and the configuration space through.
