@@ -2,10 +2,12 @@
 //! those that the job needs.
 
 use crate::closure::Closure;
+use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
+use crate::host_files::HostFiles;
 use crate::initramfs::Archive;
 use crate::kernel::Software;
-use crate::modules;
+use crate::modules::{self, Module};
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -19,25 +21,31 @@ const INIT: &str = include_str!("resources/init.sh");
 const PORT_DRIVERS: &[&str] = &["virtio_pci", "virtio_console"];
 /// The same for guests whose ports are vsock's.
 const VSOCK_DRIVERS: &[&str] = &["virtio_pci", "vmw_vsock_virtio_transport"];
-/// The drivers for the host's files.
-const FILE_DRIVERS: &[&str] = &["9pnet_virtio", "9p", "overlay"];
-/// The driver of a VM with a vGPU.
-const GPU_DRIVER: &str = "virtio-gpu";
+/// What makes the host's files a root file system.
+const OVERLAY: &str = "overlay";
 /// The drivers of a VM that runs VMs, on the processor that QEMU emulates.
 const NESTING_DRIVERS: &[&str] = &["kvm_amd"];
 
 /// Where a guest's files are from.
 pub(crate) enum Root<'a> {
     /// It sees the host's.
-    Host,
+    Host(&'a HostFiles),
     /// It gets copies of some, among them a program that connects to the host's vsock ports.
     Copies { files: &'a Closure, guest_port: &'a Path },
+}
+
+/// The vGPU of a VM.
+pub(crate) struct Gpu {
+    /// What drives it.
+    pub(crate) driver: GuestDriver,
+    /// The driver's module, if it is not the kernel's.
+    pub(crate) module: Option<Module>,
 }
 
 /// What a VM is for.
 pub(crate) struct Content<'a> {
     pub(crate) job: &'a Job,
-    pub(crate) gpu: bool,
+    pub(crate) gpu: Option<Gpu>,
     /// The guest's OpenCL driver.
     pub(crate) icd: Option<&'a Path>,
     pub(crate) root: Root<'a>,
@@ -48,20 +56,19 @@ pub(crate) struct Content<'a> {
 /// Makes the initramfs of a VM.
 pub(crate) fn initramfs(software: &Software, content: &Content) -> Result<Vec<u8>> {
     let (port_drivers, file_drivers) = match content.root {
-        Root::Host => (PORT_DRIVERS, FILE_DRIVERS),
-        Root::Copies { .. } => (VSOCK_DRIVERS, &[][..]),
+        Root::Host(files) => (PORT_DRIVERS, [&[OVERLAY], files.drivers()].concat()),
+        Root::Copies { .. } => (VSOCK_DRIVERS, Vec::new()),
     };
-    let mut drivers = [port_drivers, file_drivers].concat();
-    if content.gpu {
-        drivers.push(GPU_DRIVER);
-    }
+    let mut drivers = [port_drivers, &file_drivers].concat();
+    drivers.extend(content.gpu.iter().flat_map(|gpu| gpu.driver.kernel_modules()));
     if content.nesting {
         drivers.extend(NESTING_DRIVERS);
     }
     let ports = modules::in_loading_order(&software.modules, port_drivers)?;
     // The same start again, as the order is that of the names asked for.
     let all = modules::in_loading_order(&software.modules, &drivers)?;
-    let others = &all[ports.len()..];
+    let own = content.gpu.as_ref().and_then(|gpu| gpu.module.as_ref());
+    let others: Vec<_> = all.iter().skip(ports.len()).chain(own).collect();
     let busybox = std::fs::read(&software.busybox)
         .with_context(|| format!("cannot read {}", software.busybox.display()))?;
     let mut archive = Archive::default();
@@ -72,9 +79,11 @@ pub(crate) fn initramfs(software: &Software, content: &Content) -> Result<Vec<u8
     archive.device("dev/console", 5, 1);
     archive.program("bin/busybox", &busybox);
     archive.program("init", INIT.as_bytes());
-    for (folder, modules) in [("ports", &ports[..]), ("others", others)] {
+    for (folder, modules) in [("ports", &ports.iter().collect::<Vec<_>>()), ("others", &others)] {
         for (number, module) in modules.iter().enumerate() {
-            archive.file(&format!("modules/{folder}/{number:03}-{}.ko", module.name), &module.bytes);
+            let name = format!("modules/{folder}/{number:03}-{}.ko", module.name);
+            archive.file(&name, &module.bytes);
+            archive.file(&format!("{name}.parameters"), module.parameters.as_bytes());
         }
     }
     if let Root::Copies { files, .. } = content.root {
@@ -128,14 +137,14 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn settings(content: &Content) -> Result<String> {
-    let word = |yes| if yes { "yes" } else { "no" };
-    let (root, guest_port) = match content.root {
-        Root::Host => ("host", None),
+    let (files, guest_port) = match content.root {
+        Root::Host(files) => (files.name(), None),
         Root::Copies { guest_port, .. } => ("copies", Some(guest_port)),
     };
-    let (gpu, nesting) = (word(content.gpu), word(content.nesting));
+    let node = content.gpu.as_ref().map_or("", |gpu| gpu.driver.node());
+    let nesting = if content.nesting { "yes" } else { "no" };
     let (icd, guest_port) = (quoted(content.icd)?, quoted(guest_port)?);
-    Ok(format!("GPU={gpu}\nROOT={root}\nNESTING={nesting}\nICD={icd}\nGUEST_PORT={guest_port}\n"))
+    Ok(format!("FILES={files}\nNODE={node}\nNESTING={nesting}\nICD={icd}\nGUEST_PORT={guest_port}\n"))
 }
 
 /// A path for the shell; nothing is an empty one.

@@ -17,6 +17,7 @@ pub(crate) fn elf_inside(image: &Path) -> Result<Vec<u8>> {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "xz",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
         [0x1f, 0x8b, ..] => "gzip",
+        [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
         _ => bail!("the kernel is compressed in an unknown way"),
     };
     let elf = filter(tool, payload)?;

@@ -15,25 +15,25 @@ pub(crate) struct Module {
     pub(crate) name: String,
     /// The ELF file.
     pub(crate) bytes: Vec<u8>,
+    /// What it is told when it is loaded.
+    pub(crate) parameters: String,
 }
 
 /// Reads the modules `wanted` and all that they depend on, each after its dependencies.
 ///
 /// Modules that are built into the kernel are left out.
 pub(crate) fn in_loading_order(folder: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
-    let builtin = std::fs::read_to_string(folder.join("modules.builtin"))
-        .with_context(|| format!("cannot read the list of built-in modules in {}", folder.display()))?;
-    let mut loader = Loader {
-        files: BTreeMap::new(),
-        builtin: builtin.lines().filter_map(|line| module_name(Path::new(line))).collect(),
-        seen: BTreeSet::new(),
-        ordered: Vec::new(),
-    };
-    find_files(&folder.join("kernel"), &mut loader.files)?;
+    let mut loader = Loader::new(folder)?;
     for name in wanted {
         loader.add(&name.replace('-', "_"))?;
     }
     Ok(loader.ordered)
+}
+
+/// Whether there is such a module, built in or not.
+pub(crate) fn has(folder: &Path, name: &str) -> Result<bool> {
+    let loader = Loader::new(folder)?;
+    Ok(loader.builtin.contains(name) || loader.files.contains_key(name))
 }
 
 struct Loader {
@@ -44,20 +44,30 @@ struct Loader {
 }
 
 impl Loader {
+    fn new(folder: &Path) -> Result<Loader> {
+        let builtin = std::fs::read_to_string(folder.join("modules.builtin"))
+            .with_context(|| format!("cannot read the list of built-in modules in {}", folder.display()))?;
+        let mut files = BTreeMap::new();
+        find_files(&folder.join("kernel"), &mut files)?;
+        let builtin = builtin.lines().filter_map(|line| module_name(Path::new(line))).collect();
+        Ok(Loader { files, builtin, seen: BTreeSet::new(), ordered: Vec::new() })
+    }
+
     fn add(&mut self, name: &str) -> Result<()> {
         if self.builtin.contains(name) || !self.seen.insert(name.to_owned()) {
             return Ok(());
         }
         let Some(file) = self.files.get(name) else {
             bail!(
-                "this kernel has no module {name}; choose another with --kernel-package (cloud kernels lack some)"
+                "this kernel has no module {name}: choose another with --kernel, or for its vGPU --guest module \
+                 (cloud kernels have no DRM)"
             );
         };
         let bytes = read_module(file)?;
         for dependency in dependencies(&bytes) {
             self.add(&dependency)?;
         }
-        self.ordered.push(Module { name: name.to_owned(), bytes });
+        self.ordered.push(Module { name: name.to_owned(), bytes, parameters: String::new() });
         Ok(())
     }
 }

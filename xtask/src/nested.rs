@@ -6,12 +6,14 @@
 
 use crate::boot_files::{self, Content, Root};
 use crate::guest_job::Job;
+use crate::host_files::HostFiles;
+use crate::kernel::Kernel;
 use crate::vm_run::{self, Outcome, Output, Setup};
 use crate::vmm::Vmm;
 use crate::{kernel, say, workspace};
 use anyhow::{Context, Result};
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tempfile::TempDir;
 
@@ -55,34 +57,26 @@ pub(crate) fn run(inner: Setup, qemu: PathBuf, scratch: &TempDir, output: Output
     let program = std::env::current_exe().context("cannot find this program")?;
     let command = vec![program.into_os_string(), "vm-prepared".into(), description.into_os_string()];
     let job = Job::new(command, std::slice::from_ref(&inner.logs))?;
-    let software = kernel::software(KERNEL_PACKAGE, &workspace::target_directory()?.join("vm-cache"))?;
-    let content = Content { job: &job, gpu: false, icd: None, root: Root::Host, nesting: true };
+    let cache = workspace::target_directory()?.join("vm-cache");
+    let software = kernel::software(&Kernel::Package(KERNEL_PACKAGE.to_owned()), &cache)?;
+    let files = HostFiles::known_to(&software.modules, &cache)?;
+    let content = Content { job: &job, gpu: None, icd: None, root: Root::Host(&files), nesting: true };
     let initramfs = scratch.path().join("outer-initramfs");
     std::fs::write(&initramfs, boot_files::initramfs(&software, &content)?)
         .context("cannot write the initramfs")?;
-    vm_run::run(&outer(&inner, qemu, software.image, &initramfs, logs, job.shares), output)
-}
-
-fn outer(
-    inner: &Setup,
-    qemu: PathBuf,
-    kernel: PathBuf,
-    initramfs: &Path,
-    logs: PathBuf,
-    shares: Vec<PathBuf>,
-) -> Setup {
-    Setup {
+    let outer = Setup {
         vmm: Vmm::Qemu,
         program: qemu,
         memory_mib: inner.memory_mib + OWN_MEMORY_MIB,
         cpus: inner.cpus,
-        kernel,
-        initramfs: initramfs.to_owned(),
+        kernel: software.image,
+        initramfs,
         gpu: false,
         device_id: 0,
         broker: None,
         socket: None,
-        shares,
+        host_files: Some(files),
+        shares: job.shares,
         may_reboot: false,
         nesting: true,
         logs,
@@ -90,5 +84,6 @@ fn outer(
         show_kernel_log: false,
         show_device_log: false,
         quiet: inner.quiet,
-    }
+    };
+    vm_run::run(&outer, output)
 }

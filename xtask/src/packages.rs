@@ -8,6 +8,10 @@ use anyhow::Result;
 pub(crate) enum Purpose {
     /// Booting a VM with a vGPU.
     Vm,
+    /// Building the guest's kernel module.
+    Module,
+    /// Building virtiofsd, where the guest's kernel needs it.
+    Virtiofsd,
     /// The demo's programs.
     Demo,
     /// `cargo test`.
@@ -18,7 +22,7 @@ pub(crate) enum Purpose {
     Programs,
 }
 
-use Purpose::{Demo, Fuzz, Programs, Test, Vm};
+use Purpose::{Demo, Fuzz, Module, Programs, Test, Virtiofsd, Vm};
 
 /// A package that is installed on the host, and what for.
 struct Package {
@@ -42,6 +46,12 @@ const PACKAGES: &[Package] = &[
     Package { name: "ocl-icd-opencl-dev", needed_for: &[Programs] },
     // libFuzzer is C++.
     Package { name: "g++", needed_for: &[Fuzz] },
+    // Kernel modules are C. What the build's own programs need comes with QEMU.
+    Package { name: "gcc", needed_for: &[Module] },
+    Package { name: "make", needed_for: &[Module] },
+    Package { name: "libcap-ng-dev", needed_for: &[Virtiofsd] },
+    Package { name: "libseccomp-dev", needed_for: &[Virtiofsd] },
+    Package { name: "lz4", needed_for: &[Module] },
     // Debian's kernels are compressed, and newer ones' modules too.
     Package { name: "xz-utils", needed_for: &[Vm] },
 ];

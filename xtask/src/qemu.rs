@@ -1,12 +1,13 @@
 //! QEMU: which one there is, whether KVM works, and the command line of a VM.
 
+use crate::host_files::Folder;
 use crate::process::bound_command;
 use crate::vmm::Vmm;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, read_to_string};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// QEMU's name when none is chosen.
@@ -21,12 +22,14 @@ pub(crate) struct Machine<'a> {
     pub(crate) initramfs: &'a Path,
     pub(crate) kernel_arguments: &'a str,
     pub(crate) vmm: Vmm,
+    /// The virtio id of the vGPU, where that can be chosen.
+    pub(crate) device_id: u16,
     /// paragpud's socket, if there is to be a vGPU.
     pub(crate) socket: Option<&'a Path>,
     /// Whether the guest runs VMs of its own.
     pub(crate) nesting: bool,
-    /// Host folders that the guest can write to.
-    pub(crate) shares: &'a [PathBuf],
+    /// Host folders for the guest.
+    pub(crate) folders: &'a [Folder],
     /// Whether a reboot of the guest is one, and not the end of QEMU.
     pub(crate) may_reboot: bool,
     /// QEMU's ends of the connected sockets for the serial console, control, stdout and stderr.
@@ -80,12 +83,9 @@ pub(crate) fn command(machine: &Machine) -> Command {
     command.arg("-kernel").arg(machine.kernel).arg("-initrd").arg(machine.initramfs);
     command.args(["-append", machine.kernel_arguments]);
     add_ports(&mut command, &machine.ports);
-    add_folder(&mut command, Path::new("/"), "host", true);
-    for (number, share) in machine.shares.iter().enumerate() {
-        add_folder(&mut command, share, &format!("share{number}"), false);
-    }
+    machine.folders.iter().for_each(|folder| add_folder(&mut command, folder));
     if let Some(socket) = machine.socket {
-        add_gpu(&mut command, machine.vmm, socket);
+        add_gpu(&mut command, machine.vmm, machine.device_id, socket);
     }
     command
 }
@@ -101,26 +101,38 @@ fn add_ports(command: &mut Command, ports: &Ports) {
     }
 }
 
-fn add_folder(command: &mut Command, path: &Path, tag: &str, read_only: bool) {
+fn add_folder(command: &mut Command, folder: &Folder) {
+    let tag = &folder.tag;
+    if let Some(socket) = &folder.socket {
+        add_socket(command, tag, socket);
+        command.args(["-device", &format!("vhost-user-fs-pci,chardev={tag},tag={tag}")]);
+        return;
+    }
     let mut option = OsString::from("local,path=");
-    option.push(escape_commas(path.as_os_str()));
+    option.push(escape_commas(folder.path.as_os_str()));
     option.push(format!(",mount_tag={tag},security_model=none,multidevs=remap"));
-    if read_only {
+    if folder.read_only {
         option.push(",readonly=on");
     }
     command.arg("-virtfs").arg(option);
 }
 
-fn add_gpu(command: &mut Command, vmm: Vmm, socket: &Path) {
+fn add_socket(command: &mut Command, id: &str, socket: &Path) {
+    let mut option = OsString::from(format!("socket,id={id},path="));
+    option.push(escape_commas(socket.as_os_str()));
+    command.arg("-chardev").arg(option);
+}
+
+fn add_gpu(command: &mut Command, vmm: Vmm, device_id: u16, socket: &Path) {
     let device = match vmm {
         Vmm::QemuGeneric => {
-            "vhost-user-test-device-pci,chardev=vgpu,virtio-id=16,num_vqs=2,vq_size=256,config_size=24"
+            let generic = "vhost-user-test-device-pci,chardev=vgpu,num_vqs=2,vq_size=256,config_size=24";
+            format!("{generic},virtio-id={device_id}")
         }
-        _ => "vhost-user-gpu-pci,chardev=vgpu",
+        _ => "vhost-user-gpu-pci,chardev=vgpu".to_owned(),
     };
-    let mut option = OsString::from("socket,id=vgpu,path=");
-    option.push(escape_commas(socket.as_os_str()));
-    command.arg("-chardev").arg(option).args(["-device", device]);
+    add_socket(command, "vgpu", socket);
+    command.args(["-device", &device]);
 }
 
 /// Doubles commas, which separate QEMU's options.

@@ -1,9 +1,12 @@
 //! `cargo xtask vm`: what a VM is made of, and the command line that asks for one.
 
-use crate::boot_files::{self, Content, Root};
+use crate::boot_files::{self, Content, Gpu, Root};
 use crate::broker::Broker;
 use crate::closure::Closure;
+use crate::guest_driver::GuestDriver;
 use crate::guest_job::Job;
+use crate::host_files::HostFiles;
+use crate::kernel::{Kernel, Software};
 use crate::packages::Purpose;
 use crate::vm_run::{Outcome, Output, Setup};
 use crate::vmm::{Vmm, find_program};
@@ -17,8 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The virtio id that Linux's virtio-gpu driver looks for.
-const VIRTIO_GPU: u16 = 16;
 /// The package and program of examples/alioth.
 const ALIOTH_VMM: &str = "alioth_vmm";
 /// cloud-hypervisor's program when none is chosen.
@@ -76,9 +77,13 @@ pub(crate) struct VmOptions {
     /// How paragpud and the guest's programs are built.
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
-    /// The Debian package of the guest's kernel.
-    #[arg(long, value_name = "NAME", default_value = "linux-image-amd64")]
-    kernel_package: String,
+    /// The guest's kernel: `debian`, `debian-cloud` (which has no DRM), another Debian package `linux-image-…`, or a
+    /// folder with boot/vmlinuz-* and lib/modules/*.
+    #[arg(long, value_name = "KERNEL", default_value = "debian")]
+    kernel: Kernel,
+    /// The guest's driver of the vGPU.
+    #[arg(long, value_enum, default_value_t = GuestDriver::Mainline)]
+    guest: GuestDriver,
     /// Give up and end the VM after this time.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -114,7 +119,8 @@ impl VmOptions {
 
     /// Installs the Debian packages that a VM needs, and those for other purposes.
     pub(crate) fn install_packages(&self, purposes: &[Purpose]) -> Result<()> {
-        packages::ensure(purposes, self.qemu.is_some())
+        let module: &[_] = if self.guest == GuestDriver::Module { &[Purpose::Module] } else { &[] };
+        packages::ensure(&[purposes, module].concat(), self.qemu.is_some())
     }
 
     /// Builds what the VM needs and runs `job` in it.
@@ -124,11 +130,18 @@ impl VmOptions {
         }
         let target = workspace::target_directory()?;
         let built = self.build(&target)?;
-        let software = kernel::software(&self.kernel_package, &target.join("vm-cache"))?;
+        let cache = target.join("vm-cache");
+        let software = kernel::software(&self.kernel, &cache)?;
+        let host_files =
+            self.vmm.is_qemu().then(|| HostFiles::known_to(&software.modules, &cache)).transpose()?;
         let scratch = vm_run::scratch_folder()?;
         let initramfs = scratch.path().join("initramfs");
-        std::fs::write(&initramfs, self.initramfs(&software, job, &built)?)
-            .context("cannot write the initramfs")?;
+        let gpu = self.gpu(&software, &cache)?;
+        let content = match &host_files {
+            Some(files) => self.initramfs(&software, job, &built, gpu, Root::Host(files)),
+            None => self.initramfs_with_copies(&software, job, &built, gpu),
+        }?;
+        std::fs::write(&initramfs, content).context("cannot write the initramfs")?;
         let setup = Setup {
             vmm: self.vmm,
             program: built.vmm,
@@ -137,9 +150,10 @@ impl VmOptions {
             kernel: software.image.clone(),
             initramfs,
             gpu: !self.no_gpu,
-            device_id: VIRTIO_GPU,
+            device_id: self.vmm.virtio_id(self.guest),
             broker: built.broker,
             socket: self.socket.clone(),
+            host_files,
             shares: job.shares.clone(),
             may_reboot: job.may_reboot,
             nesting: false,
@@ -156,27 +170,47 @@ impl VmOptions {
         }
     }
 
-    fn initramfs(&self, software: &kernel::Software, job: &Job, built: &Built) -> Result<Vec<u8>> {
-        let mut files;
+    fn gpu(&self, software: &Software, cache: &Path) -> Result<Option<Gpu>> {
+        if self.no_gpu {
+            return Ok(None);
+        }
+        let virtio_id = self.vmm.virtio_id(self.guest);
+        let module = self.guest.own_module(virtio_id, software, cache, self.quiet)?;
+        Ok(Some(Gpu { driver: self.guest, module }))
+    }
+
+    fn initramfs_with_copies(
+        &self,
+        software: &Software,
+        job: &Job,
+        built: &Built,
+        gpu: Option<Gpu>,
+    ) -> Result<Vec<u8>> {
+        if !job.shares.is_empty() || job.may_reboot {
+            bail!("only QEMU's guests can share folders and reboot");
+        }
         let guest_port = std::env::current_exe().context("cannot find this program")?;
-        let root = if self.vmm.is_qemu() {
-            Root::Host
-        } else {
-            if !job.shares.is_empty() || job.may_reboot {
-                bail!("only QEMU's guests can share folders and reboot");
-            }
-            files = Closure::new()?;
-            files.add(&guest_port)?;
-            files.add_command(&job.command)?;
-            for name in &self.with {
-                files.add(&find_program(name.as_os_str())?)?;
-            }
-            if let Some(icd) = &built.icd {
-                files.add(icd)?;
-            }
-            Root::Copies { files: &files, guest_port: &guest_port }
-        };
-        let content = Content { job, gpu: !self.no_gpu, icd: built.icd.as_deref(), root, nesting: false };
+        let mut files = Closure::new()?;
+        files.add(&guest_port)?;
+        files.add_command(&job.command)?;
+        for name in &self.with {
+            files.add(&find_program(name.as_os_str())?)?;
+        }
+        if let Some(icd) = &built.icd {
+            files.add(icd)?;
+        }
+        self.initramfs(software, job, built, gpu, Root::Copies { files: &files, guest_port: &guest_port })
+    }
+
+    fn initramfs(
+        &self,
+        software: &Software,
+        job: &Job,
+        built: &Built,
+        gpu: Option<Gpu>,
+        root: Root,
+    ) -> Result<Vec<u8>> {
+        let content = Content { job, gpu, icd: built.icd.as_deref(), root, nesting: false };
         boot_files::initramfs(software, &content)
     }
 

@@ -1,6 +1,7 @@
 //! One run of a VM: starting its processes, following it to its end, and taking everything down again.
 
 use crate::broker::Broker;
+use crate::host_files::HostFiles;
 use crate::logs::{self, Logs};
 use crate::ports::{self, Awaited, Port, for_each_line, forward, record_console};
 use crate::process::Bound;
@@ -45,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) broker: Option<PathBuf>,
     /// The socket to use if no paragpud is started.
     pub(crate) socket: Option<PathBuf>,
+    /// How the guest sees folders of the host, if it does.
+    pub(crate) host_files: Option<HostFiles>,
     /// Host folders that the guest can write to.
     pub(crate) shares: Vec<PathBuf>,
     /// Whether a reboot of the guest is one, and not the end of the VM.
@@ -107,10 +110,10 @@ pub(crate) fn run(setup: &Setup, output: Output) -> Result<Outcome> {
     };
     let socket = Some(&*socket).filter(|_| setup.gpu);
     let start = if setup.vmm.is_qemu() { start_qemu } else { start_other };
-    let (process, streams) = start(setup, socket, scratch.path(), logs.vmm)?;
+    let (processes, streams) = start(setup, socket, scratch.path(), logs.vmm)?;
     let awaited = streams.awaited;
     let readers = read(streams.sources, logs.kernel, setup.show_kernel_log, output, &events);
-    let run = Run { setup, process, broker, awaited, started: Instant::now(), job_runs: false };
+    let run = Run { setup, processes, broker, awaited, started: Instant::now(), job_runs: false };
     let outcome = run.follow(&happenings)?;
     readers.into_iter().for_each(|reader| drop(reader.join()));
     Ok(outcome)
@@ -128,6 +131,13 @@ struct Streams {
     awaited: Vec<PathBuf>,
 }
 
+/// The processes of a VM; the VMM is ended first.
+struct Processes {
+    vmm: Bound,
+    /// What serves the host's files.
+    _servers: Vec<Bound>,
+}
+
 struct Sources {
     console: Box<dyn Read + Send>,
     control: Box<dyn Read + Send>,
@@ -135,8 +145,17 @@ struct Sources {
     stderr: Box<dyn Read + Send>,
 }
 
-fn start_qemu(setup: &Setup, socket: Option<&Path>, _scratch: &Path, log: File) -> Result<(Bound, Streams)> {
+fn start_qemu(
+    setup: &Setup,
+    socket: Option<&Path>,
+    scratch: &Path,
+    log: File,
+) -> Result<(Processes, Streams)> {
     let (console, control, stdout, stderr) = (Port::new()?, Port::new()?, Port::new()?, Port::new()?);
+    let (folders, servers) = match &setup.host_files {
+        Some(files) => files.serve(&setup.shares, scratch, &log)?,
+        None => (Vec::new(), Vec::new()),
+    };
     let mut command = qemu::command(&qemu::Machine {
         qemu: &setup.program,
         memory_mib: setup.memory_mib,
@@ -145,9 +164,10 @@ fn start_qemu(setup: &Setup, socket: Option<&Path>, _scratch: &Path, log: File) 
         initramfs: &setup.initramfs,
         kernel_arguments: KERNEL_ARGUMENTS,
         vmm: setup.vmm,
+        device_id: setup.device_id,
         socket,
         nesting: setup.nesting,
-        shares: &setup.shares,
+        folders: &folders,
         may_reboot: setup.may_reboot,
         ports: Ports {
             console: console.descriptor(),
@@ -157,7 +177,7 @@ fn start_qemu(setup: &Setup, socket: Option<&Path>, _scratch: &Path, log: File) 
         },
     });
     command.stdin(Stdio::null()).stdout(copy(&log)?).stderr(log);
-    let process = Bound::spawn(&mut command, "QEMU")?;
+    let vmm = Bound::spawn(&mut command, "QEMU")?;
     // This closes QEMU's ends in this process.
     let sources = Sources {
         console: Box::new(console.ours),
@@ -165,10 +185,15 @@ fn start_qemu(setup: &Setup, socket: Option<&Path>, _scratch: &Path, log: File) 
         stdout: Box::new(stdout.ours),
         stderr: Box::new(stderr.ours),
     };
-    Ok((process, Streams { sources, awaited: Vec::new() }))
+    Ok((Processes { vmm, _servers: servers }, Streams { sources, awaited: Vec::new() }))
 }
 
-fn start_other(setup: &Setup, socket: Option<&Path>, scratch: &Path, log: File) -> Result<(Bound, Streams)> {
+fn start_other(
+    setup: &Setup,
+    socket: Option<&Path>,
+    scratch: &Path,
+    log: File,
+) -> Result<(Processes, Streams)> {
     let vsock = scratch.join("vsock");
     let port = |number| Awaited::new(&vsock, number);
     let (control, stdout, stderr) = (port(1)?, port(2)?, port(3)?);
@@ -187,7 +212,7 @@ fn start_other(setup: &Setup, socket: Option<&Path>, scratch: &Path, log: File) 
     };
     let mut command = vmm::command(setup.vmm, &machine);
     command.stdin(copy(&terminal)?).stdout(terminal).stderr(log);
-    let process = Bound::spawn(&mut command, "the VMM")?;
+    let vmm = Bound::spawn(&mut command, "the VMM")?;
     let awaited = [&control, &stdout, &stderr].map(|port| port.path().to_owned()).to_vec();
     let sources = Sources {
         console: Box::new(console),
@@ -195,7 +220,7 @@ fn start_other(setup: &Setup, socket: Option<&Path>, scratch: &Path, log: File) 
         stdout: Box::new(stdout),
         stderr: Box::new(stderr),
     };
-    Ok((process, Streams { sources, awaited }))
+    Ok((Processes { vmm, _servers: Vec::new() }, Streams { sources, awaited }))
 }
 
 fn copy(file: &File) -> Result<File> {
@@ -234,7 +259,7 @@ fn sender<T>(
 /// A VM that runs.
 struct Run<'a> {
     setup: &'a Setup,
-    process: Bound,
+    processes: Processes,
     broker: Option<Broker>,
     /// Sockets that the VMM may not have connected to yet.
     awaited: Vec<PathBuf>,
@@ -245,10 +270,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn follow(mut self, happenings: &Receiver<Event>) -> Result<Outcome> {
         let status = self.await_status(happenings)?;
-        if self.process.wait(POWER_OFF_LIMIT).is_none() {
+        if self.processes.vmm.wait(POWER_OFF_LIMIT).is_none() {
             say::step("vm", "the guest does not power off; ending it");
         }
-        drop(self.process);
+        drop(self.processes);
         hang_up(&self.awaited);
         Ok(Outcome { status, summary: self.broker.and_then(Broker::finish) })
     }
@@ -267,7 +292,7 @@ impl Run<'_> {
                 Ok(Event::OutputLost) => bail!("the output takes no more; the VM was ended"),
                 Ok(Event::Signal(signal)) => {
                     say::step("vm", format!("ended by signal {signal}"));
-                    self.process.terminate(TICK);
+                    self.processes.vmm.terminate(TICK);
                     return Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX));
                 }
                 Err(RecvTimeoutError::Disconnected) => bail!("the VM's streams are gone"),
@@ -301,7 +326,7 @@ impl Run<'_> {
         {
             bail!("paragpud ended under the VM ({status}){}", evidence(self.setup));
         }
-        if self.process.ended().is_some() {
+        if self.processes.vmm.ended().is_some() {
             hang_up(&std::mem::take(&mut self.awaited));
         }
         if Instant::now() >= deadline {
@@ -317,7 +342,7 @@ impl Run<'_> {
     /// What to say when the VMM is gone without an exit status of the job.
     fn ended_early(&mut self) -> anyhow::Error {
         // It closes its streams a little before it ends.
-        let status = self.process.wait(Duration::from_secs(2));
+        let status = self.processes.vmm.wait(Duration::from_secs(2));
         let status = status.map_or("it still runs".to_owned(), |status| status.to_string());
         let when = if self.job_runs { "while the command ran" } else { "before it had booted" };
         anyhow!("the VMM ended {when} ({status}){}", evidence(self.setup))

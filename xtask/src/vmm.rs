@@ -1,5 +1,6 @@
 //! The virtual machine monitors that VMs run in, and the command lines of those that are not QEMU.
 
+use crate::guest_driver::{GuestDriver, OWN_VIRTIO_ID};
 use crate::process::bound_command;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -10,6 +11,9 @@ use std::process::Command;
 
 /// The context id of guests on vsock.
 const GUEST_CID: u32 = 3;
+
+/// The virtio id that Linux's virtio-gpu driver looks for.
+const VIRTIO_GPU: u16 = 16;
 
 /// What runs the VM, and how it attaches the vGPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -28,6 +32,15 @@ impl Vmm {
     /// Whether it is QEMU, which shows its guests the host's files and also works without KVM.
     pub(crate) fn is_qemu(self) -> bool {
         matches!(self, Vmm::Qemu | Vmm::QemuGeneric)
+    }
+
+    /// The virtio id of a vGPU for this driver.
+    pub(crate) fn virtio_id(self, driver: GuestDriver) -> u16 {
+        match (self, driver) {
+            // The device is a virtio-gpu whoever drives it.
+            (Vmm::Qemu, _) | (_, GuestDriver::Mainline) => VIRTIO_GPU,
+            (_, GuestDriver::Module) => OWN_VIRTIO_ID,
+        }
     }
 }
 

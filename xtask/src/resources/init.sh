@@ -6,8 +6,8 @@
 # Ports 2 and 3 carry the job's stdout and stderr, and nothing else. They are virtio-serial's where the guest sees the host's
 # files, else vsock's.
 # /job.sh is the job; /shares lists the writable host folders; /settings sets
-#   ROOT        host or copies
-#   GPU         yes or no
+#   FILES       9p or virtiofs, or copies if the guest does not see the host's files
+#   NODE        the vGPU's file, or nothing
 #   ICD         the path of the OpenCL driver, or nothing
 #   GUEST_PORT  the path of the program that connects to vsock ports, below /guest
 #   NESTING     yes or no: whether the job runs VMs and computes with the host's OpenCL drivers
@@ -41,12 +41,12 @@ await() {
 
 # The modules are numbered in loading order. Some kernels have some of them built in.
 for module in /modules/ports/*.ko; do
-    insmod "$module" || echo "init: cannot load $module"
+    insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
 
 # Gives what comes from a pipe to a port of the host.
 port() {
-    if [ "$ROOT" = host ]; then
+    if [ "$FILES" != copies ]; then
         exec cat "$2" >"/dev/vport0p$1" 3>&-
     else
         exec chroot /guest "$GUEST_PORT" guest-port "$1" <"$2" 3>&-
@@ -54,7 +54,7 @@ port() {
 }
 
 mkfifo /control /stdout /stderr
-if [ "$ROOT" = host ]; then
+if [ "$FILES" != copies ]; then
     await /dev/vport0p3 || {
         echo "init: the host's ports do not show up"
         poweroff -f
@@ -65,14 +65,23 @@ control=$!
 exec 3>/control
 tell "boot loading drivers"
 for module in /modules/others/*.ko; do
-    [ ! -e "$module" ] || insmod "$module" || echo "init: cannot load $module"
+    [ ! -e "$module" ] || insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
 
-remote=trans=virtio,version=9p2000.L,msize=262144
-if [ "$ROOT" = host ]; then
+# Mounts a folder of the host's, TAG at PLACE, to read (ro) or to write (rw).
+mount_folder() {
+    case "$FILES $3" in
+        virtiofs*) options=$3 ;;
+        "9p ro") options=ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose ;;
+        "9p rw") options=rw,trans=virtio,version=9p2000.L,msize=262144,cache=mmap ;;
+    esac
+    mount -t "$FILES" -o "$options" "$1" "$2"
+}
+
+if [ "$FILES" != copies ]; then
     tell "boot mounting the host's file system"
     mkdir /host /memory /guest
-    mount -t 9p -o "ro,$remote,cache=loose" host /host || fail "cannot mount the host's file system"
+    mount_folder host /host ro || fail "cannot mount the host's file system"
     mount -t tmpfs memory /memory
     mkdir /memory/upper /memory/work
     mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /guest ||
@@ -108,13 +117,12 @@ mkdir -p etc/OpenCL/vendors
 number=0
 while IFS= read -r share; do
     mkdir -p "/guest$share"
-    mount -t 9p -o "rw,$remote,cache=mmap" "share$number" "/guest$share" || fail "cannot mount the shared folder $share"
+    mount_folder "share$number" "/guest$share" rw || fail "cannot mount the shared folder $share"
     number=$((number + 1))
 done </shares
 
-if [ "$GPU" = yes ] && ! await /guest/dev/dri/renderD128; then
-    tell "warn there is no /dev/dri/renderD128 in the guest: its virtio-gpu driver did not accept the device" \
-        "(--kernel-log shows what it says)"
+if [ -n "$NODE" ] && ! await "/guest$NODE"; then
+    tell "warn there is no $NODE in the guest: its driver did not accept the device (--kernel-log shows what it says)"
 fi
 
 # Pipes between the job and the ports: a port can be opened only once, a pipe can be reopened as /dev/stdout.

@@ -61,6 +61,15 @@ impl Mapping {
         Mapping::placed(ptr.cast(), len, address)
     }
 
+    /// Zeroed memory of this process alone.
+    pub(crate) fn private(len: usize) -> std::io::Result<Mapping> {
+        // SAFETY: as in `shared_near`.
+        let ptr = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?
+        };
+        Ok(Mapping { ptr: NonNull::new(ptr.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?, len })
+    }
+
     /// Zeroed memory of this process alone, at this address; `AlreadyExists` if something is mapped there.
     pub(crate) fn private_at(len: usize, address: usize) -> std::io::Result<Mapping> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;

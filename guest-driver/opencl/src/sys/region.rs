@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::ptr::NonNull;
 
+use crate::sys::mapping::Mapping;
+
 /// A shared region, mapped in this process until dropped.
 #[derive(Debug)]
 pub struct Region {
@@ -15,6 +17,22 @@ pub struct Region {
     pub len: usize,
     /// Unmaps and releases the region when dropped.
     pub owner: Box<dyn RegionOwner>,
+}
+
+/// Memory of this process's own, mapped until dropped.
+#[derive(Debug)]
+pub struct Memory(Mapping);
+
+impl Memory {
+    /// At least `bytes` zeroed bytes that nobody else has.
+    pub fn zeroed(bytes: usize) -> io::Result<Memory> {
+        let bytes = bytes.max(1).checked_next_multiple_of(rustix::param::page_size());
+        Ok(Memory(Mapping::private(bytes.ok_or(io::ErrorKind::OutOfMemory)?)?))
+    }
+
+    pub(crate) fn into_mapping(self) -> Mapping {
+        self.0
+    }
 }
 
 /// What keeps a [`Region`] mapped.

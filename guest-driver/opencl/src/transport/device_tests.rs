@@ -11,7 +11,7 @@ use paragpu_protocol::limits::MIN_RING_BYTES;
 use paragpu_protocol::ring::{HEADER_BYTES, Status, Word};
 use zerocopy::IntoBytes;
 
-use super::{Region, Transport, open};
+use super::{Memory, Region, Transport, open};
 use crate::sys::mapping::bytes_of;
 
 fn word(region: &Region, word: Word) -> u32 {
@@ -21,7 +21,10 @@ fn word(region: &Region, word: Word) -> u32 {
 
 /// Makes a ring and waits until the host consumes it.
 fn start_ring(transport: &dyn Transport) -> Region {
-    let ring = transport.create_region(u64::from(HEADER_BYTES + MIN_RING_BYTES)).unwrap();
+    start_ring_in(transport, transport.create_region(u64::from(HEADER_BYTES + MIN_RING_BYTES)).unwrap())
+}
+
+fn start_ring_in(transport: &dyn Transport, ring: Region) -> Region {
     assert!(bytes_of(&ring).iter().all(|byte| byte.load(Acquire) == 0), "a region starts as zeroes");
     transport.submit(StartRing::new(ring.id, MIN_RING_BYTES).as_bytes()).unwrap();
     let start = Instant::now();
@@ -75,6 +78,18 @@ fn contexts_and_regions_come_and_go() {
     drop(first);
     second.submit(Doorbell::new().as_bytes()).unwrap();
     assert_eq!(word(&rings[1], Word::Status), Status::Running as u32);
+}
+
+#[test]
+#[ignore = "needs a paragpu"]
+fn the_host_reaches_memory_that_was_there_before() {
+    let transport = open().unwrap();
+    let memory = || Memory::zeroed((HEADER_BYTES + MIN_RING_BYTES) as usize).unwrap();
+    match transport.pin(memory()) {
+        // The host reads the ring's header there and writes its status.
+        Ok(region) => drop(start_ring_in(&*transport, region)),
+        Err(error) => println!("skipped: {error}"),
+    }
 }
 
 #[test]

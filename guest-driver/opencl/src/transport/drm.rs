@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION, Capset};
@@ -16,6 +16,7 @@ use paragpu_protocol::limits::MAX_REGION_BYTES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zerocopy::IntoBytes;
 
+use super::waits::Waits;
 use super::{Opener, Region, RegionOwner, Transport, TransportError, View};
 use crate::sys::drm::{self, Resource};
 use crate::sys::mapping::Mapping;
@@ -25,17 +26,13 @@ const DRIVER: &str = "virtio_gpu";
 /// Render nodes have the minor numbers 128 to 191.
 const RENDER_MINORS: std::ops::RangeInclusive<u32> = 128..=191;
 
-/// After this time without an answer nobody is there any more: the host holds a wait for a second, and for half a
-/// minute what it answers in order after the end of another context.
-const MAX_SILENCE: Duration = Duration::from_secs(120);
-
 /// An open render node.
 #[derive(Debug)]
 pub(super) struct Drm {
     capset: Capset,
     node: Arc<Node>,
-    /// The last wait that was submitted, for others that wait for the same.
-    waiting: Mutex<Option<Waiting>>,
+    /// Each fence becomes readable with the host's answer.
+    waits: Waits<OwnedFd>,
 }
 
 /// The node's file, which is the context.
@@ -51,15 +48,6 @@ impl Node {
         self.opener.check()?;
         Ok(&self.file)
     }
-}
-
-/// A submitted wait.
-#[derive(Clone, Debug)]
-struct Waiting {
-    seen: u32,
-    /// Becomes readable with the host's answer.
-    fence: Arc<OwnedFd>,
-    since: Instant,
 }
 
 impl Drm {
@@ -112,27 +100,7 @@ impl Drm {
             version => Shut::Paragpu(TransportError::Unusable(version.to_string())),
         })?;
         let node = Node { file: node, opener: Opener::this_process() };
-        Ok(Drm { capset, node: Arc::new(node), waiting: Mutex::new(None) })
-    }
-
-    /// The fence of a wait with this `seen`: one that somebody has submitted already, or a new one. Its answer
-    /// is for all who wait for the same, and the kernel has room for few outstanding commands.
-    fn join_wait(&self, node: &File, seen: u32) -> io::Result<Waiting> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.seen == seen) {
-            return Ok(waiting.clone());
-        }
-        let fence = drm::execbuffer(node, Wait::new(seen).as_bytes(), true)?;
-        let fence = Arc::new(fence.ok_or(ErrorKind::InvalidData)?);
-        Ok(waiting.insert(Waiting { seen, fence, since: Instant::now() }).clone())
-    }
-
-    /// Its answer is there: nobody may wait with it any more.
-    fn end_wait(&self, ended: &Waiting) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.as_ref().is_some_and(|waiting| Arc::ptr_eq(&waiting.fence, &ended.fence)) {
-            *waiting = None;
-        }
+        Ok(Drm { capset, node: Arc::new(node), waits: Waits::new() })
     }
 }
 
@@ -179,16 +147,12 @@ impl Transport for Drm {
 
     fn wait(&self, seen: u32, timeout: Duration) -> Result<(), TransportError> {
         let io = |source| TransportError::Io { what: "waiting for the host", source };
-        let waiting = self.join_wait(self.node.file()?, seen).map_err(io)?;
-        if readable_within(&waiting.fence, timeout).map_err(io)? {
-            self.end_wait(&waiting);
-        } else if waiting.since.elapsed() > MAX_SILENCE {
-            return Err(TransportError::Unusable(format!(
-                "the host has not answered for {} s",
-                MAX_SILENCE.as_secs()
-            )));
-        }
-        Ok(())
+        let node = self.node.file()?;
+        let submit =
+            || drm::execbuffer(node, Wait::new(seen).as_bytes(), true)?.ok_or(ErrorKind::InvalidData.into());
+        let waiting = self.waits.join(seen, submit).map_err(io)?;
+        let is_answered = readable_within(&waiting.fence, timeout).map_err(io)?;
+        self.waits.looked(&waiting, is_answered)
     }
 }
 

@@ -1,5 +1,6 @@
-//! How the driver reaches the device. Two doors, one protocol:
+//! How the driver reaches the device. Three doors, one protocol:
 //!
+//! - `module`: in a VM, through paragpu's own kernel module;
 //! - `drm`: in a VM, through the mainline virtio-gpu driver's render node;
 //! - `direct`: on the host or in a container, as a vhost-user front end of `paragpud` with a memfd as guest
 //!   memory.
@@ -11,6 +12,8 @@
 mod device_tests;
 pub mod direct;
 mod drm;
+mod module;
+mod waits;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,7 +23,7 @@ use std::time::Duration;
 
 use paragpu_protocol::capset::Capset;
 
-pub use crate::sys::region::{Region, RegionOwner, View};
+pub use crate::sys::region::{Memory, Region, RegionOwner, View};
 pub use crate::sys::shared::Shared;
 
 /// A door to the device. One connection is one virtio-gpu context; it ends when this is dropped, which frees
@@ -31,6 +34,12 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
     /// Makes a shared region of at least `bytes` bytes, zeroed, mapped here and attached to the context.
     fn create_region(&self, bytes: u64) -> Result<Region, TransportError>;
+
+    /// Makes a region of memory that this process has already: the host reaches its pages in place. Only the module can.
+    fn pin(&self, memory: Memory) -> Result<Region, TransportError> {
+        let _ = memory;
+        Err(TransportError::Unusable("only paragpu's kernel module can pin memory".into()))
+    }
 
     /// Submits one control command (see `paragpu_protocol::control`) without waiting for anything.
     fn submit(&self, command: &[u8]) -> Result<(), TransportError>;
@@ -59,24 +68,50 @@ pub enum TransportError {
     },
 }
 
-/// Opens the device: `PARAGPU_TRANSPORT` (`drm` or `direct`) decides; without it, `direct` if
-/// `PARAGPU_SOCKET` names a socket, else `drm`.
+/// Opens the device: `PARAGPU_TRANSPORT` (`module`, `drm` or `direct`) decides; without it, `direct` if
+/// `PARAGPU_SOCKET` names a socket, else `module` if there is one, else `drm`.
 ///
-/// Other variables: `PARAGPU_DISABLE` (set to anything but nothing or `0`) shuts both doors;
-/// `PARAGPU_RENDER_NODE` names the one render node to use; `PARAGPU_MEMORY_MIB` sets how much memory a direct
-/// connection can share with the host.
+/// Other variables: `PARAGPU_DISABLE` (set to anything but nothing or `0`) shuts all doors; `PARAGPU_MODULE_NODE` and
+/// `PARAGPU_RENDER_NODE` name the one node to use; `PARAGPU_MEMORY_MIB` sets how much memory a direct connection can
+/// share with the host.
 pub fn open() -> Result<Arc<dyn Transport>, TransportError> {
     match choose(|name| std::env::var_os(name).filter(|value| !value.is_empty()))? {
+        Door::Kernel => open_any_node(),
+        Door::Module { node } => Ok(Arc::new(module::Module::open(node.as_deref())?)),
         Door::Drm { node } => Ok(Arc::new(drm::Drm::open(node.as_deref())?)),
         Door::Direct { socket, options } => Ok(Arc::new(direct::Direct::open(&socket, &options)?)),
+    }
+}
+
+/// The module's node comes first: whatever has one is a paragpu, and a render node may be any GPU's.
+fn open_any_node() -> Result<Arc<dyn Transport>, TransportError> {
+    let no_module = match module::Module::open(None) {
+        Ok(module) => return Ok(Arc::new(module)),
+        Err(TransportError::NoDevice(why)) => why,
+        Err(error) => return Err(error),
+    };
+    match drm::Drm::open(None) {
+        Ok(drm) => Ok(Arc::new(drm)),
+        Err(TransportError::NoDevice(why)) => Err(TransportError::NoDevice(format!("{no_module}; {why}"))),
+        Err(error) => Err(error),
     }
 }
 
 /// Which door, and its settings.
 #[derive(Debug)]
 enum Door {
-    Drm { node: Option<PathBuf> },
-    Direct { socket: PathBuf, options: direct::Options },
+    /// Whichever of the next two is there.
+    Kernel,
+    Module {
+        node: Option<PathBuf>,
+    },
+    Drm {
+        node: Option<PathBuf>,
+    },
+    Direct {
+        socket: PathBuf,
+        options: direct::Options,
+    },
 }
 
 /// The process that opened a connection. A child made by `fork` inherits the mapping, the descriptors and every
@@ -108,22 +143,24 @@ fn choose(variable: impl Fn(&str) -> Option<OsString>) -> Result<Door, Transport
     if variable("PARAGPU_DISABLE").is_some_and(|value| value != "0") {
         return Err(TransportError::NoDevice("PARAGPU_DISABLE is set".into()));
     }
-    let socket = variable("PARAGPU_SOCKET").map(PathBuf::from);
-    let wanted = variable("PARAGPU_TRANSPORT");
-    let direct = match wanted.as_deref().map(|wanted| wanted.to_str()) {
-        None => socket.is_some(),
-        Some(Some("direct")) => true,
-        Some(Some("drm")) => false,
+    let path = |name| variable(name).map(PathBuf::from);
+    let socket = path("PARAGPU_SOCKET");
+    let (module_node, render_node) = (path("PARAGPU_MODULE_NODE"), path("PARAGPU_RENDER_NODE"));
+    match variable("PARAGPU_TRANSPORT").as_ref().map(|wanted| wanted.to_str()) {
+        Some(Some("direct")) => {}
+        Some(Some("module")) => return Ok(Door::Module { node: module_node }),
+        Some(Some("drm")) => return Ok(Door::Drm { node: render_node }),
         Some(_) => {
-            let wanted = wanted.unwrap_or_default();
+            let wanted = variable("PARAGPU_TRANSPORT").unwrap_or_default();
             return Err(TransportError::Unusable(format!(
-                "PARAGPU_TRANSPORT is {}; it can be drm or direct",
+                "PARAGPU_TRANSPORT is {}; it can be module, drm or direct",
                 wanted.display()
             )));
         }
-    };
-    if !direct {
-        return Ok(Door::Drm { node: variable("PARAGPU_RENDER_NODE").map(PathBuf::from) });
+        None if socket.is_some() => {}
+        None if module_node.is_some() => return Ok(Door::Module { node: module_node }),
+        None if render_node.is_some() => return Ok(Door::Drm { node: render_node }),
+        None => return Ok(Door::Kernel),
     }
     let socket = socket.ok_or_else(|| {
         TransportError::NoDevice(
@@ -165,22 +202,26 @@ mod tests {
 
     #[test]
     fn the_environment_chooses_the_door() {
-        assert!(matches!(with(&[]), Ok(Door::Drm { node: None })));
+        assert!(matches!(with(&[]), Ok(Door::Kernel)));
         let door = with(&[("PARAGPU_SOCKET", "/s"), ("PARAGPU_MEMORY_MIB", "64")]).unwrap();
         let Door::Direct { socket, options } = door else { panic!("{door:?}") };
         assert_eq!((socket, options.memory_bytes), ("/s".into(), 64 << 20));
         let door = with(&[("PARAGPU_SOCKET", "/s"), ("PARAGPU_TRANSPORT", "drm")]);
         assert!(matches!(door, Ok(Door::Drm { .. })));
+        let door = with(&[("PARAGPU_SOCKET", "/s"), ("PARAGPU_TRANSPORT", "module")]);
+        assert!(matches!(door, Ok(Door::Module { node: None })));
         let door = with(&[("PARAGPU_RENDER_NODE", "/n")]);
         assert!(matches!(door, Ok(Door::Drm { node: Some(_) })));
-        assert!(matches!(with(&[("PARAGPU_DISABLE", "0")]), Ok(Door::Drm { .. })));
+        let door = with(&[("PARAGPU_MODULE_NODE", "/n")]);
+        assert!(matches!(door, Ok(Door::Module { node: Some(_) })));
+        assert!(matches!(with(&[("PARAGPU_DISABLE", "0")]), Ok(Door::Kernel)));
     }
 
     #[test]
     fn settings_that_cannot_be_are_named() {
         for (variables, part) in [
             (&[("PARAGPU_DISABLE", "1"), ("PARAGPU_SOCKET", "/s")][..], "PARAGPU_DISABLE is set"),
-            (&[("PARAGPU_TRANSPORT", "tcp")], "drm or direct"),
+            (&[("PARAGPU_TRANSPORT", "tcp")], "module, drm or direct"),
             (&[("PARAGPU_TRANSPORT", "direct")], "PARAGPU_SOCKET"),
             (&[("PARAGPU_SOCKET", "/s"), ("PARAGPU_MEMORY_MIB", "much")], "not a number of MiB"),
         ] {
