@@ -13,6 +13,7 @@ use vhost::vhost_user::message::{
 };
 use vhost::vhost_user::{Backend, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
+use super::inflight::Area;
 use super::memory::{GuestRam, MAX_MEMORY_REGIONS, MemoryError, RegionInfo};
 use super::queue::{QueueAddresses, Vring};
 use super::session::Session;
@@ -51,6 +52,12 @@ impl Session {
         }
         let was_running = self.vrings[index].is_running();
         self.vrings[index].start(self.memory.map(), event_idx).map_err(handler_error)?;
+        let left_over = self.vrings[index].left_over();
+        if left_over > 0 {
+            let line =
+                format_args!("queue {index} starts with {left_over} requests that were in flight before");
+            self.log.line(Level::Info, line);
+        }
         self.after_change(index, was_running);
         Ok(())
     }
@@ -180,6 +187,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::RESET_DEVICE)
     }
@@ -252,12 +260,22 @@ impl VhostUserBackendReqHandlerMut for Session {
         Err(Error::InvalidOperation("shared objects"))
     }
 
-    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(Error::InvalidOperation("in-flight tracking"))
+    fn get_inflight_fd(&mut self, inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let VhostUserInflight { num_queues, queue_size, .. } = *inflight;
+        let (file, mmap_size) = Area::create(num_queues, queue_size).map_err(handler_error)?;
+        Ok((VhostUserInflight { mmap_size, mmap_offset: 0, num_queues, queue_size }, file))
     }
 
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(Error::InvalidOperation("in-flight tracking"))
+    fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> Result<()> {
+        if self.vrings.iter().any(Vring::is_running) {
+            return Err(Error::InvalidOperation("in-flight tracking of queues that run"));
+        }
+        let VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size } = *inflight;
+        let area = Area::map(num_queues, queue_size, file, mmap_offset, mmap_size).map_err(handler_error)?;
+        for (index, vring) in self.vrings.iter_mut().enumerate() {
+            vring.track(area.queue(index));
+        }
+        Ok(())
     }
 
     fn set_device_state_fd(
