@@ -171,6 +171,16 @@ impl Vring {
         Ok(())
     }
 
+    /// Whether nobody seems to have written to it, ever.
+    pub fn is_untouched(&self, memory: &GuestMemoryMmap) -> bool {
+        let mut first = [0xff; 16];
+        let available = self.queue.avail_idx(memory, Ordering::Acquire);
+        self.queue.next_avail() == 0
+            && available.is_ok_and(|index| index.0 == 0)
+            && memory.read_slice(&mut first, GuestAddress(self.addresses.descriptors)).is_ok()
+            && first == [0; 16]
+    }
+
     /// Stops taking requests, until it is started again.
     pub fn stop(&mut self) {
         self.queue.set_ready(false);

@@ -14,7 +14,7 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Backend, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
 use super::inflight::Area;
-use super::memory::{GuestRam, MAX_MEMORY_REGIONS, MemoryError, RegionInfo};
+use super::memory::{GuestRam, MAX_MEMORY_REGIONS, MemoryError, RegionInfo, SHARE_IT};
 use super::queue::{QueueAddresses, Vring};
 use super::session::Session;
 use crate::device::response::{CONFIG_SPACE_BYTES, config_space};
@@ -38,8 +38,19 @@ const FEATURES: u64 = F_VIRGL
     | VIRTIO_F_RING_RESET
     | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
+/// What a front end has to say that has another number of queues.
+const TWO_QUEUES: &str = "there are two: queue_sizes=[256,16] for cloud-hypervisor, num_vqs=2 for QEMU";
+
+/// A queue's address that no memory region has.
+#[derive(Debug, thiserror::Error)]
+#[error("queue {0} is not in the memory that the front end has shared: {SHARE_IT}")]
+struct NotInMemory(u32);
+
 impl Session {
     fn vring(&mut self, index: u32) -> Result<&mut Vring> {
+        if index as usize >= QUEUES {
+            self.log.line(Level::Warn, format_args!("front end has a queue {index}: {TWO_QUEUES}"));
+        }
         self.vrings.get_mut(index as usize).ok_or(Error::InvalidParam)
     }
 
@@ -144,7 +155,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let translate = |address| self.memory.translate(address).ok_or(Error::InvalidParam);
+        let translate = |address| {
+            let translated = self.memory.translate(address).ok_or(NotInMemory(index));
+            translated.map_err(handler_error)
+        };
         let addresses = QueueAddresses {
             descriptors: translate(descriptor)?,
             available: translate(available)?,
