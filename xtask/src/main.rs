@@ -37,6 +37,7 @@ mod test;
 mod vm;
 mod vm_run;
 mod vmm;
+mod vmm_check;
 mod workspace;
 
 use clap::{Parser, Subcommand};

@@ -170,6 +170,21 @@ impl VmOptions {
         }
     }
 
+    /// The same for another VMM, and another driver in its guest.
+    pub(crate) fn on_vmm(&self, vmm: Vmm, guest: GuestDriver) -> VmOptions {
+        VmOptions { vmm, guest, ..self.clone() }
+    }
+
+    /// What is to be said of a VMM that nobody builds here and that is not there.
+    pub(crate) fn missing_program(&self) -> Option<String> {
+        let is_missing = self.vmm == Vmm::CloudHypervisor && self.cloud_hypervisor().is_err();
+        is_missing.then(|| format!("no {CLOUD_HYPERVISOR} in PATH, and no --vmm-binary"))
+    }
+
+    fn cloud_hypervisor(&self) -> Result<PathBuf> {
+        find_program(self.vmm_binary.as_deref().unwrap_or(Path::new(CLOUD_HYPERVISOR)).as_os_str())
+    }
+
     fn gpu(&self, software: &Software, cache: &Path) -> Result<Option<Gpu>> {
         if self.no_gpu {
             return Ok(None);
@@ -241,9 +256,7 @@ impl VmOptions {
                 workspace::build(self.profile, &["-p", ALIOTH_VMM])?;
                 existing(target.join(self.profile.folder()).join(ALIOTH_VMM))?
             }
-            Vmm::CloudHypervisor => {
-                find_program(self.vmm_binary.as_deref().unwrap_or(Path::new(CLOUD_HYPERVISOR)).as_os_str())?
-            }
+            Vmm::CloudHypervisor => self.cloud_hypervisor()?,
         };
         if self.no_gpu {
             return Ok(Built { vmm, broker: None, icd: None });
