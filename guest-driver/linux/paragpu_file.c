@@ -12,7 +12,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "paragpu.h"
+#include "paragpu_drv.h"
 
 /* Submissions of one file that the host may leave unanswered: their memory. */
 #define PARAGPU_MAX_UNANSWERED	128
@@ -96,7 +96,7 @@ static int paragpu_open(struct inode *inode, struct file *filp)
 	file->destroy->owner = file;
 	kref_init(&file->refs);
 	mutex_init(&file->lock);
-	idr_init(&file->regions);
+	xa_init_flags(&file->regions, XA_FLAGS_ALLOC1);
 	INIT_LIST_HEAD(&file->leaving);
 	INIT_LIST_HEAD(&file->fences);
 	init_waitqueue_head(&file->room);
@@ -129,12 +129,12 @@ static int paragpu_release(struct inode *inode, struct file *filp)
 {
 	struct paragpu_file *file = filp->private_data;
 	struct paragpu_region *region;
+	unsigned long handle;
 	bool refused;
-	int handle;
 
-	idr_for_each_entry(&file->regions, region, handle)
+	xa_for_each(&file->regions, handle, region)
 		list_add_tail(&region->node, &file->leaving);
-	idr_destroy(&file->regions);
+	xa_destroy(&file->regions);
 
 	refused = file->create && completion_done(&file->create->done) &&
 		  file->create->result;
@@ -228,14 +228,19 @@ static int paragpu_capset(struct paragpu_file *file, struct paragpu_capset *arg)
 	return 0;
 }
 
+static bool paragpu_has_room(struct paragpu_file *file)
+{
+	return READ_ONCE(file->unanswered) < PARAGPU_MAX_UNANSWERED ||
+	       !paragpu_is_live(file);
+}
+
 /* Waits until the host has answered enough of this file's submissions. */
 static int paragpu_wait_for_room(struct paragpu_file *file)
 {
 	long left;
 
 	left = wait_event_interruptible_timeout(file->room,
-						READ_ONCE(file->unanswered) < PARAGPU_MAX_UNANSWERED ||
-						!paragpu_is_live(file),
+						paragpu_has_room(file),
 						PARAGPU_ANSWER_TIMEOUT);
 	if (left < 0)
 		return left;
@@ -324,10 +329,7 @@ static int paragpu_wait_for_fence(struct paragpu_file *file,
 	ret = paragpu_wait(cmd, timeout);
 	paragpu_cmd_put(cmd);
 	/* The time would start anew. */
-	if (ret == -ERESTARTSYS)
-		return -EINTR;
-	/* Answered is answered: what the host did not like is in the log. */
-	return ret == -EIO || ret == -ENOMEM ? 0 : ret;
+	return ret == -ERESTARTSYS ? -EINTR : ret;
 }
 
 union paragpu_arg {

@@ -13,7 +13,7 @@
 #include <linux/slab.h>
 #include <linux/virtio_config.h>
 
-#include "paragpu.h"
+#include "paragpu_drv.h"
 
 /* The virtio id of a device that is nothing but a paragpu. */
 #define PARAGPU_VIRTIO_ID	62

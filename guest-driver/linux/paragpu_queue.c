@@ -15,7 +15,7 @@
 #include <linux/virtio_config.h>
 #include <linux/vmalloc.h>
 
-#include "paragpu.h"
+#include "paragpu_drv.h"
 
 /* A host that has not answered for so long is worth a line in the log. */
 #define PARAGPU_SILENCE		(60 * HZ)

@@ -4,6 +4,7 @@
  * that programs map, or pages of a program's own that are pinned.
  */
 
+#include <linux/bits.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/sched/mm.h>
@@ -11,7 +12,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 
-#include "paragpu.h"
+#include "paragpu_drv.h"
 
 /* As many extents as the host looks at. */
 #define PARAGPU_MAX_EXTENTS	32768
@@ -22,7 +23,7 @@
 /* What a resource is to virtio-gpu: plain bytes. The host ignores it. */
 #define PARAGPU_TARGET_BUFFER	0
 #define PARAGPU_FORMAT_R8	64
-#define PARAGPU_BIND_CUSTOM	(1 << 17)
+#define PARAGPU_BIND_CUSTOM	BIT(17)
 
 static void paragpu_free_pages(struct paragpu_region *region)
 {
@@ -337,22 +338,21 @@ static int paragpu_tell_host(struct paragpu_region *region)
 	return ret;
 }
 
-/* Gives a region that has pages a handle, when the host has it. */
-static int paragpu_publish(struct paragpu_region *region)
+/*
+ * Gives a region that has pages a handle, when the host has it. From then on
+ * the region may go at any time: another thread can close what it guesses.
+ */
+static int paragpu_publish(struct paragpu_region *region, u32 *handle, u32 *id)
 {
-	struct paragpu_file *file = region->file;
-	int handle, ret;
+	int ret;
 
 	ret = paragpu_tell_host(region);
 	if (ret)
 		return ret;
-	mutex_lock(&file->lock);
-	handle = idr_alloc(&file->regions, region, 1, PARAGPU_MAX_REGIONS + 1,
-			   GFP_KERNEL_ACCOUNT);
-	if (handle > 0)
-		region->handle = handle;
-	mutex_unlock(&file->lock);
-	return handle < 0 ? handle : 0;
+	*id = region->id;
+	ret = xa_alloc(&region->file->regions, handle, region,
+		       XA_LIMIT(1, PARAGPU_MAX_REGIONS), GFP_KERNEL_ACCOUNT);
+	return ret == -EBUSY ? -ENOSPC : ret;
 }
 
 /**
@@ -386,14 +386,12 @@ int paragpu_region_create(struct paragpu_file *file,
 	}
 	ret = paragpu_fill(region);
 	if (!ret)
-		ret = paragpu_publish(region);
+		ret = paragpu_publish(region, &arg->handle, &arg->id);
 	if (ret) {
 		paragpu_region_give_back(region);
 		return ret;
 	}
-	arg->handle = region->handle;
-	arg->id = region->id;
-	arg->mmap_offset = (u64)region->handle << 32;
+	arg->mmap_offset = (u64)arg->handle << 32;
 	return 0;
 }
 
@@ -432,13 +430,11 @@ int paragpu_region_pin(struct paragpu_file *file, struct paragpu_region_pin *arg
 	region->mm = current->mm;
 	ret = paragpu_pin(region, arg->addr);
 	if (!ret)
-		ret = paragpu_publish(region);
+		ret = paragpu_publish(region, &arg->handle, &arg->id);
 	if (ret) {
 		paragpu_region_give_back(region);
 		return ret;
 	}
-	arg->handle = region->handle;
-	arg->id = region->id;
 	return 0;
 }
 
@@ -454,9 +450,10 @@ int paragpu_region_close(struct paragpu_file *file, u32 handle)
 {
 	struct paragpu_region *region;
 
-	mutex_lock(&file->lock);
-	region = idr_remove(&file->regions, handle);
-	mutex_unlock(&file->lock);
+	/* Whoever looks a region up takes a reference under the same lock. */
+	xa_lock(&file->regions);
+	region = __xa_erase(&file->regions, handle);
+	xa_unlock(&file->regions);
 	if (!region)
 		return -ENOENT;
 	paragpu_region_give_back(region);
@@ -500,12 +497,11 @@ int paragpu_region_mmap(struct paragpu_file *file, struct vm_area_struct *vma)
 	if (!(vma->vm_flags & VM_SHARED) ||
 	    vma->vm_pgoff & ((1UL << shift) - 1))
 		return -EINVAL;
-	if (mutex_lock_interruptible(&file->lock))
-		return -ERESTARTSYS;
-	region = idr_find(&file->regions, vma->vm_pgoff >> shift);
+	xa_lock(&file->regions);
+	region = xa_load(&file->regions, vma->vm_pgoff >> shift);
 	if (region)
 		kref_get(&region->refs);
-	mutex_unlock(&file->lock);
+	xa_unlock(&file->regions);
 	if (!region)
 		return -EINVAL;
 	if (region->mm || count > region->page_count) {

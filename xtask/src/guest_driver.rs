@@ -1,8 +1,8 @@
 //! The kernel driver that a guest reaches its vGPU by: Linux's own or paragpu's.
 
+use crate::guest_module;
 use crate::kernel::Software;
 use crate::modules::Module;
-use crate::{guest_module, modules};
 use anyhow::Result;
 use clap::ValueEnum;
 use std::path::Path;
@@ -36,7 +36,7 @@ impl GuestDriver {
         }
     }
 
-    /// What is loaded after them.
+    /// What is loaded after them, for a device with this virtio id.
     pub(crate) fn own_module(
         self,
         virtio_id: u16,
@@ -48,10 +48,14 @@ impl GuestDriver {
             return Ok(None);
         }
         let bytes = guest_module::built(software, cache, quiet)?;
-        let parameters = match virtio_id {
-            OWN_VIRTIO_ID => String::new(),
-            other => format!("claim_id={other}"),
-        };
-        Ok(Some(modules::Module { name: "paragpu".to_owned(), bytes, parameters }))
+        Ok(Some(Module { name: "paragpu".to_owned(), bytes, parameters: self.parameters(virtio_id) }))
+    }
+
+    /// What its own module is told to drive such a device.
+    pub(crate) fn parameters(self, virtio_id: u16) -> String {
+        match (self, virtio_id) {
+            (GuestDriver::Mainline, _) | (_, OWN_VIRTIO_ID) => String::new(),
+            (GuestDriver::Module, other) => format!("claim_id={other}"),
+        }
     }
 }

@@ -18,13 +18,20 @@ pub(crate) enum Kernel {
     Folder(PathBuf),
 }
 
+impl Kernel {
+    /// Debian's kernel for VMs, which has no DRM.
+    pub(crate) fn debian_cloud() -> Kernel {
+        Kernel::Package("linux-image-cloud-amd64".to_owned())
+    }
+}
+
 impl FromStr for Kernel {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Kernel, Infallible> {
         Ok(match text {
             "debian" => Kernel::Package("linux-image-amd64".to_owned()),
-            "debian-cloud" => Kernel::Package("linux-image-cloud-amd64".to_owned()),
+            "debian-cloud" => Kernel::debian_cloud(),
             name if name.starts_with("linux-image-") => Kernel::Package(name.to_owned()),
             path => Kernel::Folder(path.into()),
         })

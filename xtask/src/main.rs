@@ -23,6 +23,7 @@ mod kernel_headers;
 mod kernel_image;
 mod lifecycle;
 mod logs;
+mod module_check;
 mod modules;
 mod nested;
 mod packages;
@@ -57,6 +58,7 @@ enum Command {
     Test(test::Test),
     Vm(vm::Vm),
     Lifecycle(lifecycle::Lifecycle),
+    Module(module_check::ModuleCheck),
     Fuzz(fuzz::Fuzz),
     Cts(cts::Cts),
     Programs(programs::Programs),
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
         Command::VmPrepared(prepared) => (prepared.run(), ExitCode::from(VM_FAILED)),
         Command::GuestPort(port) => (port.run(), ExitCode::FAILURE),
+        Command::Module(module) => (module.run(), ExitCode::FAILURE),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),
         Command::Bench(bench) => (bench.run(), ExitCode::FAILURE),

@@ -1,5 +1,8 @@
 //! `cargo xtask test`: all checks of the project, from formatting to programs in a VM.
 
+use crate::guest_driver::GuestDriver;
+use crate::kernel::Kernel;
+use crate::module_check::ModuleCheck;
 use crate::packages::{self, Purpose};
 use crate::vm::VmOptions;
 use crate::vmm_check::COMBINATIONS;
@@ -39,8 +42,13 @@ impl Test {
         steps.run("programs", Box::new(programs::check));
         if self.no_vm {
             steps.skip("end to end in a VM", "--no-vm");
+            steps.skip("the guest's kernel module in a VM", "--no-vm");
         } else {
             steps.run("end to end in a VM", Box::new(|| lifecycle::check(&self.vm)));
+            // On the kernel for which there is no other driver.
+            let cloud = Kernel::debian_cloud();
+            let module = ModuleCheck::brief(self.vm.with_guest(GuestDriver::Module, Some(cloud)));
+            steps.run("the guest's kernel module in a VM", Box::new(move || module.check()));
         }
         for combination in &COMBINATIONS {
             if self.no_vm {
@@ -58,7 +66,7 @@ impl Test {
         if self.no_vm {
             packages::ensure(&[Purpose::Test, Purpose::Programs], true)
         } else {
-            self.vm.install_packages(&[Purpose::Test, Purpose::Programs, Purpose::Vm])
+            self.vm.install_packages(&[Purpose::Test, Purpose::Programs, Purpose::Vm, Purpose::Module])
         }
     }
 }

@@ -117,6 +117,16 @@ impl VmOptions {
         self.profile
     }
 
+    /// The same, but with this driver and, if given, kernel in the guest.
+    pub(crate) fn with_guest(&self, guest: GuestDriver, kernel: Option<Kernel>) -> VmOptions {
+        VmOptions { guest, kernel: kernel.unwrap_or(self.kernel.clone()), ..self.clone() }
+    }
+
+    /// The virtio id of the guest's vGPU.
+    pub(crate) fn virtio_id(&self) -> u16 {
+        self.vmm.virtio_id(self.guest)
+    }
+
     /// Installs the Debian packages that a VM needs, and those for other purposes.
     pub(crate) fn install_packages(&self, purposes: &[Purpose]) -> Result<()> {
         let module: &[_] = if self.guest == GuestDriver::Module { &[Purpose::Module] } else { &[] };
@@ -150,7 +160,7 @@ impl VmOptions {
             kernel: software.image.clone(),
             initramfs,
             gpu: !self.no_gpu,
-            device_id: self.vmm.virtio_id(self.guest),
+            device_id: self.virtio_id(),
             broker: built.broker,
             socket: self.socket.clone(),
             host_files,
@@ -170,7 +180,7 @@ impl VmOptions {
         }
     }
 
-    /// The same for another VMM, and another driver in its guest.
+    /// The same, but with this VMM and driver in the guest.
     pub(crate) fn on_vmm(&self, vmm: Vmm, guest: GuestDriver) -> VmOptions {
         VmOptions { vmm, guest, ..self.clone() }
     }
@@ -189,8 +199,7 @@ impl VmOptions {
         if self.no_gpu {
             return Ok(None);
         }
-        let virtio_id = self.vmm.virtio_id(self.guest);
-        let module = self.guest.own_module(virtio_id, software, cache, self.quiet)?;
+        let module = self.guest.own_module(self.virtio_id(), software, cache, self.quiet)?;
         Ok(Some(Gpu { driver: self.guest, module }))
     }
 

@@ -8,12 +8,13 @@ use paragpu_opencl::transport;
 use super::Finding;
 use crate::sys::compute_probe;
 
-/// virtio device id of virtio-gpu, as sysfs shows it.
-const VIRTIO_GPU: &str = "0x0010";
+/// virtio device ids that a paragpu can have, as sysfs shows them: virtio-gpu's, and one of its own.
+const VIRTIO_IDS: [&str; 2] = ["0x0010", OWN_ID];
+const OWN_ID: &str = "0x003e";
 
 /// True if the machine has a virtio GPU of any kind.
 pub(super) fn has_virtio_gpu() -> bool {
-    virtio_gpus().next().is_some()
+    devices().next().is_some()
 }
 
 /// True if this is a VM in which paragpu's OpenCL driver is installed, as it is in guests and not on hosts.
@@ -23,13 +24,17 @@ pub(super) fn is_prepared() -> bool {
     is_vm && vendor_file().state == super::State::Ok
 }
 
-fn virtio_gpus() -> impl Iterator<Item = PathBuf> {
+fn devices() -> impl Iterator<Item = PathBuf> {
     fs::read_dir("/sys/bus/virtio/devices")
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| fs::read_to_string(path.join("device")).is_ok_and(|id| id.trim() == VIRTIO_GPU))
+        .filter(|path| virtio_id(path).is_some_and(|id| VIRTIO_IDS.contains(&id.as_str())))
+}
+
+fn virtio_id(device: &Path) -> Option<String> {
+    Some(fs::read_to_string(device.join("device")).ok()?.trim().to_owned())
 }
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -39,20 +44,20 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 fn device() -> Finding {
-    const WHAT: &str = "virtio-gpu device";
-    match virtio_gpus().next() {
+    const WHAT: &str = "virtio device";
+    match devices().next() {
         Some(path) => Finding::ok(WHAT, path.display().to_string()),
         None => Finding::missing(
             WHAT,
             "none in /sys/bus/virtio/devices",
-            "start the VM with a vhost-user-gpu device connected to paragpud (docs/getting-started.md)",
+            "start the VM with a vhost-user device connected to paragpud (docs/getting-started.md)",
         ),
     }
 }
 
 fn kernel_driver() -> Finding {
     const WHAT: &str = "kernel driver";
-    let Some(device) = virtio_gpus().next() else {
+    let Some(device) = devices().next() else {
         return Finding::missing(WHAT, "no device to drive", "see above");
     };
     match fs::read_link(device.join("driver")) {
@@ -63,7 +68,12 @@ fn kernel_driver() -> Finding {
         Err(_no_driver) => Finding::missing(
             WHAT,
             format!("no driver has taken {}", device.display()),
-            "modprobe virtio-gpu; kernels without DRM (Debian's cloud kernel) have none: use linux-image-amd64",
+            if virtio_id(&device).as_deref() == Some(OWN_ID) {
+                "install paragpu's kernel module and load it: modprobe paragpu (docs/guest-module.md)"
+            } else {
+                "modprobe virtio-gpu; kernels without DRM (Debian's cloud kernel) have none: use linux-image-amd64, or \
+                 paragpu's own module: modprobe paragpu claim_id=16 (docs/guest-module.md)"
+            },
         ),
     }
 }
@@ -74,7 +84,7 @@ fn kernel_release() -> String {
 
 fn capset() -> Finding {
     const WHAT: &str = "capset";
-    if virtio_gpus().next().is_none() {
+    if devices().next().is_none() {
         return Finding::missing(WHAT, "no device to ask", "see above");
     }
     match transport::open() {
@@ -88,7 +98,7 @@ fn capset() -> Finding {
         Err(error) => Finding::missing(
             WHAT,
             error.to_string(),
-            "check that the VM's GPU is connected to paragpud, and that you may open /dev/dri/renderD* (group render)",
+            "check that the VM's GPU is connected to paragpud, and that you may open /dev/paragpu* or /dev/dri/renderD* (group render)",
         ),
     }
 }
@@ -126,7 +136,7 @@ fn vendor_file() -> Finding {
 
 fn test_computation() -> Finding {
     const WHAT: &str = "test computation";
-    if virtio_gpus().next().is_none() {
+    if devices().next().is_none() {
         return Finding::missing(WHAT, "not tried", "see above");
     }
     match compute_probe::run("paragpu") {

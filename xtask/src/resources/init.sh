@@ -133,6 +133,8 @@ stderr=$!
 
 mkdir -p run/paragpu-vm
 cp /job.sh run/paragpu-vm/job.sh
+# For jobs that unload the vGPU's driver.
+cp /modules/others/*-paragpu.ko run/paragpu-vm/paragpu.ko 2>/dev/null
 tell start
 # In a subshell, or this shell would say "Killed" and the like on the job's stderr.
 (exec chroot /guest /bin/sh /run/paragpu-vm/job.sh </dev/null >/stdout 2>/stderr 3>&-)

@@ -136,7 +136,7 @@ pub(crate) fn region_pin(node: impl AsFd, memory: &Mapping) -> io::Result<Names>
 pub(crate) fn region_close(node: impl AsFd, handle: u32) -> io::Result<()> {
     let request = RegionClose { handle, reserved: 0 };
     // SAFETY: as in `update`: the kernel reads exactly the structure's bytes. It holds no address.
-    unsafe { ioctl(&node.as_fd(), Setter::<REGION_CLOSE, _>::new(request)) }?;
+    unsafe { ioctl(node.as_fd(), Setter::<REGION_CLOSE, _>::new(request)) }?;
     Ok(())
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn submit(node: impl AsFd, command: &[u8], fence: bool) -> io::Result
 pub(crate) fn wait(node: impl AsFd, fence: u64, timeout: Duration) -> io::Result<bool> {
     let timeout_ns = i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX);
     // SAFETY: as in `region_close`.
-    match unsafe { ioctl(&node.as_fd(), Setter::<WAIT, _>::new(Wait { fence, timeout_ns })) } {
+    match unsafe { ioctl(node.as_fd(), Setter::<WAIT, _>::new(Wait { fence, timeout_ns })) } {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::TIMEDOUT | rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),

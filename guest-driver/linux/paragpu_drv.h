@@ -11,8 +11,8 @@
  * back to the kernel when the host has answered the command that ends their
  * use, or after a reset of the device, and never for a timeout.
  */
-#ifndef _PARAGPU_H
-#define _PARAGPU_H
+#ifndef _PARAGPU_DRV_H
+#define _PARAGPU_DRV_H
 
 #include <linux/completion.h>
 #include <linux/idr.h>
@@ -27,6 +27,7 @@
 #include <linux/virtio_gpu.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #include "uapi/paragpu.h"
 
@@ -121,7 +122,7 @@ struct paragpu_device {
 	struct virtio_device *vdev;
 	struct virtqueue *control;
 	struct miscdevice misc;
-	char name[16];
+	char name[24];
 	int number;
 	struct workqueue_struct *wq;
 	struct work_struct finish_work;
@@ -129,7 +130,7 @@ struct paragpu_device {
 	struct ida context_ids;
 	struct ida resource_ids;
 
-	spinlock_t lock;
+	spinlock_t lock;	/* for what follows */
 	bool up;
 	u32 epoch;
 	struct list_head backlog;
@@ -166,10 +167,10 @@ struct paragpu_file {
 	u32 epoch;
 	u32 context;
 
-	struct mutex lock;
+	struct mutex lock;	/* for what follows, up to @leaving */
 	struct paragpu_cmd *create;
 	struct paragpu_cmd *destroy;
-	struct idr regions;
+	struct xarray regions;
 	struct list_head leaving;
 
 	u64 bytes;
@@ -185,7 +186,6 @@ struct paragpu_file {
  *	mapping
  * @file: whose it is
  * @node: in the file's @leaving or the device's @stranded
- * @handle: the file's name for it
  * @id: the host's name for it
  * @bytes: its size
  * @page_count: the number of pages
@@ -198,7 +198,6 @@ struct paragpu_region {
 	struct kref refs;
 	struct paragpu_file *file;
 	struct list_head node;
-	u32 handle;
 	u32 id;
 	u64 bytes;
 	unsigned long page_count;
@@ -239,4 +238,4 @@ void paragpu_region_give_back(struct paragpu_region *region);
 void paragpu_region_put(struct paragpu_region *region);
 int paragpu_region_mmap(struct paragpu_file *file, struct vm_area_struct *vma);
 
-#endif /* _PARAGPU_H */
+#endif /* _PARAGPU_DRV_H */
