@@ -3,16 +3,21 @@
 
 mod fake_driver;
 
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fake_driver::{FREE, Guest, Manners, QUEUE_SIZE, TIMEOUT, ThreadLauncher, request};
 use paragpu_protocol::virtio_gpu::{
     CtxCreate, MemEntry, Request, ResourceAttachBacking, ResourceCreate3d, ResourceRef, Response,
 };
-use vhost::vhost_user::VhostUserFrontend;
+use rustix::process::{Pid, Signal, kill_process};
+use vhost::VhostBackend;
 use vhost::vhost_user::message::VhostUserInflight;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use zerocopy::IntoBytes;
 
 const CONTEXT: u32 = 1;
@@ -60,7 +65,6 @@ fn works(guest: &mut Guest) {
 fn what_was_in_flight_is_answered_once_and_in_order_by_the_next_back_end() {
     let mut guest = guest_with_regions(3);
     post_held(&mut guest, 3);
-    // One that is made available while there is no back end would be skipped by the base that the front end names.
     guest.reconnect(ThreadLauncher(Manners::Obedient));
     for slot in 1..=3 {
         assert_eq!(guest.take_used(TIMEOUT), Some((slot * 2, 24)), "in the order in which they were taken");
@@ -149,5 +153,27 @@ fn areas_of_other_shapes_are_refused() {
         let area = VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size };
         assert!(guest.front_end.set_inflight_fd(&area, file).is_err(), "{mmap_size} {num_queues}");
         guest.hang_up();
+    }
+}
+
+#[test]
+fn whoever_loses_its_connection_to_a_daemon_finds_nobody_listening() {
+    for signal in [Signal::KILL, Signal::TERM] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("paragpud.sock");
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_paragpud"));
+        let mut daemon = daemon.arg("--socket-path").arg(&path).stderr(Stdio::null()).spawn().unwrap();
+        let mut connection = loop {
+            match UnixStream::connect(&path) {
+                Ok(connection) => break connection,
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        // So that it is not only in the queue of connections.
+        Frontend::from_stream(connection.try_clone().unwrap(), 2).get_features().unwrap();
+        kill_process(Pid::from_child(&daemon), signal).unwrap();
+        let _ = connection.read(&mut [0]);
+        assert!(UnixStream::connect(&path).is_err(), "{signal:?}");
+        daemon.wait().unwrap();
     }
 }
