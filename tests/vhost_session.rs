@@ -105,6 +105,29 @@ fn a_driver_reads_config_space_and_capset() {
 }
 
 #[test]
+fn config_space_is_read_in_pieces_of_every_size_at_every_place() {
+    let mut guest = obedient();
+    let mut read = |offset: u32, size: usize| {
+        let wanted = vec![0; size];
+        guest.front_end.get_config(offset, size as u32, VhostUserConfigFlags::empty(), &wanted).unwrap().1
+    };
+    let size = 4096;
+    let mut whole = Vec::new();
+    for offset in (0..size).step_by(256) {
+        whole.extend(read(offset as u32, 256));
+    }
+    for bytes in [1, 2, 4, 8] {
+        for offset in 0..=size - bytes {
+            assert_eq!(read(offset as u32, bytes), whole[offset..offset + bytes], "{bytes} at {offset}");
+        }
+    }
+    for bytes in 1..=256 {
+        assert_eq!(read((size - bytes) as u32, bytes), whole[size - bytes..], "the last {bytes}");
+    }
+    guest.hang_up();
+}
+
+#[test]
 fn a_wait_ends_when_the_executor_wakes_the_guest() {
     let mut guest = obedient();
     start_ring(&mut guest);

@@ -329,10 +329,7 @@ static int paragpu_wait_for_fence(struct paragpu_file *file,
 	ret = paragpu_wait(cmd, timeout);
 	paragpu_cmd_put(cmd);
 	/* The time would start anew. */
-	if (ret == -ERESTARTSYS)
-		return -EINTR;
-	/* Answered is answered: what the host did not like is in the log. */
-	return ret == -EIO || ret == -ENOMEM ? 0 : ret;
+	return ret == -ERESTARTSYS ? -EINTR : ret;
 }
 
 union paragpu_arg {

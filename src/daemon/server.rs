@@ -493,6 +493,8 @@ impl Server {
 
     /// Ends every session, and waits for them a little.
     fn end(mut self) {
+        // First, so that no front end connects again to a daemon that ends.
+        self.doors = Doors::default();
         let _full = rustix::io::write(&*self.exit, &1_u64.to_ne_bytes());
         let until = Instant::now() + END_TIMEOUT;
         self.connections.shut_down();

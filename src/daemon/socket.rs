@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, User};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmod, chownat, fchmod, fstat, open};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -71,7 +71,7 @@ impl OwnedListener {
         }
         remove_stale(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let fd = first_to_close(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?);
         // The file that bind makes has the socket's mode, so that it is right from the start; unlike the mask of
         // permissions, that is no other thread's business.
         fchmod(&fd, Mode::from_raw_mode(0o600))?;
@@ -134,6 +134,15 @@ impl Drop for OwnedListener {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// The same descriptor by a higher number than connections get. When a process is killed, Linux closes its sockets in falling
+/// order. A front end that loses its connection connects again at once, and one that gets through to a socket which is about
+/// to go is lost: cloud-hypervisor 53 tries again only if it is refused.
+fn first_to_close(fd: OwnedFd) -> OwnedFd {
+    const HIGH: i32 = 4096;
+    // Where so many descriptors are not allowed, it stays as it is.
+    fcntl_dupfd_cloexec(&fd, HIGH).unwrap_or(fd)
 }
 
 /// Who gets a socket; what is not said is the daemon's user and group.

@@ -24,15 +24,23 @@ pub const MAX_MEMORY_REGIONS: usize = 64;
 
 const _: () = assert!(MAX_MEMORY_REGIONS <= MAX_FDS);
 
+/// What whoever starts a VM has to say, so that its memory is in files that this process can map too.
+pub const SHARE_IT: &str = "the guest's memory must be shared: \
+    -object memory-backend-memfd,id=mem,size=…,share=on -machine memory-backend=mem for QEMU, \
+    --memory size=…,shared=on for cloud-hypervisor";
+
 /// Why memory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// It cannot be mapped.
-    #[error("memory region cannot be mapped: {0}")]
+    #[error("memory region cannot be mapped: {0} ({SHARE_IT})")]
     Map(#[from] MmapRegionError),
-    /// Regions overlap, or there are none.
+    /// Regions overlap.
     #[error("memory regions do not fit together: {0}")]
     Table(#[from] GuestRegionCollectionError),
+    /// A table without regions.
+    #[error("no memory: {SHARE_IT}")]
+    Nothing,
     /// A region that wraps around.
     #[error("memory region leaves the address space")]
     Overflow,
@@ -80,6 +88,9 @@ impl GuestRam {
     pub fn from_table(table: impl Iterator<Item = (RegionInfo, File)>) -> Result<GuestRam, MemoryError> {
         let regions =
             table.map(|(info, file)| map_region(info, file)).collect::<Result<Vec<_>, MemoryError>>()?;
+        if regions.is_empty() {
+            return Err(MemoryError::Nothing);
+        }
         GuestRam::from_regions(regions)
     }
 

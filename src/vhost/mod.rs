@@ -8,6 +8,7 @@
 //! locked.
 
 pub mod event_loop;
+pub mod inflight;
 pub mod memory;
 pub mod orders;
 pub mod queue;

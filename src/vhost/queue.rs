@@ -1,13 +1,18 @@
 //! One virtqueue: requests out of descriptor chains, responses into them.
 
+use std::collections::VecDeque;
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use virtio_queue::{Error as VirtqueueError, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use virtio_queue::{DescriptorChain, Error as VirtqueueError, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+
+use super::inflight::Tracker;
 
 /// Most entries of a queue.
-const MAX_QUEUE_SIZE: u16 = 1024;
+pub(super) const MAX_QUEUE_SIZE: u16 = 1024;
 
 /// Most writable descriptors of one request that are used: responses are about a kilobyte at most, in one piece
 /// or two.
@@ -22,6 +27,9 @@ pub enum QueueError {
     /// The guest gives descriptors again that it has not got back.
     #[error("more requests are out than there are descriptors")]
     TooManyOut,
+    /// What an earlier back end left over cannot be taken.
+    #[error("a request that was in flight cannot be taken again")]
+    TakeAgain,
     /// The interrupt cannot be sent.
     #[error("interrupt eventfd: {0}")]
     Call(#[source] rustix::io::Errno),
@@ -57,6 +65,10 @@ pub struct Vring {
     enabled: bool,
     /// Completions since the guest was last told.
     unannounced: bool,
+    /// Where requests in flight are written down, if the front end keeps them.
+    tracker: Option<Tracker>,
+    /// Heads that an earlier back end took and never gave back.
+    left_over: VecDeque<u16>,
 }
 
 impl Vring {
@@ -69,6 +81,8 @@ impl Vring {
             call: None,
             enabled: false,
             unannounced: false,
+            tracker: None,
+            left_over: VecDeque::new(),
         })
     }
 
@@ -131,11 +145,23 @@ impl Vring {
         self.queue.ready() && self.enabled
     }
 
-    /// Starts taking requests. The used index is in guest memory, and is right there even if this process is
-    /// new.
+    /// Writes requests in flight down from the next start on.
+    pub fn track(&mut self, tracker: Option<Tracker>) {
+        self.tracker = tracker;
+    }
+
+    /// Starts taking requests. The used index is in guest memory, and is right there even if this process is new. Where
+    /// requests in flight are written down, so is what an earlier back end left over, and the base follows: front ends
+    /// have no better guess after a back end's end.
     pub fn start(&mut self, memory: &GuestMemoryMmap, event_idx: bool) -> Result<(), QueueError> {
-        let used = self.queue.used_idx(memory, std::sync::atomic::Ordering::Acquire)?;
+        let used = self.queue.used_idx(memory, Ordering::Acquire)?;
         self.queue.set_next_used(used.0);
+        self.tracker.take_if(|tracker| !tracker.is_for(self.queue.size()));
+        if let Some(tracker) = self.tracker.as_mut().filter(|_| !self.queue.ready()) {
+            let available = self.queue.avail_idx(memory, Ordering::Acquire)?;
+            self.left_over = tracker.left_over(used.0, available.0).into();
+            self.queue.set_next_avail(used.0.wrapping_add(self.left_over.len() as u16));
+        }
         self.queue.set_event_idx(event_idx);
         self.queue.set_ready(true);
         if !self.queue.is_valid(memory) {
@@ -145,10 +171,30 @@ impl Vring {
         Ok(())
     }
 
+    /// Whether nobody seems to have written to it, ever.
+    pub fn is_untouched(&self, memory: &GuestMemoryMmap) -> bool {
+        let mut first = [0xff; 16];
+        let available = self.queue.avail_idx(memory, Ordering::Acquire);
+        self.queue.next_avail() == 0
+            && available.is_ok_and(|index| index.0 == 0)
+            && memory.read_slice(&mut first, GuestAddress(self.addresses.descriptors)).is_ok()
+            && first == [0; 16]
+    }
+
     /// Stops taking requests, until it is started again.
     pub fn stop(&mut self) {
         self.queue.set_ready(false);
         self.kick = None;
+        // What is not answered by now never will be.
+        self.left_over.clear();
+        if let Some(tracker) = &mut self.tracker {
+            tracker.forget();
+        }
+    }
+
+    /// How many requests of an earlier back end are still to be taken.
+    pub fn left_over(&self) -> usize {
+        self.left_over.len()
     }
 
     /// Takes the next request, with its bytes in `request`: each is read from guest memory once. Bytes beyond
@@ -160,28 +206,42 @@ impl Vring {
         cap: usize,
     ) -> Result<Option<Chain>, QueueError> {
         request.clear();
-        let Some(descriptors) = self.queue.iter(memory)?.next() else { return Ok(None) };
-        let mut chain = Chain { head: descriptors.head_index(), writable: Vec::new() };
-        let mut cap = cap;
-        // The iterator ends by itself at loops, and at descriptors that are not in guest memory.
-        for descriptor in descriptors {
-            let (addr, len) = (descriptor.addr(), descriptor.len());
-            if descriptor.is_write_only() {
-                if chain.writable.len() < MAX_WRITABLE {
-                    chain.writable.push((addr, len));
-                }
-                continue;
-            }
-            let have = request.len();
-            let take = (len as usize).min(cap - have);
-            request.resize(have + take, 0);
-            if memory.read_slice(&mut request[have..], addr).is_err() {
-                // What cannot be read is not there, nor is what follows: the request is truncated.
-                request.truncate(have);
-                cap = have;
-            }
+        if let Some(head) = self.left_over.pop_front() {
+            return self.take_again(memory, head, request, cap).map(Some);
         }
-        Ok(Some(chain))
+        let Some(descriptors) = self.queue.iter(memory)?.next() else { return Ok(None) };
+        if let Some(tracker) = &mut self.tracker {
+            tracker.take(descriptors.head_index());
+        }
+        Ok(Some(read_chain(descriptors, memory, request, cap)))
+    }
+
+    /// Takes a request that is no longer in the available ring. The queue's code takes requests from there only, so it gets
+    /// a ring with just this one, in memory that is not the guest's.
+    fn take_again(
+        &self,
+        memory: &GuestMemoryMmap,
+        head: u16,
+        request: &mut Vec<u8>,
+        cap: usize,
+    ) -> Result<Chain, QueueError> {
+        // Beyond what processors can address.
+        const RING: GuestAddress = GuestAddress(1 << 62);
+        let ring = GuestRegionMmap::from_range(RING, 4096, None).map_err(|_error| QueueError::TakeAgain)?;
+        let memory = memory.insert_region(Arc::new(ring)).map_err(|_error| QueueError::TakeAgain)?;
+        // An available ring: flags, index, heads.
+        let [index, head] = [1_u16, head].map(u16::to_le_bytes);
+        memory
+            .write_slice(&[0, 0, index[0], index[1], head[0], head[1]], RING)
+            .map_err(|_error| QueueError::TakeAgain)?;
+        let mut queue = Queue::new(MAX_QUEUE_SIZE)?;
+        queue.try_set_size(self.queue.size())?;
+        queue.try_set_desc_table_address(GuestAddress(self.addresses.descriptors))?;
+        queue.try_set_avail_ring_address(RING)?;
+        queue.try_set_used_ring_address(GuestAddress(self.addresses.used))?;
+        queue.set_ready(true);
+        let descriptors = queue.iter(&memory)?.next().ok_or(QueueError::TakeAgain)?;
+        Ok(read_chain(descriptors, &memory, request, cap))
     }
 
     /// Asks to be told of new requests. True if some came meanwhile.
@@ -212,7 +272,13 @@ impl Vring {
             }
             written += piece.len();
         }
+        if let Some(tracker) = &mut self.tracker {
+            tracker.giving_back(chain.head);
+        }
         self.queue.add_used(memory, chain.head, written as u32)?;
+        if let Some(tracker) = &mut self.tracker {
+            tracker.gave_back(chain.head, self.queue.next_used());
+        }
         self.unannounced = true;
         Ok(())
     }
@@ -229,6 +295,35 @@ impl Vring {
             Err(error) => Err(QueueError::Call(error)),
         }
     }
+}
+
+/// The bytes of a request, each read once, and where its response goes.
+fn read_chain(
+    descriptors: DescriptorChain<&GuestMemoryMmap>,
+    memory: &GuestMemoryMmap,
+    request: &mut Vec<u8>,
+    mut cap: usize,
+) -> Chain {
+    let mut chain = Chain { head: descriptors.head_index(), writable: Vec::new() };
+    // The iterator ends by itself at loops, and at descriptors that are not in guest memory.
+    for descriptor in descriptors {
+        let (addr, len) = (descriptor.addr(), descriptor.len());
+        if descriptor.is_write_only() {
+            if chain.writable.len() < MAX_WRITABLE {
+                chain.writable.push((addr, len));
+            }
+            continue;
+        }
+        let have = request.len();
+        let take = (len as usize).min(cap - have);
+        request.resize(have + take, 0);
+        if memory.read_slice(&mut request[have..], addr).is_err() {
+            // What cannot be read is not there, nor is what follows: the request is truncated.
+            request.truncate(have);
+            cap = have;
+        }
+    }
+    chain
 }
 
 fn close_on_exec(file: &File) {

@@ -13,7 +13,8 @@ use vhost::vhost_user::message::{
 };
 use vhost::vhost_user::{Backend, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
-use super::memory::{GuestRam, MAX_MEMORY_REGIONS, MemoryError, RegionInfo};
+use super::inflight::Area;
+use super::memory::{GuestRam, MAX_MEMORY_REGIONS, MemoryError, RegionInfo, SHARE_IT};
 use super::queue::{QueueAddresses, Vring};
 use super::session::Session;
 use crate::device::response::{CONFIG_SPACE_BYTES, config_space};
@@ -37,8 +38,19 @@ const FEATURES: u64 = F_VIRGL
     | VIRTIO_F_RING_RESET
     | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
+/// What a front end has to say that has another number of queues.
+const TWO_QUEUES: &str = "there are two: queue_sizes=[256,16] for cloud-hypervisor, num_vqs=2 for QEMU";
+
+/// A queue's address that no memory region has.
+#[derive(Debug, thiserror::Error)]
+#[error("queue {0} is not in the memory that the front end has shared: {SHARE_IT}")]
+struct NotInMemory(u32);
+
 impl Session {
     fn vring(&mut self, index: u32) -> Result<&mut Vring> {
+        if index as usize >= QUEUES {
+            self.log.line(Level::Warn, format_args!("front end has a queue {index}: {TWO_QUEUES}"));
+        }
         self.vrings.get_mut(index as usize).ok_or(Error::InvalidParam)
     }
 
@@ -51,6 +63,12 @@ impl Session {
         }
         let was_running = self.vrings[index].is_running();
         self.vrings[index].start(self.memory.map(), event_idx).map_err(handler_error)?;
+        let left_over = self.vrings[index].left_over();
+        if left_over > 0 {
+            let line =
+                format_args!("queue {index} starts with {left_over} requests that were in flight before");
+            self.log.line(Level::Info, line);
+        }
         self.after_change(index, was_running);
         Ok(())
     }
@@ -137,7 +155,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let translate = |address| self.memory.translate(address).ok_or(Error::InvalidParam);
+        let translate = |address| {
+            let translated = self.memory.translate(address).ok_or(NotInMemory(index));
+            translated.map_err(handler_error)
+        };
         let addresses = QueueAddresses {
             descriptors: translate(descriptor)?,
             available: translate(available)?,
@@ -180,6 +201,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::RESET_DEVICE)
     }
@@ -252,12 +274,22 @@ impl VhostUserBackendReqHandlerMut for Session {
         Err(Error::InvalidOperation("shared objects"))
     }
 
-    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(Error::InvalidOperation("in-flight tracking"))
+    fn get_inflight_fd(&mut self, inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let VhostUserInflight { num_queues, queue_size, .. } = *inflight;
+        let (file, mmap_size) = Area::create(num_queues, queue_size).map_err(handler_error)?;
+        Ok((VhostUserInflight { mmap_size, mmap_offset: 0, num_queues, queue_size }, file))
     }
 
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(Error::InvalidOperation("in-flight tracking"))
+    fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> Result<()> {
+        if self.vrings.iter().any(Vring::is_running) {
+            return Err(Error::InvalidOperation("in-flight tracking of queues that run"));
+        }
+        let VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size } = *inflight;
+        let area = Area::map(num_queues, queue_size, file, mmap_offset, mmap_size).map_err(handler_error)?;
+        for (index, vring) in self.vrings.iter_mut().enumerate() {
+            vring.track(area.queue(index));
+        }
+        Ok(())
     }
 
     fn set_device_state_fd(

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vhost::vhost_user::{Backend, GpuBackend};
 
-use super::memory::GuestRam;
+use super::memory::{GuestRam, SHARE_IT};
 use super::orders::Assignment;
 use super::queue::{Chain, QueueAddresses, QueueError, Vring};
 use crate::device::pending::Token;
@@ -34,6 +34,10 @@ const REQUESTS_PER_TURN: usize = 64;
 
 /// Messages taken from an executor before anything else gets its turn.
 const MESSAGES_PER_TURN: usize = 64;
+
+/// How long a queue may look as if nobody had written to it after somebody rang for it. Front ends ring once when they start
+/// a queue; a driver's first requests follow at once.
+const UNTOUCHED_LIMIT: Duration = Duration::from_secs(5);
 
 /// One vGPU and its connection.
 pub struct Session {
@@ -61,6 +65,8 @@ pub struct Session {
     pub(super) more_requests: bool,
     /// Since when the executor has had no context.
     unused_since: Option<Instant>,
+    /// Until when the control queue may look as if nobody had written to it.
+    untouched_until: Option<Instant>,
     recorder: Option<Recorder>,
     /// The rate at which requests are taken.
     requests: Option<Bucket>,
@@ -122,6 +128,7 @@ impl Session {
             quiescing: false,
             more_requests: false,
             unused_since: None,
+            untouched_until: None,
             recorder: Recorder::from_environment("control", MAX_CONTROL_RECORD),
         })
     }
@@ -139,7 +146,7 @@ impl Session {
     /// latest when they are listened to again.
     pub(super) fn next_deadline(&self, now: Instant, throttled: Option<Duration>) -> Option<Instant> {
         let again = throttled.or(self.more_requests.then_some(Duration::ZERO)).map(|wait| now + wait);
-        [again, self.device.next_deadline(), self.unused_until()].into_iter().flatten().min()
+        [again, self.device.next_deadline(), self.unused_until(), self.untouched_until].into_iter().flatten().min()
     }
 
     /// When an executor is ended that no guest process uses.
@@ -181,6 +188,9 @@ impl Session {
             let popped = self.vrings[index].pop(self.memory.map(), &mut request, MAX_REQUEST_BYTES);
             self.request = request;
             let Some(chain) = popped? else {
+                if index == CONTROL_QUEUE && self.vrings[index].is_untouched(self.memory.map()) {
+                    self.untouched_until.get_or_insert_with(|| Instant::now() + UNTOUCHED_LIMIT);
+                }
                 if self.vrings[index].enable_notification(self.memory.map())? {
                     continue;
                 }
@@ -350,6 +360,12 @@ impl Session {
             }
         }
         self.end_unused();
+        if self.untouched_until.take_if(|until| *until <= Instant::now()).is_some() {
+            let control = &self.vrings[CONTROL_QUEUE];
+            if control.is_running() && control.is_untouched(self.memory.map()) {
+                self.log.line(Level::Warn, format_args!("the guest's requests do not show here: {SHARE_IT}"));
+            }
+        }
     }
 
     /// Ends an executor that no guest process has used for a while. The next context gets another one, and the guest sees

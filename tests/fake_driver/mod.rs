@@ -19,7 +19,7 @@ use paragpu::vhost::event_loop;
 use paragpu::vhost::orders::Assignment;
 use paragpu_protocol::virtio_gpu::{Header, Request, Response};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::message::{VhostUserInflight, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -151,6 +151,7 @@ pub struct Guest {
     used: u16,
     exit: Arc<OwnedFd>,
     session: Option<JoinHandle<()>>,
+    in_flight: Option<(VhostUserInflight, File)>,
 }
 
 impl Guest {
@@ -166,12 +167,7 @@ impl Guest {
 
     /// The same as a connection to which the daemon may say something.
     pub fn connect_as(assignment: Assignment, launcher: impl Launcher + 'static) -> Guest {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-        let session_exit = exit.clone();
-        let session = std::thread::spawn(move || {
-            event_loop::serve(&assignment, theirs, Arc::new(launcher), session_exit.as_fd());
-        });
+        let (ours, exit, session) = serve(assignment, launcher);
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);
         file.set_len(RAM_BYTES as u64).unwrap();
@@ -186,9 +182,41 @@ impl Guest {
             used: 0,
             exit,
             session: Some(session),
+            in_flight: None,
         };
         guest.set_up();
+        guest.start(0);
         guest
+    }
+
+    /// Stops, and starts with the requests that are in flight written down.
+    pub fn keep_in_flight(&mut self) {
+        let wanted =
+            VhostUserInflight { num_queues: 2, queue_size: QUEUE_SIZE, ..VhostUserInflight::default() };
+        let base = self.stop();
+        let (area, file) = self.front_end.get_inflight_fd(&wanted).unwrap();
+        self.front_end.set_inflight_fd(&area, file.as_raw_fd()).unwrap();
+        self.in_flight = Some((area, file));
+        self.start(base);
+    }
+
+    /// The file in which they are.
+    pub fn in_flight_file(&self) -> &File {
+        &self.in_flight.as_ref().unwrap().1
+    }
+
+    /// The back end ends without a word, and the front end connects to another one with the rings as they are.
+    pub fn reconnect(&mut self, launcher: impl Launcher + 'static) {
+        rustix::io::write(&*self.exit, &1_u64.to_ne_bytes()).unwrap();
+        self.session.take().unwrap().join().unwrap();
+        let (ours, exit, session) = serve(Assignment::alone("test").unwrap(), launcher);
+        (self.front_end, self.exit, self.session) = (Frontend::from_stream(ours, 2), exit, Some(session));
+        self.set_up();
+        if let Some((area, file)) = &self.in_flight {
+            self.front_end.set_inflight_fd(area, file.as_raw_fd()).unwrap();
+        }
+        // As cloud-hypervisor does: where the driver is, not where the back end was.
+        self.start(self.available);
     }
 
     fn set_up(&mut self) {
@@ -208,7 +236,6 @@ impl Guest {
             mmap_handle: self.ram_file.as_raw_fd(),
         };
         front_end.set_mem_table(&[region]).unwrap();
-        self.start(0);
     }
 
     /// Starts the control queue at `base`.
@@ -333,6 +360,19 @@ impl Guest {
         drop(front_end);
         session.take().unwrap().join().unwrap();
     }
+}
+
+fn serve(
+    assignment: Assignment,
+    launcher: impl Launcher + 'static,
+) -> (UnixStream, Arc<OwnedFd>, JoinHandle<()>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+    let session_exit = exit.clone();
+    let session = std::thread::spawn(move || {
+        event_loop::serve(&assignment, theirs, Arc::new(launcher), session_exit.as_fd());
+    });
+    (ours, exit, session)
 }
 
 /// A request's bytes.

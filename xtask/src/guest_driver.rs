@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use std::path::Path;
 
 /// The virtio id of paragpu's own device, which paragpu's module drives without being told.
-const OWN_VIRTIO_ID: u16 = 62;
+pub(crate) const OWN_VIRTIO_ID: u16 = 62;
 
 /// Which driver the guest has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

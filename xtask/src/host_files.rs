@@ -5,6 +5,7 @@ use crate::packages::Purpose;
 use crate::process::{Bound, bound_command};
 use crate::{modules, packages, say, workspace};
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +19,7 @@ const DEBIANS: &str = "/usr/libexec/virtiofsd";
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Which file system.
+#[derive(Serialize, Deserialize)]
 pub(crate) enum HostFiles {
     /// 9p.
     NineP,

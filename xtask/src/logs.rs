@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 const KERNEL: &str = "kernel.log";
-const QEMU: &str = "qemu.log";
+const VMM: &str = "vmm.log";
 const BROKER: &str = "paragpud.log";
 
 /// How many lines of a log an error shows.
@@ -15,8 +15,8 @@ const TAIL: usize = 25;
 pub(crate) struct Logs {
     /// For what the guest's kernel writes to its console.
     pub(crate) kernel: File,
-    /// For QEMU's stdout and stderr.
-    pub(crate) qemu: File,
+    /// For the VMM's stdout and stderr.
+    pub(crate) vmm: File,
     /// For paragpud's stderr.
     pub(crate) broker: File,
 }
@@ -29,13 +29,13 @@ impl Logs {
             let path = folder.join(name);
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))
         };
-        Ok(Logs { kernel: create(KERNEL)?, qemu: create(QEMU)?, broker: create(BROKER)? })
+        Ok(Logs { kernel: create(KERNEL)?, vmm: create(VMM)?, broker: create(BROKER)? })
     }
 }
 
 /// The ends of all logs that have something in them, to be put after an error.
 pub(crate) fn ends(folder: &Path) -> String {
-    let logs = [("QEMU's messages", QEMU), ("the guest's kernel log", KERNEL), ("paragpud's log", BROKER)];
+    let logs = [("the VMM's messages", VMM), ("the guest's kernel log", KERNEL), ("paragpud's log", BROKER)];
     logs.map(|(title, name)| end(title, &folder.join(name))).concat()
 }
 
@@ -62,7 +62,7 @@ mod tests {
         let mut log = Logs::create(folder.path()).unwrap().kernel;
         (0..100).for_each(|number| writeln!(log, "line {number}.").unwrap());
         let text = ends(folder.path());
-        assert!(!text.contains("QEMU"));
+        assert!(!text.contains("VMM"));
         assert!(text.contains("line 99.") && text.contains("line 75.") && !text.contains("line 74."));
     }
 }

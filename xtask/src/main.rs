@@ -7,12 +7,14 @@ mod apt;
 mod bench;
 mod boot_files;
 mod broker;
+mod closure;
 mod cts;
 mod demo;
 mod fuzz;
 mod guest_driver;
 mod guest_job;
 mod guest_module;
+mod guest_port;
 mod host_files;
 mod initramfs;
 mod interrupt;
@@ -23,6 +25,7 @@ mod lifecycle;
 mod logs;
 mod module_check;
 mod modules;
+mod nested;
 mod packages;
 mod ports;
 mod proc_count;
@@ -34,6 +37,8 @@ mod sides;
 mod test;
 mod vm;
 mod vm_run;
+mod vmm;
+mod vmm_check;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -58,6 +63,10 @@ enum Command {
     Cts(cts::Cts),
     Programs(programs::Programs),
     Bench(bench::Bench),
+    #[command(hide = true)]
+    VmPrepared(nested::Prepared),
+    #[command(hide = true)]
+    GuestPort(guest_port::GuestPort),
 }
 
 /// The exit status of `vm` when not the command but the VM failed, as with `env` and `timeout`.
@@ -71,6 +80,8 @@ fn main() -> ExitCode {
         Command::Demo(demo) => (demo.run(), ExitCode::FAILURE),
         Command::Test(test) => (test.run(), ExitCode::FAILURE),
         Command::Vm(vm) => (vm.run(), ExitCode::from(VM_FAILED)),
+        Command::VmPrepared(prepared) => (prepared.run(), ExitCode::from(VM_FAILED)),
+        Command::GuestPort(port) => (port.run(), ExitCode::FAILURE),
         Command::Module(module) => (module.run(), ExitCode::FAILURE),
         Command::Lifecycle(lifecycle) => (lifecycle.run(), ExitCode::FAILURE),
         Command::Fuzz(fuzz) => (fuzz.run(), ExitCode::FAILURE),

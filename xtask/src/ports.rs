@@ -1,11 +1,16 @@
-//! The streams out of a guest: connected sockets of which QEMU gets one end, and threads that read the other.
+//! The streams out of a guest: connected sockets of which QEMU gets one end, sockets that other VMMs connect to for their
+//! guests' vsock, and a terminal; and threads that read them.
 
 use anyhow::{Context, Result};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 /// A socket pair for one stream.
@@ -29,9 +34,51 @@ impl Port {
     }
 }
 
+/// A stream that comes when the VMM connects to a socket, which it does when its guest connects to a vsock port.
+pub(crate) struct Awaited {
+    listener: UnixListener,
+    stream: Option<UnixStream>,
+    path: PathBuf,
+}
+
+impl Awaited {
+    /// A socket for port `number`, for a VMM that was told to use `vsock`.
+    pub(crate) fn new(vsock: &Path, number: u32) -> Result<Awaited> {
+        let mut path = vsock.as_os_str().to_owned();
+        path.push(format!("_{number}"));
+        let listener = UnixListener::bind(&path).context("cannot make a socket for the guest")?;
+        Ok(Awaited { listener, stream: None, path: path.into() })
+    }
+
+    /// Where it is; who connects there and hangs up ends the stream if nobody has connected yet.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Read for Awaited {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => none.insert(self.listener.accept()?.0),
+        };
+        stream.read(buffer)
+    }
+}
+
+/// A new terminal: the end that is read here, and the one that is a program's terminal.
+pub(crate) fn terminal() -> Result<(File, File)> {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .context("cannot make a terminal")?;
+    grantpt(&ours).and_then(|()| unlockpt(&ours)).context("cannot use a new terminal")?;
+    let name = ptsname(&ours, Vec::new()).context("a new terminal has no name")?;
+    let theirs = File::options().read(true).write(true).open(OsStr::from_bytes(name.to_bytes()));
+    Ok((File::from(ours), theirs.context("cannot open a new terminal")?))
+}
+
 /// Copies a stream to `sink` as it comes; `lost` is called if the sink takes no more.
 pub(crate) fn forward(
-    from: UnixStream,
+    from: impl Read + Send + 'static,
     mut sink: Box<dyn Write + Send>,
     lost: impl Fn() + Send + 'static,
 ) -> JoinHandle<()> {
@@ -45,7 +92,7 @@ pub(crate) fn forward(
 }
 
 /// Writes the guest's console to `log`, and to stderr if it is to be shown.
-pub(crate) fn record_console(from: UnixStream, mut log: File, show: bool) -> JoinHandle<()> {
+pub(crate) fn record_console(from: impl Read + Send + 'static, mut log: File, show: bool) -> JoinHandle<()> {
     spawn(from, move |chunk| {
         if show {
             let _ = std::io::stderr().write_all(chunk);
@@ -70,7 +117,10 @@ pub(crate) fn for_each_line(
     })
 }
 
-fn spawn(mut from: UnixStream, mut take: impl FnMut(&[u8]) -> bool + Send + 'static) -> JoinHandle<()> {
+fn spawn(
+    mut from: impl Read + Send + 'static,
+    mut take: impl FnMut(&[u8]) -> bool + Send + 'static,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(length) = from.read(&mut buffer) {

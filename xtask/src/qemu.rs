@@ -2,7 +2,7 @@
 
 use crate::host_files::Folder;
 use crate::process::bound_command;
-use clap::ValueEnum;
+use crate::vmm::Vmm;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, read_to_string};
 use std::os::fd::RawFd;
@@ -13,28 +13,6 @@ use std::process::Command;
 /// QEMU's name when none is chosen.
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
-/// The QEMU device that connects the guest to paragpud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Frontend {
-    /// vhost-user-gpu-pci: any QEMU with KVM, without KVM QEMU 10 or later.
-    Gpu,
-    /// vhost-user-test-device-pci with virtio-gpu's number: QEMU 11.1 or later, no display socket.
-    Generic,
-    /// No vGPU: to try the VM itself.
-    None,
-}
-
-impl Frontend {
-    /// The virtio id of the device that the guest sees, if there is one.
-    pub(crate) fn virtio_id(self) -> Option<u16> {
-        const VIRTIO_GPU: u16 = 16;
-        match self {
-            Frontend::Gpu | Frontend::Generic => Some(VIRTIO_GPU),
-            Frontend::None => None,
-        }
-    }
-}
-
 /// All that differs between the VMs.
 pub(crate) struct Machine<'a> {
     pub(crate) qemu: &'a Path,
@@ -43,9 +21,13 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) kernel_arguments: &'a str,
-    pub(crate) frontend: Frontend,
-    /// paragpud's socket.
-    pub(crate) socket: &'a Path,
+    pub(crate) vmm: Vmm,
+    /// The virtio id of the vGPU, where that can be chosen.
+    pub(crate) device_id: u16,
+    /// paragpud's socket, if there is to be a vGPU.
+    pub(crate) socket: Option<&'a Path>,
+    /// Whether the guest runs VMs of its own.
+    pub(crate) nesting: bool,
     /// Host folders for the guest.
     pub(crate) folders: &'a [Folder],
     /// Whether a reboot of the guest is one, and not the end of QEMU.
@@ -89,7 +71,9 @@ pub(crate) fn command(machine: &Machine) -> Command {
     if kvm_is_usable() {
         command.args(["-accel", "kvm", "-cpu", "host"]);
     } else {
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+        // QEMU emulates AMD's extensions for virtual machines, not Intel's.
+        let cpu = if machine.nesting { "max,+svm,+npt" } else { "max" };
+        command.args(["-accel", "tcg,thread=multi", "-cpu", cpu]);
     }
     command.args(["-machine", "q35,memory-backend=memory", "-smp", &machine.cpus.to_string()]);
     command.args(["-m", &format!("{}M", machine.memory_mib)]);
@@ -100,7 +84,9 @@ pub(crate) fn command(machine: &Machine) -> Command {
     command.args(["-append", machine.kernel_arguments]);
     add_ports(&mut command, &machine.ports);
     machine.folders.iter().for_each(|folder| add_folder(&mut command, folder));
-    add_gpu(&mut command, machine.frontend, machine.socket);
+    if let Some(socket) = machine.socket {
+        add_gpu(&mut command, machine.vmm, machine.device_id, socket);
+    }
     command
 }
 
@@ -137,16 +123,16 @@ fn add_socket(command: &mut Command, id: &str, socket: &Path) {
     command.arg("-chardev").arg(option);
 }
 
-fn add_gpu(command: &mut Command, frontend: Frontend, socket: &Path) {
-    let device = match frontend {
-        Frontend::Gpu => "vhost-user-gpu-pci,chardev=vgpu",
-        Frontend::Generic => {
-            "vhost-user-test-device-pci,chardev=vgpu,virtio-id=16,num_vqs=2,vq_size=256,config_size=24"
+fn add_gpu(command: &mut Command, vmm: Vmm, device_id: u16, socket: &Path) {
+    let device = match vmm {
+        Vmm::QemuGeneric => {
+            let generic = "vhost-user-test-device-pci,chardev=vgpu,num_vqs=2,vq_size=256,config_size=24";
+            format!("{generic},virtio-id={device_id}")
         }
-        Frontend::None => return,
+        _ => "vhost-user-gpu-pci,chardev=vgpu".to_owned(),
     };
     add_socket(command, "vgpu", socket);
-    command.args(["-device", device]);
+    command.args(["-device", &device]);
 }
 
 /// Doubles commas, which separate QEMU's options.

@@ -5,18 +5,20 @@ use crate::kernel::Kernel;
 use crate::module_check::ModuleCheck;
 use crate::packages::{self, Purpose};
 use crate::vm::VmOptions;
+use crate::vmm_check::COMBINATIONS;
 use crate::{lifecycle, programs, say, workspace};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Run all checks: format, clippy, cargo test, OpenCL programs natively and on a vGPU, and through the life of VMs.
+/// Run all checks: format, clippy, cargo test, OpenCL programs natively and on a vGPU, through the life of VMs, and in VMs of
+/// other VMMs than QEMU.
 ///
 /// Missing Debian packages are installed first. The first failing step ends it; the last line counts the steps.
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Leave out the step that boots a VM.
+    /// Leave out the steps that boot VMs.
     #[arg(long)]
     no_vm: bool,
     #[command(flatten)]
@@ -47,6 +49,15 @@ impl Test {
             let cloud = Kernel::debian_cloud();
             let module = ModuleCheck::brief(self.vm.with_guest(GuestDriver::Module, Some(cloud)));
             steps.run("the guest's kernel module in a VM", Box::new(move || module.check()));
+        }
+        for combination in &COMBINATIONS {
+            if self.no_vm {
+                steps.skip(combination.name, "--no-vm");
+            } else if let Some(obstacle) = combination.obstacle(&self.vm) {
+                steps.skip(combination.name, &obstacle);
+            } else {
+                steps.run(combination.name, Box::new(|| combination.check(&self.vm)));
+            }
         }
         Ok(steps.summarise())
     }

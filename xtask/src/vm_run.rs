@@ -1,23 +1,23 @@
 //! One run of a VM: starting its processes, following it to its end, and taking everything down again.
 
-use crate::boot_files::{self, Gpu};
 use crate::broker::Broker;
-use crate::guest_driver::GuestDriver;
-use crate::guest_job::Job;
 use crate::host_files::HostFiles;
-use crate::kernel::Software;
 use crate::logs::{self, Logs};
-use crate::ports::{Port, for_each_line, forward, record_console};
+use crate::ports::{self, Awaited, Port, for_each_line, forward, record_console};
 use crate::process::Bound;
-use crate::qemu::{self, Frontend, Machine, Ports};
+use crate::qemu::{self, Ports};
+use crate::vmm::{self, Vmm};
 use crate::{interrupt, say};
 use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long the guest may take to power off after its job.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
@@ -25,27 +25,37 @@ const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(200);
 /// An emulated guest gains from each check that its kernel leaves out, and it has nothing to protect.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on";
+/// Where the VM is nested too, each letter on the console takes a millisecond.
+const FEW_MESSAGES: &str = " quiet";
 
 /// Everything that a VM is made of.
-pub(crate) struct Setup<'a> {
-    pub(crate) qemu: &'a Path,
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) vmm: Vmm,
+    /// The VMM's program.
+    pub(crate) program: PathBuf,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
-    /// The guest's kernel and busybox.
-    pub(crate) software: &'a Software,
-    pub(crate) frontend: Frontend,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    /// Whether there is a vGPU.
+    pub(crate) gpu: bool,
+    /// Its virtio id.
+    pub(crate) device_id: u16,
     /// The paragpud to start, if any.
-    pub(crate) broker: Option<&'a Path>,
+    pub(crate) broker: Option<PathBuf>,
     /// The socket to use if no paragpud is started.
-    pub(crate) socket: Option<&'a Path>,
-    /// The guest's kernel driver.
-    pub(crate) guest: GuestDriver,
-    /// Where the guest's software is kept.
-    pub(crate) cache: &'a Path,
-    /// The guest's OpenCL driver.
-    pub(crate) icd: Option<&'a Path>,
+    pub(crate) socket: Option<PathBuf>,
+    /// How the guest sees folders of the host, if it does.
+    pub(crate) host_files: Option<HostFiles>,
+    /// Host folders that the guest can write to.
+    pub(crate) shares: Vec<PathBuf>,
+    /// Whether a reboot of the guest is one, and not the end of the VM.
+    pub(crate) may_reboot: bool,
+    /// Whether the guest runs VMs of its own.
+    pub(crate) nesting: bool,
     /// The folder for the logs of the latest VM.
-    pub(crate) logs: &'a Path,
+    pub(crate) logs: PathBuf,
     pub(crate) time_limit: Duration,
     pub(crate) show_kernel_log: bool,
     pub(crate) show_device_log: bool,
@@ -75,7 +85,7 @@ pub(crate) struct Outcome {
 
 /// What happens while a VM runs.
 enum Event {
-    /// A line from the guest's init script, or `None` when QEMU is gone.
+    /// A line from the guest's init script, or `None` when the VMM is gone.
     Control(Option<String>),
     /// stdout or stderr takes no more.
     OutputLost,
@@ -83,111 +93,158 @@ enum Event {
     Signal(i32),
 }
 
-/// Boots a VM, runs `job` in it and waits for its end.
-pub(crate) fn run(setup: &Setup, job: &Job, output: Output) -> Result<Outcome> {
-    let scratch =
-        tempfile::Builder::new().prefix("paragpu-vm-").tempdir().context("cannot make a temporary folder")?;
-    let socket = setup.socket.map_or_else(|| scratch.path().join("vgpu.sock"), Path::to_owned);
-    let logs = Logs::create(setup.logs)?;
+/// Boots a VM, waits for the end of its job and gives what the guest said of it.
+pub(crate) fn run(setup: &Setup, output: Output) -> Result<Outcome> {
+    let scratch = scratch_folder()?;
+    let socket = setup.socket.clone().unwrap_or_else(|| scratch.path().join("vgpu.sock"));
+    let logs = Logs::create(&setup.logs)?;
     let (events, happenings) = channel();
     let _listening = interrupt::listen(sender(&events, Event::Signal))?;
 
-    let broker = match setup.broker {
+    let broker = match &setup.broker {
         Some(program) => Some(
             Broker::start(program, &socket, logs.broker, setup.show_device_log)
                 .map_err(|error| anyhow!("{error:#}{}", evidence(setup)))?,
         ),
         None => None,
     };
-    let initramfs = scratch.path().join("initramfs");
-    let gpu = match setup.frontend.virtio_id() {
-        None => None,
-        Some(id) => Some(Gpu {
-            driver: setup.guest,
-            module: setup.guest.own_module(id, setup.software, setup.cache, setup.quiet)?,
-        }),
-    };
-    let files = HostFiles::known_to(&setup.software.modules, setup.cache)?;
-    let content = boot_files::initramfs(setup.software, job, &files, gpu, setup.icd)?;
-    std::fs::write(&initramfs, content).context("cannot write the initramfs")?;
-
-    let (folders, _servers) = files.serve(&job.shares, scratch.path(), &logs.qemu)?;
-    let streams = Streams::new()?;
-    let machine = Machine {
-        qemu: setup.qemu,
-        memory_mib: setup.memory_mib,
-        cpus: setup.cpus,
-        kernel: &setup.software.image,
-        initramfs: &initramfs,
-        kernel_arguments: KERNEL_ARGUMENTS,
-        frontend: setup.frontend,
-        socket: &socket,
-        folders: &folders,
-        may_reboot: job.may_reboot,
-        ports: streams.descriptors(),
-    };
-    let process = start_qemu(&machine, logs.qemu)?;
-    let readers = streams.read(logs.kernel, setup.show_kernel_log, output, &events);
-    let run = Run { setup, process, broker, started: Instant::now(), job_runs: false };
+    let socket = Some(&*socket).filter(|_| setup.gpu);
+    let start = if setup.vmm.is_qemu() { start_qemu } else { start_other };
+    let (processes, streams) = start(setup, socket, scratch.path(), logs.vmm)?;
+    let awaited = streams.awaited;
+    let readers = read(streams.sources, logs.kernel, setup.show_kernel_log, output, &events);
+    let run = Run { setup, processes, broker, awaited, started: Instant::now(), job_runs: false };
     let outcome = run.follow(&happenings)?;
     readers.into_iter().for_each(|reader| drop(reader.join()));
     Ok(outcome)
 }
 
-fn start_qemu(machine: &Machine, log: File) -> Result<Bound> {
-    let copy = log.try_clone().context("cannot share a log file")?;
-    let mut command = qemu::command(machine);
-    command.stdin(Stdio::null()).stdout(copy).stderr(log);
-    Bound::spawn(&mut command, "QEMU")
+/// A folder for the files of one VM.
+pub(crate) fn scratch_folder() -> Result<TempDir> {
+    tempfile::Builder::new().prefix("paragpu-vm-").tempdir().context("cannot make a temporary folder")
 }
 
-/// The streams out of the guest.
+/// The streams out of a guest.
 struct Streams {
-    console: Port,
-    control: Port,
-    stdout: Port,
-    stderr: Port,
+    sources: Sources,
+    /// Where those that may never come are awaited.
+    awaited: Vec<PathBuf>,
 }
 
-impl Streams {
-    fn new() -> Result<Streams> {
-        Ok(Streams {
-            console: Port::new()?,
-            control: Port::new()?,
-            stdout: Port::new()?,
-            stderr: Port::new()?,
-        })
-    }
+/// The processes of a VM; the VMM is ended first.
+struct Processes {
+    vmm: Bound,
+    /// What serves the host's files.
+    _servers: Vec<Bound>,
+}
 
-    fn descriptors(&self) -> Ports {
-        Ports {
-            console: self.console.descriptor(),
-            control: self.control.descriptor(),
-            stdout: self.stdout.descriptor(),
-            stderr: self.stderr.descriptor(),
-        }
-    }
+struct Sources {
+    console: Box<dyn Read + Send>,
+    control: Box<dyn Read + Send>,
+    stdout: Box<dyn Read + Send>,
+    stderr: Box<dyn Read + Send>,
+}
 
-    /// Starts reading, and closes QEMU's ends in this process. Gives the threads of the job's output, which end after
-    /// its last byte.
-    fn read(
-        self,
-        log: File,
-        show: bool,
-        output: Output,
-        events: &Sender<Event>,
-    ) -> [std::thread::JoinHandle<()>; 3] {
-        let lost = || {
-            let lost = sender(events, |()| Event::OutputLost);
-            move || lost(())
-        };
-        for_each_line(self.control.ours, sender(events, Event::Control));
-        [
-            record_console(self.console.ours, log, show),
-            forward(self.stdout.ours, output.stdout, lost()),
-            forward(self.stderr.ours, output.stderr, lost()),
-        ]
-    }
+fn start_qemu(
+    setup: &Setup,
+    socket: Option<&Path>,
+    scratch: &Path,
+    log: File,
+) -> Result<(Processes, Streams)> {
+    let (console, control, stdout, stderr) = (Port::new()?, Port::new()?, Port::new()?, Port::new()?);
+    let (folders, servers) = match &setup.host_files {
+        Some(files) => files.serve(&setup.shares, scratch, &log)?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let mut command = qemu::command(&qemu::Machine {
+        qemu: &setup.program,
+        memory_mib: setup.memory_mib,
+        cpus: setup.cpus,
+        kernel: &setup.kernel,
+        initramfs: &setup.initramfs,
+        kernel_arguments: KERNEL_ARGUMENTS,
+        vmm: setup.vmm,
+        device_id: setup.device_id,
+        socket,
+        nesting: setup.nesting,
+        folders: &folders,
+        may_reboot: setup.may_reboot,
+        ports: Ports {
+            console: console.descriptor(),
+            control: control.descriptor(),
+            stdout: stdout.descriptor(),
+            stderr: stderr.descriptor(),
+        },
+    });
+    command.stdin(Stdio::null()).stdout(copy(&log)?).stderr(log);
+    let vmm = Bound::spawn(&mut command, "QEMU")?;
+    // This closes QEMU's ends in this process.
+    let sources = Sources {
+        console: Box::new(console.ours),
+        control: Box::new(control.ours),
+        stdout: Box::new(stdout.ours),
+        stderr: Box::new(stderr.ours),
+    };
+    Ok((Processes { vmm, _servers: servers }, Streams { sources, awaited: Vec::new() }))
+}
+
+fn start_other(
+    setup: &Setup,
+    socket: Option<&Path>,
+    scratch: &Path,
+    log: File,
+) -> Result<(Processes, Streams)> {
+    let vsock = scratch.join("vsock");
+    let port = |number| Awaited::new(&vsock, number);
+    let (control, stdout, stderr) = (port(1)?, port(2)?, port(3)?);
+    let (console, terminal) = ports::terminal()?;
+    let few = if setup.show_kernel_log { "" } else { FEW_MESSAGES };
+    let machine = vmm::Machine {
+        program: &setup.program,
+        memory_mib: setup.memory_mib,
+        cpus: setup.cpus,
+        kernel: &setup.kernel,
+        initramfs: &setup.initramfs,
+        kernel_arguments: &format!("{KERNEL_ARGUMENTS}{few}"),
+        socket,
+        device_id: setup.device_id,
+        vsock: &vsock,
+    };
+    let mut command = vmm::command(setup.vmm, &machine);
+    command.stdin(copy(&terminal)?).stdout(terminal).stderr(log);
+    let vmm = Bound::spawn(&mut command, "the VMM")?;
+    let awaited = [&control, &stdout, &stderr].map(|port| port.path().to_owned()).to_vec();
+    let sources = Sources {
+        console: Box::new(console),
+        control: Box::new(control),
+        stdout: Box::new(stdout),
+        stderr: Box::new(stderr),
+    };
+    Ok((Processes { vmm, _servers: Vec::new() }, Streams { sources, awaited }))
+}
+
+fn copy(file: &File) -> Result<File> {
+    file.try_clone().context("cannot share a file")
+}
+
+/// Starts reading. Gives the threads of the job's output, which end after its last byte.
+fn read(
+    sources: Sources,
+    log: File,
+    show: bool,
+    output: Output,
+    events: &Sender<Event>,
+) -> [std::thread::JoinHandle<()>; 3] {
+    let lost = || {
+        let lost = sender(events, |()| Event::OutputLost);
+        move || lost(())
+    };
+    for_each_line(sources.control, sender(events, Event::Control));
+    [
+        record_console(sources.console, log, show),
+        forward(sources.stdout, output.stdout, lost()),
+        forward(sources.stderr, output.stderr, lost()),
+    ]
 }
 
 /// A function that sends what it gets as an event. Nobody listens any more once the run is over, which is no error.
@@ -201,9 +258,11 @@ fn sender<T>(
 
 /// A VM that runs.
 struct Run<'a> {
-    setup: &'a Setup<'a>,
-    process: Bound,
+    setup: &'a Setup,
+    processes: Processes,
     broker: Option<Broker>,
+    /// Sockets that the VMM may not have connected to yet.
+    awaited: Vec<PathBuf>,
     started: Instant,
     job_runs: bool,
 }
@@ -211,10 +270,11 @@ struct Run<'a> {
 impl Run<'_> {
     fn follow(mut self, happenings: &Receiver<Event>) -> Result<Outcome> {
         let status = self.await_status(happenings)?;
-        if self.process.wait(POWER_OFF_LIMIT).is_none() {
+        if self.processes.vmm.wait(POWER_OFF_LIMIT).is_none() {
             say::step("vm", "the guest does not power off; ending it");
         }
-        drop(self.process);
+        drop(self.processes);
+        hang_up(&self.awaited);
         Ok(Outcome { status, summary: self.broker.and_then(Broker::finish) })
     }
 
@@ -232,7 +292,7 @@ impl Run<'_> {
                 Ok(Event::OutputLost) => bail!("the output takes no more; the VM was ended"),
                 Ok(Event::Signal(signal)) => {
                     say::step("vm", format!("ended by signal {signal}"));
-                    self.process.terminate(TICK);
+                    self.processes.vmm.terminate(TICK);
                     return Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX));
                 }
                 Err(RecvTimeoutError::Disconnected) => bail!("the VM's streams are gone"),
@@ -266,6 +326,9 @@ impl Run<'_> {
         {
             bail!("paragpud ended under the VM ({status}){}", evidence(self.setup));
         }
+        if self.processes.vmm.ended().is_some() {
+            hang_up(&std::mem::take(&mut self.awaited));
+        }
         if Instant::now() >= deadline {
             let limit = self.setup.time_limit.as_secs();
             if self.job_runs {
@@ -276,13 +339,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What to say when QEMU is gone without an exit status of the job.
+    /// What to say when the VMM is gone without an exit status of the job.
     fn ended_early(&mut self) -> anyhow::Error {
         // It closes its streams a little before it ends.
-        let status = self.process.wait(Duration::from_secs(2));
+        let status = self.processes.vmm.wait(Duration::from_secs(2));
         let status = status.map_or("it still runs".to_owned(), |status| status.to_string());
         let when = if self.job_runs { "while the command ran" } else { "before it had booted" };
-        anyhow!("QEMU ended {when} ({status}){}", evidence(self.setup))
+        anyhow!("the VMM ended {when} ({status}){}", evidence(self.setup))
     }
 
     fn say(&self, text: &str) {
@@ -292,9 +355,17 @@ impl Run<'_> {
     }
 }
 
+/// Ends the streams that nobody has connected yet.
+fn hang_up(awaited: &[PathBuf]) {
+    for path in awaited {
+        // Nobody listens any more where the stream has been and is over.
+        let _ = UnixStream::connect(path);
+    }
+}
+
 /// The ends of all logs, to be put after an error.
 fn evidence(setup: &Setup) -> String {
     // What processes wrote last may still be on its way through the reading threads.
     std::thread::sleep(TICK);
-    logs::ends(setup.logs)
+    logs::ends(&setup.logs)
 }

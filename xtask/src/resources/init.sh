@@ -1,11 +1,16 @@
 #!/bin/busybox sh
 # The first process of the developer VM. It loads the drivers, makes the host's file system the root (read-only below,
-# writable in memory above), runs one job in it and powers off.
+# writable in memory above) or what was copied to /guest, runs one job in it and powers off.
 #
 # Port 1 carries lines to the host: "boot TEXT", "warn TEXT", "fail TEXT", "start" and "exit STATUS".
-# Ports 2 and 3 carry the job's stdout and stderr, and nothing else.
-# /settings sets FILES (9p or virtiofs), NODE (the vGPU's file, or nothing) and ICD (the path of the OpenCL driver, or
-# nothing); /job.sh is the job; /shares lists the writable host folders.
+# Ports 2 and 3 carry the job's stdout and stderr, and nothing else. They are virtio-serial's where the guest sees the host's
+# files, else vsock's.
+# /job.sh is the job; /shares lists the writable host folders; /settings sets
+#   FILES       9p or virtiofs, or copies if the guest does not see the host's files
+#   NODE        the vGPU's file, or nothing
+#   ICD         the path of the OpenCL driver, or nothing
+#   GUEST_PORT  the path of the program that connects to vsock ports, below /guest
+#   NESTING     yes or no: whether the job runs VMs and computes with the host's OpenCL drivers
 
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
@@ -20,7 +25,8 @@ tell() {
 
 fail() {
     tell "fail $*"
-    sync
+    exec 3>&-
+    wait "$control"
     poweroff -f
 }
 
@@ -37,17 +43,31 @@ await() {
 for module in /modules/ports/*.ko; do
     insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
-await /dev/vport0p3 || {
-    echo "init: the host's ports do not show up"
-    poweroff -f
+
+# Gives what comes from a pipe to a port of the host.
+port() {
+    if [ "$FILES" != copies ]; then
+        exec cat "$2" >"/dev/vport0p$1" 3>&-
+    else
+        exec chroot /guest "$GUEST_PORT" guest-port "$1" <"$2" 3>&-
+    fi
 }
-exec 3>/dev/vport0p1
+
+mkfifo /control /stdout /stderr
+if [ "$FILES" != copies ]; then
+    await /dev/vport0p3 || {
+        echo "init: the host's ports do not show up"
+        poweroff -f
+    }
+fi
+port 1 /control &
+control=$!
+exec 3>/control
 tell "boot loading drivers"
 for module in /modules/others/*.ko; do
-    insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
+    [ ! -e "$module" ] || insmod "$module" $(cat "$module.parameters") || echo "init: cannot load $module"
 done
 
-tell "boot mounting the host's file system"
 # Mounts a folder of the host's, TAG at PLACE, to read (ro) or to write (rw).
 mount_folder() {
     case "$FILES $3" in
@@ -57,12 +77,19 @@ mount_folder() {
     esac
     mount -t "$FILES" -o "$options" "$1" "$2"
 }
-mkdir /host /memory /guest
-mount_folder host /host ro || fail "cannot mount the host's file system"
-mount -t tmpfs memory /memory
-mkdir /memory/upper /memory/work
-mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /guest ||
-    fail "cannot lay the writable file system over the host's"
+
+if [ "$FILES" != copies ]; then
+    tell "boot mounting the host's file system"
+    mkdir /host /memory /guest
+    mount_folder host /host ro || fail "cannot mount the host's file system"
+    mount -t tmpfs memory /memory
+    mkdir /memory/upper /memory/work
+    mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /guest ||
+        fail "cannot lay the writable file system over the host's"
+else
+    # Its own programs come first: what the host has of the same name is there already.
+    chroot /guest /bin/busybox --install -s /bin 2>/dev/null
+fi
 
 cd /guest || fail "no root file system"
 mkdir -p proc sys dev run tmp
@@ -83,7 +110,8 @@ ip link set lo up
 
 # No OpenCL driver but paragpu's, so that nothing can fall back to the host's CPU driver unseen.
 mkdir -p etc/OpenCL/vendors
-mount -t tmpfs -o mode=755 vendors etc/OpenCL/vendors || fail "cannot hide the host's OpenCL drivers"
+[ "$NESTING" = yes ] || mount -t tmpfs -o mode=755 vendors etc/OpenCL/vendors ||
+    fail "cannot hide the host's OpenCL drivers"
 [ -z "$ICD" ] || echo "$ICD" >etc/OpenCL/vendors/paragpu.icd
 
 number=0
@@ -98,10 +126,9 @@ if [ -n "$NODE" ] && ! await "/guest$NODE"; then
 fi
 
 # Pipes between the job and the ports: a port can be opened only once, a pipe can be reopened as /dev/stdout.
-mkfifo /stdout /stderr
-cat /stdout >/dev/vport0p2 3>&- &
+port 2 /stdout &
 stdout=$!
-cat /stderr >/dev/vport0p3 3>&- &
+port 3 /stderr &
 stderr=$!
 
 mkdir -p run/paragpu-vm
@@ -117,7 +144,7 @@ status=$?
 for process in /proc/[0-9]*; do
     process=${process#/proc/}
     case $process in
-        1 | "$stdout" | "$stderr") ;;
+        1 | "$control" | "$stdout" | "$stderr") ;;
         *) kill -9 "$process" 2>/dev/null ;;
     esac
 done
@@ -125,7 +152,11 @@ wait "$stdout" "$stderr"
 sync
 if [ -e run/paragpu-vm/reboot ]; then
     tell "boot rebooting"
+    exec 3>&-
+    wait "$control"
     reboot -f
 fi
 tell "exit $status"
+exec 3>&-
+wait "$control"
 poweroff -f
