@@ -2,9 +2,11 @@
 
 mod connections;
 mod doors;
+mod hand_over;
 mod options;
 mod server;
 mod setup;
+mod signals;
 pub mod socket;
 mod view;
 
@@ -30,14 +32,23 @@ use crate::executor::supervisor::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARI
 use crate::registry::mailbox::{self, Mailbox};
 use crate::sys;
 use doors::Own;
+use hand_over::launcher::{self, Outcome};
 use server::Server;
-use setup::Setup;
+use setup::{Setup, SideSocket};
 use socket::OwnedListener;
 
 pub use options::Options;
 
-/// `--print-capabilities`, as vhost-user's conventions for back end programs want it.
-const CAPABILITIES: &str = r#"{"type":"gpu","features":["render-node","virgl"]}"#;
+/// `--print-capabilities`, as vhost-user's conventions for back end programs want it. libvirt passes the render node that it
+/// finds to whoever takes one, and starts no VM if it finds none: so on a host without, none is taken.
+fn capabilities() -> &'static str {
+    let mut nodes = std::fs::read_dir("/dev/dri").into_iter().flatten().flatten();
+    if nodes.any(|node| node.file_name().as_encoded_bytes().starts_with(b"renderD")) {
+        r#"{"type":"gpu","features":["render-node","virgl"]}"#
+    } else {
+        r#"{"type":"gpu","features":["virgl"]}"#
+    }
+}
 
 /// The daemon's `main`.
 pub fn main() -> ExitCode {
@@ -51,7 +62,7 @@ pub fn main() -> ExitCode {
     }
     let options = Options::parse();
     if options.print_capabilities {
-        return match writeln!(io::stdout(), "{CAPABILITIES}") {
+        return match writeln!(io::stdout(), "{}", capabilities()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("paragpud: standard output: {error}");
@@ -98,7 +109,13 @@ fn run(options: &Options) -> anyhow::Result<()> {
         log::info!("--render-node {} is ignored: devices are chosen through OpenCL", path.display());
     }
     // Before anything else is opened.
-    let inherited = options.fd.map(take_inherited).transpose()?;
+    let mut inherited = options.fd.map(take_inherited).transpose()?;
+    if let Some(Inherited::Connection(stream)) = inherited {
+        match launcher::hand_over(options, stream)? {
+            Outcome::Ended => return Ok(()),
+            Outcome::Alone(stream) => inherited = Some(Inherited::Connection(stream)),
+        }
+    }
     let setup = Setup::new(options)?;
     let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let (mailbox, inbox) = mailbox::new()?;
@@ -111,13 +128,15 @@ fn run(options: &Options) -> anyhow::Result<()> {
     };
     let server = Server::new(options, &setup, inbox, exit.clone())?;
     let _admin = serve_admin(&setup, &mailbox, &server, &exit)?;
+    let hand_over = setup.hand_over.as_ref().map(|wanted| bind_beside(wanted, "hand-over socket"));
+    let hand_over = hand_over.transpose()?.flatten();
     if let Some(path) = &setup.socket {
         log::info!("listening on {}", path.display());
     }
     match inherited {
         Some(Inherited::Connection(stream)) => server.serve_one(stream),
-        Some(Inherited::Listener(listener)) => server.run(Some(Own::Inherited(listener))),
-        None => server.run(own),
+        Some(Inherited::Listener(listener)) => server.run(Some(Own::Inherited(listener)), hand_over),
+        None => server.run(own, hand_over),
     }
 }
 
@@ -130,19 +149,11 @@ fn serve_admin(
 ) -> anyhow::Result<Option<OwnedListener>> {
     let mut listeners = admin::Listeners::default();
     let mut owned = None;
-    if let Some(wanted) = &setup.admin {
-        let path = wanted.socket.path.display();
-        match OwnedListener::bind(&wanted.socket) {
-            Ok(bound) => {
-                log::info!("admin socket at {path}");
-                listeners.admin = Some(bound.listener().try_clone()?);
-                owned = Some(bound);
-            }
-            Err(error) if wanted.wanted => {
-                return Err(error).with_context(|| format!("no admin socket at {path}"));
-            }
-            Err(error) => log::warn!("no admin socket at {path}: {error}"),
-        }
+    if let Some(wanted) = &setup.admin
+        && let Some(bound) = bind_beside(wanted, "admin socket")?
+    {
+        listeners.admin = Some(bound.listener().try_clone()?);
+        owned = Some(bound);
     }
     if let Some(address) = setup.config.metrics {
         let bound =
@@ -153,6 +164,22 @@ fn serve_admin(
     admin::start(listeners, mailbox.clone(), server.scheduler(), exit.clone())
         .context("cannot serve the admin socket")?;
     Ok(owned)
+}
+
+/// Listens at a socket beside those of guests. One that nobody named may fail.
+fn bind_beside(wanted: &SideSocket, what: &str) -> anyhow::Result<Option<OwnedListener>> {
+    let path = wanted.socket.path.display();
+    match OwnedListener::bind(&wanted.socket) {
+        Ok(bound) => {
+            log::info!("{what} at {path}");
+            Ok(Some(bound))
+        }
+        Err(error) if wanted.wanted => Err(error).with_context(|| format!("no {what} at {path}")),
+        Err(error) => {
+            log::warn!("no {what} at {path}: {error}");
+            Ok(None)
+        }
+    }
 }
 
 /// A socket that the parent opened.
