@@ -8,6 +8,7 @@ mod server;
 mod setup;
 mod signals;
 pub mod socket;
+mod system_log;
 mod view;
 
 use std::io::{self, IsTerminal, Write};
@@ -119,6 +120,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let setup = Setup::new(options)?;
     let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let (mailbox, inbox) = mailbox::new()?;
+    // First, because it makes the directory: others may pass through that if they may hand over.
+    let hand_over = setup.hand_over.as_ref().map(|wanted| bind_beside(wanted, "hand-over socket"));
+    let hand_over = hand_over.transpose()?.flatten();
     let own = match &setup.socket {
         Some(path) => {
             let bound = OwnedListener::bind(&Socket::private(path.clone()));
@@ -128,8 +132,6 @@ fn run(options: &Options) -> anyhow::Result<()> {
     };
     let server = Server::new(options, &setup, inbox, exit.clone())?;
     let _admin = serve_admin(&setup, &mailbox, &server, &exit)?;
-    let hand_over = setup.hand_over.as_ref().map(|wanted| bind_beside(wanted, "hand-over socket"));
-    let hand_over = hand_over.transpose()?.flatten();
     if let Some(path) = &setup.socket {
         log::info!("listening on {}", path.display());
     }
@@ -236,7 +238,7 @@ fn child_main(main: impl FnOnce(UnixStream) -> ExitCode) -> ExitCode {
     }
 }
 
-/// Log lines go to standard error. [`LOG_VARIABLE`] is understood like `RUST_LOG`.
+/// Log lines go to standard error, or if that is /dev/null to the system's log. [`LOG_VARIABLE`] is understood like `RUST_LOG`.
 pub(crate) fn start_logging(level: Option<LevelFilter>) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level.unwrap_or(LevelFilter::Info));
@@ -247,6 +249,7 @@ pub(crate) fn start_logging(level: Option<LevelFilter>) {
     if !io::stderr().is_terminal() {
         builder.format_timestamp_millis();
     }
+    system_log::use_if_stderr_is_lost(&mut builder);
     // A second call (tests) keeps the first logger.
     let _ = builder.try_init();
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use log::{info, warn};
+use log::info;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{ToDaemon, ToLauncher, VERSION, vm_name};
@@ -73,34 +73,27 @@ fn find(options: &Options) -> anyhow::Result<Option<(PathBuf, UnixStream)>> {
         }
         None => {}
     }
-    let system = socket::hand_over_path(&socket::system_path());
-    if let Ok(own) = socket::default_path() {
-        let own = socket::hand_over_path(&own);
-        if let Some(daemon) = connect(&own)? {
-            return Ok(Some((own, daemon)));
-        }
-        if own == system {
-            return Ok(None);
+    let daemons = [socket::default_path().ok(), Some(socket::system_path())];
+    for path in daemons.into_iter().flatten().map(|daemon| socket::hand_over_path(&daemon)) {
+        if let Some(daemon) = connect(&path)? {
+            return Ok(Some((path, daemon)));
         }
     }
-    match connect(&system) {
-        // A user's VMs are that user's own business where the system's daemon does not want them. Those of the system are
-        // not to escape its limits.
-        Err(error) if !rustix::process::geteuid().is_root() => {
-            warn!("{error:#}; this process serves the VM alone");
-            Ok(None)
-        }
-        connected => Ok(connected?.map(|daemon| (system, daemon))),
-    }
+    Ok(None)
 }
 
-/// Nothing if nobody serves the socket.
+/// Nothing if nobody serves the socket. Where somebody does who does not let this process in, to serve alone would be to
+/// escape that daemon's limits.
 fn connect(path: &Path) -> anyhow::Result<Option<UnixStream>> {
     match UnixStream::connect(path) {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             Ok(None)
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error).with_context(|| {
+            let at = path.display();
+            format!("cannot hand over to {at} (its configuration's hand-over-group says who may)")
+        }),
         Err(error) => Err(error).with_context(|| format!("cannot hand over to {}", path.display())),
     }
 }

@@ -25,7 +25,7 @@ impl Server {
             Ok(None) => return,
             Err(error) => return self.log.line(Level::Warn, format_args!("hand-over refused: {error}")),
         };
-        let door = self.door_of(&vm, tie.peer.map(|(_, uid)| uid));
+        let door = self.door_of(&vm);
         if let Some((pid, uid)) = tie.peer {
             let whose = match &door {
                 Door::Own => "a VM",
@@ -36,17 +36,13 @@ impl Server {
         self.take_connection(Arrival { stream, door, launcher: Some(tie) });
     }
 
-    /// The vGPU of the configuration that has the VM's name, or one of its own. Names are the launcher's word: that of root
-    /// and of the daemon's user counts, as theirs is what the admin socket obeys.
-    fn door_of(&self, vm: &VmName, uid: Option<u32>) -> Door {
-        let obeyed = uid.filter(|uid| [0, rustix::process::geteuid().as_raw()].contains(uid));
-        let whose = if obeyed.is_some() { String::new() } else { format!("{}-", uid.unwrap_or(u32::MAX)) };
+    /// The vGPU of the configuration that has the VM's name, or one of its own. The name is the launcher's word: whoever the
+    /// hand-over socket lets in is believed, as whoever a vGPU's own socket lets in is that vGPU.
+    fn door_of(&self, vm: &VmName) -> Door {
         match vm {
             VmName::Unknown => Door::Own,
-            VmName::Whole(name) if obeyed.is_some() && self.is_configured(name) => Door::Of(name.clone()),
-            VmName::Whole(name) | VmName::Cut(name) => {
-                Door::Named(name_made_of(&format!("vm-{whose}{name}")))
-            }
+            VmName::Whole(name) if self.is_configured(name) => Door::Of(name.clone()),
+            VmName::Whole(name) | VmName::Cut(name) => Door::Named(name_made_of(&format!("vm-{name}"))),
         }
     }
 
