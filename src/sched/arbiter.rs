@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::account::{Account, Nanos, Rank};
-use super::hold::{Hold, MIN_RUN, look_again, makes_way};
+use super::hold::{Hold, MIN_RUN, look_again, makes_way, min_run};
 use super::policy::{Policy, Sharing, Terms};
 use crate::lease::word::Look;
 
@@ -471,6 +471,7 @@ impl Arbiter {
             .map(|(_, account, since)| (account.rank(since, 0), since))
             .collect();
         waiting.sort();
+        let min_run = min_run(waiting.len());
         let free = (leases + leaving).saturating_sub(holders);
         let mut staying: Vec<(Rank, ClientId, Hold)> = self
             .holders()
@@ -480,7 +481,7 @@ impl Arbiter {
         staying.sort_by_key(|(rank, id, _)| (*rank, *id));
         for (best, _) in waiting.into_iter().skip(free) {
             let Some((rank, id, hold)) = staying.pop() else { break };
-            if makes_way(rank, hold.ran(now), best, self.slice()) {
+            if makes_way(rank, hold.ran(now), best, self.slice(), min_run) {
                 ids.push(id);
             }
         }

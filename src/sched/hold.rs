@@ -5,6 +5,19 @@ use super::account::{Account, Nanos, Rank};
 /// Least time for which somebody has the device before others of the same standing get it: a change costs some 0.1 ms.
 pub(super) const MIN_RUN: Nanos = 2_000_000;
 
+/// Of those who wait for an equal part, so many do not make it longer; it is as much longer as there are more. Whoever waits
+/// for a hundred others waits long, whatever each of them gets at once, and the changes are everybody's loss.
+const FEW: usize = 16;
+
+/// … up to this.
+const LONGEST_MIN_RUN: Nanos = 20_000_000;
+
+/// Least time for which somebody has the device while so many others wait.
+pub(super) fn min_run(waiting: usize) -> Nanos {
+    let many = waiting.div_ceil(FEW).max(1) as Nanos;
+    many.saturating_mul(MIN_RUN).min(LONGEST_MIN_RUN)
+}
+
 /// Somebody whom others are ahead of by less than this goes on.
 const GRANULARITY: u128 = 1_000_000;
 
@@ -96,7 +109,7 @@ pub(super) fn look_again(account: &Account, hold: &Hold, now: Nanos) -> Nanos {
 }
 
 /// Must a holder of this rank, that ran for `ran`, make way for one that waits?
-pub(super) fn makes_way(holder: Rank, ran: Nanos, waiting: Rank, slice: Nanos) -> bool {
+pub(super) fn makes_way(holder: Rank, ran: Nanos, waiting: Rank, slice: Nanos, min_run: Nanos) -> bool {
     match (holder, waiting) {
         (Rank::Deadline(holder), Rank::Deadline(waiting)) => waiting < holder && ran >= MIN_RUN,
         (_, Rank::Deadline(_)) => true,
@@ -106,7 +119,30 @@ pub(super) fn makes_way(holder: Rank, ran: Nanos, waiting: Rank, slice: Nanos) -
         (Rank::Promised(_), Rank::Fair(_)) => false,
         (Rank::Fair(holder), Rank::Fair(waiting)) => {
             let behind = waiting.saturating_add(GRANULARITY) < holder;
-            behind && ran >= MIN_RUN || ran >= slice && waiting < holder
+            ran >= min_run && (behind || ran >= slice && waiting < holder)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Nanos = 1_000_000;
+
+    #[test]
+    fn the_more_wait_the_longer_each_has_it() {
+        let runs = [0, 1, 16, 17, 127, 10_000].map(min_run);
+        assert_eq!(runs.map(|run| run / MS), [2, 2, 2, 4, 16, 20]);
+    }
+
+    #[test]
+    fn whoever_has_had_more_makes_way_when_that_time_is_over() {
+        let (holder, waiting) = (Rank::Fair(u128::from(10 * MS)), Rank::Fair(0));
+        assert!(!makes_way(holder, 15 * MS, waiting, 8 * MS, 16 * MS));
+        assert!(makes_way(holder, 16 * MS, waiting, 8 * MS, 16 * MS));
+        assert!(!makes_way(waiting, 16 * MS, holder, 8 * MS, 16 * MS));
+        // A deadline does not wait for that.
+        assert!(makes_way(holder, 0, Rank::Deadline(0), 8 * MS, 16 * MS));
     }
 }

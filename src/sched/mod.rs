@@ -11,10 +11,12 @@ mod hold;
 mod participation;
 pub mod policy;
 mod scheduler;
+mod service;
 mod state;
 mod trace;
 pub mod usage;
 
 pub use participation::{Participation, Seat};
 pub use scheduler::{AlreadyTracing, Evicted, Scheduler, VgpuId};
+pub use service::Meter;
 pub use trace::Trace;

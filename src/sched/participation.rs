@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use super::scheduler::{Evicted, Scheduler, Shared, VgpuId};
+use super::service::Service;
 use super::state::{Client, cpu_time};
 use crate::lease::LeasePage;
 
@@ -25,17 +27,32 @@ pub struct Participation {
 pub struct Seat {
     scheduler: Arc<Scheduler>,
     vgpu: VgpuId,
+    service: Option<Arc<Service>>,
 }
 
 impl Seat {
     /// A vGPU's.
     pub fn new(scheduler: Arc<Scheduler>, vgpu: VgpuId) -> Seat {
-        Seat { scheduler, vgpu }
+        let service = scheduler.service(vgpu);
+        Seat { scheduler, vgpu, service }
     }
 
     /// As [`Scheduler::join`].
     pub fn join(&self, evict: impl Fn(Evicted) + Send + 'static) -> io::Result<Participation> {
         self.scheduler.join(self.vgpu, evict)
+    }
+
+    /// So much processor time went into what the vGPU asked of the broker.
+    pub fn spend(&self, used: Duration, now: Instant) {
+        if let Some(service) = &self.service {
+            service.spend(used, now);
+        }
+    }
+
+    /// How long its requests are to wait: they have taken more time than they may while another vGPU has the device.
+    pub fn must_wait(&self, now: Instant) -> Option<Duration> {
+        let owed = self.service.as_ref()?.owed(now)?;
+        self.scheduler.others_hold(self.vgpu).then_some(owed)
     }
 }
 

@@ -16,6 +16,7 @@ use super::account::Nanos;
 use super::arbiter::Arbiter;
 use super::participation::Participation;
 use super::policy::{Sharing, Terms};
+use super::service::Service;
 use super::state::{Client, Device, Rings, State, Tracing, Vgpu, add};
 use super::trace::{Timeline, Trace, Track};
 use super::usage::{Delays, DeviceUsage, Standing, Usage, VgpuUsage};
@@ -100,6 +101,7 @@ impl Scheduler {
                 queueing: Delays::default(),
                 evictions: 0,
                 log: GuestLog::new(name),
+                service: Arc::new(Service::new()),
             };
             state.vgpus.insert(id, vgpu);
             id
@@ -227,6 +229,16 @@ impl Scheduler {
         }
         drop(state);
         Ok(tracing.timeline.finish(start, started.saturating_add(now)))
+    }
+
+    pub(super) fn service(&self, id: VgpuId) -> Option<Arc<Service>> {
+        self.shared.lock().vgpus.get(&id.0).map(|vgpu| Arc::clone(&vgpu.service))
+    }
+
+    /// True if another vGPU has one of the devices.
+    pub(super) fn others_hold(&self, id: VgpuId) -> bool {
+        let state = self.shared.lock();
+        state.devices.iter().any(|device| device.arbiter.users().0.iter().any(|holder| *holder != id.0))
     }
 
     /// A new executor of a vGPU. `evict` is called, on the scheduler's thread, when it is to be ended; it must not call the

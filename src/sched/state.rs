@@ -12,6 +12,7 @@ use super::account::Nanos;
 use super::arbiter::{Arbiter, Order};
 use super::policy::Terms;
 use super::scheduler::Evicted;
+use super::service::Service;
 use super::trace::{Span, Timeline, Track};
 use super::usage::{Delays, ProcessUsage, Usage};
 use crate::guest_log::GuestLog;
@@ -67,6 +68,8 @@ pub(super) struct Vgpu {
     pub(super) queueing: Delays,
     pub(super) evictions: u64,
     pub(super) log: GuestLog,
+    /// What the broker does for it.
+    pub(super) service: Arc<Service>,
 }
 
 /// An executor.

@@ -23,7 +23,7 @@ use crate::executor::supervisor::{ExecutorError, Launcher, Supervisor};
 use crate::guest_log::GuestLog;
 use crate::limits::{Bucket, Limits};
 use crate::recorder::{MAX_CONTROL_RECORD, Recorder};
-use crate::sched::Seat;
+use crate::sched::{Meter, Seat};
 use crate::vgpu::{Lifecycle, Vgpu};
 
 /// Time that an executor has for letting go of guest memory when the front end stops the rings.
@@ -64,6 +64,8 @@ pub struct Session {
     recorder: Option<Recorder>,
     /// The rate at which requests are taken.
     requests: Option<Bucket>,
+    /// The processor time of this thread.
+    meter: Meter,
 }
 
 impl Session {
@@ -111,6 +113,7 @@ impl Session {
             device: Device::new(name.to_owned(), limits),
             supervisor: Supervisor::new(launcher, seat)?,
             requests: limits.requests.map(|rate| Bucket::new(rate, Instant::now())),
+            meter: Meter::default(),
             in_flight: BTreeMap::new(),
             next_token: 0,
             request: Vec::new(),
@@ -150,11 +153,16 @@ impl Session {
 
     /// How long no requests are taken, because there were too many.
     pub(super) fn throttled(&self, now: Instant) -> Option<Duration> {
-        self.requests.as_ref().and_then(|requests| requests.wait(now))
+        let by_rate = self.requests.as_ref().and_then(|requests| requests.wait(now));
+        by_rate.or_else(|| self.supervisor.seat()?.must_wait(now))
     }
 
     /// Takes requests from a queue.
     pub(super) fn process_queue(&mut self, index: usize) {
+        let used = self.meter.read();
+        if let Some(seat) = self.supervisor.seat() {
+            seat.spend(used, Instant::now());
+        }
         if let Err(error) = self.try_process_queue(index) {
             self.queue_failed(index, &error);
         }

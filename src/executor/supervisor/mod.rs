@@ -130,6 +130,11 @@ struct Executor {
 }
 
 impl Supervisor {
+    /// The vGPU's place with the scheduler, if it has one.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
     /// No executor yet. Without a seat, executors have the devices to themselves.
     pub fn new(launcher: Arc<dyn Launcher>, seat: Option<Seat>) -> io::Result<Supervisor> {
         let evictions = Arc::new(Evictions { event: new_eventfd()?, evicted: Mutex::default() });

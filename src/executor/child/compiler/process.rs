@@ -17,6 +17,7 @@ use crate::executor::child::backend::Backend;
 use crate::executor::child::builds::STACK_BYTES;
 use crate::executor::child::{WithBackend, confine_process, with_backend};
 use crate::executor::devices::DeviceChoice;
+use crate::sys::background::go_last;
 
 /// How often a build's memory is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -28,8 +29,8 @@ const NICENESS: i32 = 10;
 /// and the devices that the executor has, as JSON.
 pub fn main(socket: UnixStream, mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // On a CPU device it computes beside the kernels of all vGPUs, and no lease says when.
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        log::debug!("nice: {error}");
+    if let Err(error) = go_last(NICENESS) {
+        log::debug!("sched_setattr: {error}");
     }
     let Some(confined) = confine_process(&socket) else { return ExitCode::FAILURE };
     let memory = arguments.next().and_then(|bytes| bytes.to_str()?.parse().ok());
