@@ -47,7 +47,7 @@ pub(super) struct Connection {
     /// None until it says something: before that, it may only ask whether somebody listens.
     served: Option<Served>,
     /// What handed it over, if something did.
-    launcher: Option<Tie>,
+    launcher: Option<Box<Tie>>,
 }
 
 /// A connection that comes.
@@ -55,7 +55,7 @@ pub(super) struct Connection {
 pub(super) struct Arrival {
     pub(super) stream: UnixStream,
     pub(super) door: Door,
-    pub(super) launcher: Option<Tie>,
+    pub(super) launcher: Option<Box<Tie>>,
 }
 
 impl Arrival {
@@ -156,12 +156,12 @@ impl Connections {
 
     /// Those that launchers handed over.
     pub(super) fn launchers(&self) -> impl Iterator<Item = (u64, &Tie)> {
-        self.all.iter().filter_map(|(id, connection)| Some((*id, connection.launcher.as_ref()?)))
+        self.all.iter().filter_map(|(id, connection)| Some((*id, connection.launcher.as_deref()?)))
     }
 
     /// True if the connection's launcher has ended.
     pub(super) fn launcher_is_gone(&self, id: u64) -> bool {
-        let launcher = self.all.get(&id).and_then(|connection| connection.launcher.as_ref());
+        let launcher = self.all.get(&id).and_then(|connection| connection.launcher.as_deref());
         launcher.is_some_and(Tie::is_cut)
     }
 

@@ -33,7 +33,7 @@ impl Server {
             };
             info!("{whose}: handed over by process {pid} of user {uid}");
         }
-        self.take_connection(Arrival { stream, door, launcher: Some(tie) });
+        self.take_connection(Arrival { stream, door, launcher: Some(Box::new(tie)) });
     }
 
     /// The vGPU of the configuration that has the VM's name, or one of its own. The name is the launcher's word: whoever the
