@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use common::{Daemon, children_of, example, kill, signal, succeeds, wait_until};
+use common::{Daemon, children_of, example, kill, succeeds, wait_until};
 use rustix::process::Signal;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;

@@ -14,7 +14,7 @@ use fake_driver::{
     FREE, Guest, INDIRECT, Manners, NEXT, QUEUE_SIZE, RAM_BYTES, ThreadLauncher, WRITE, request,
 };
 use paragpu::executor::supervisor::{Launcher, ProcessLauncher, Running};
-use paragpu::limits::Limits;
+use paragpu::limits::{Limits, Rate};
 use paragpu::vhost::orders::{Assignment, Order};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION, Capset};
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
@@ -405,4 +405,18 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "{what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+#[test]
+fn who_asks_too_often_is_answered_later_even_if_nothing_else_happens() {
+    let requests = Some(Rate { per_second: 10, burst: 1 });
+    let limits = Limits { requests, executor_idle_seconds: None, ..Limits::default() };
+    let mut guest = Guest::connect_within("often", ThreadLauncher(Manners::Obedient), limits);
+    let start = Instant::now();
+    for _ in 0..5 {
+        // One after the other: the queue is empty when its kicks are not listened to.
+        read_capset(&mut guest);
+    }
+    assert!(start.elapsed() > Duration::from_millis(300), "{:?}", start.elapsed());
+    guest.hang_up();
 }

@@ -278,7 +278,7 @@ mod tests {
         let mut account = Account::new(Terms::default(), 0);
         let second = 1000 * MS;
         let mut now = 0;
-        for expected in [1, 2, 4, 8, 16, 32, 60] {
+        for expected in [10, 20, 40, 80, 160, 320, 600] {
             account.strike(now);
             assert_eq!(account.back_off_until - now, expected * second);
             assert!(!account.paused);
@@ -290,7 +290,7 @@ mod tests {
         account.paused = false;
         account.strike(now);
         account.strike(now + 61 * second);
-        assert_eq!(account.back_off_until - (now + 61 * second), second, "the first is forgotten");
+        assert_eq!(account.back_off_until - (now + 61 * second), 10 * second, "the first is forgotten");
     }
 
     #[test]

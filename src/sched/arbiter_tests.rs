@@ -341,7 +341,8 @@ fn nobody_wakes_for_those_who_do_nothing() {
 fn a_kernel_that_never_ends_is_evicted_whether_others_wait_or_not() {
     for others in [0, 3] {
         let mut simulation = Simulation::new();
-        let eviction = Eviction { limit: Duration::from_secs(2), ..Eviction::default() };
+        let (limit, back_off) = (Duration::from_secs(2), Duration::from_secs(1));
+        let eviction = Eviction { limit, back_off, ..Eviction::default() };
         simulation.add(Terms { eviction, ..Terms::default() }, 1e9, ENDLESS);
         for _ in 0..others {
             simulation.add(weighted(100), 1.0, ENDLESS);

@@ -67,8 +67,8 @@ impl Default for Eviction {
     fn default() -> Eviction {
         Eviction {
             limit: Duration::from_secs(60),
-            back_off: Duration::from_secs(1),
-            max_back_off: Duration::from_secs(60),
+            back_off: Duration::from_secs(10),
+            max_back_off: Duration::from_secs(600),
             pause_after: 8,
         }
     }

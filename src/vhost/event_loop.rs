@@ -118,9 +118,10 @@ fn wait(
         (Source::Eviction, PollFd::from_borrowed_fd(session.supervisor().eviction_event(), PollFlags::IN)),
     ];
     // Whoever rings too often is not listened to for a while.
-    let listening = session.throttled(Instant::now()).is_none();
+    let now = Instant::now();
+    let throttled = session.throttled(now);
     for (index, vring) in session.vrings.iter().enumerate() {
-        if let Some(kick) = vring.kick().filter(|_| listening && vring.is_running()) {
+        if let Some(kick) = vring.kick().filter(|_| throttled.is_none() && vring.is_running()) {
             sources.push((Source::Kick(index), PollFd::new(kick, PollFlags::IN)));
         }
     }
@@ -131,7 +132,7 @@ fn wait(
     }
     let (names, mut fds): (Vec<Source>, Vec<PollFd<'_>>) = sources.into_iter().unzip();
     let timeout = session
-        .next_deadline()
+        .next_deadline(now, throttled)
         .map(|deadline| deadline.saturating_duration_since(Instant::now()))
         .and_then(|left| Timespec::try_from(left).ok());
     match poll(&mut fds, timeout.as_ref()) {

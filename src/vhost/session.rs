@@ -135,13 +135,11 @@ impl Session {
         &self.supervisor
     }
 
-    /// When [`tick`](Session::tick) is due.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.more_requests {
-            let now = Instant::now();
-            return Some(now + self.throttled(now).unwrap_or_default());
-        }
-        [self.device.next_deadline(), self.unused_until()].into_iter().flatten().min()
+    /// When [`tick`](Session::tick) is due. While nobody listens to the queues' kicks, which `throttled` says, that is at the
+    /// latest when they are listened to again.
+    pub(super) fn next_deadline(&self, now: Instant, throttled: Option<Duration>) -> Option<Instant> {
+        let again = throttled.or(self.more_requests.then_some(Duration::ZERO)).map(|wait| now + wait);
+        [again, self.device.next_deadline(), self.unused_until()].into_iter().flatten().min()
     }
 
     /// When an executor is ended that no guest process uses.
