@@ -146,7 +146,10 @@ impl Session {
     /// latest when they are listened to again.
     pub(super) fn next_deadline(&self, now: Instant, throttled: Option<Duration>) -> Option<Instant> {
         let again = throttled.or(self.more_requests.then_some(Duration::ZERO)).map(|wait| now + wait);
-        [again, self.device.next_deadline(), self.unused_until(), self.untouched_until].into_iter().flatten().min()
+        [again, self.device.next_deadline(), self.unused_until(), self.untouched_until]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When an executor is ended that no guest process uses.
