@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::problem::{Problem, Problems};
-use super::{AdminSocket, Config, MAX_VGPUS, Settings, VgpuSpec};
+use super::{Config, MAX_VGPUS, Settings, SidePath, VgpuSpec};
 use crate::sched::policy::Policy;
 
 /// Most of a device that fixed shares may take together, in per cent, with room for rounding.
@@ -21,15 +21,20 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
         problems.push(config.problem(key, message));
     }
     let mut sockets: BTreeMap<&Path, String> = BTreeMap::new();
-    let admin = match &config.admin_socket {
-        Some(AdminSocket::At(path)) => Some(path.as_path()),
+    let beside = |path: &'_ Option<SidePath>| match path {
+        Some(SidePath::At(path)) => Some(path.clone()),
         _ => None,
     };
-    for (key, path) in [("admin-socket", admin), ("socket", config.socket.as_deref())] {
+    let named = [
+        ("admin-socket", beside(&config.admin_socket)),
+        ("hand-over", beside(&config.hand_over)),
+        ("socket", config.socket.clone()),
+    ];
+    for (key, path) in &named {
         if let Some(path) = path
-            && let Some(other) = sockets.insert(path, key.to_owned())
+            && let Some(other) = sockets.insert(path, (*key).to_owned())
         {
-            problems.push(config.problem(key.to_owned(), format!("{other} has this path already")));
+            problems.push(config.problem((*key).to_owned(), format!("{other} has this path already")));
         }
     }
     for vgpu in &config.vgpus {

@@ -21,6 +21,7 @@ use toml::de::DeTable;
 pub use check::{check_vgpus, shares_too_large};
 pub use host::{SharedDevice, check_against_host, devices_of, unsuitable};
 pub use problem::{Place, Problem, Problems};
+pub use reader::name_made_of;
 pub use settings::{Limits, Quota, Settings};
 pub use spec::{Device, Identity, SandboxSettings, Socket, VgpuSpec};
 pub use value::{parse_bytes, show_bytes};
@@ -38,9 +39,13 @@ pub const MAX_CONFIG_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Where the admin socket is, if that is said.
-    pub admin_socket: Option<AdminSocket>,
+    pub admin_socket: Option<SidePath>,
     /// Group that may read through the admin socket.
     pub admin_group: Option<Identity>,
+    /// Where launchers hand VMs' connections over, if that is said.
+    pub hand_over: Option<SidePath>,
+    /// Group that may hand over.
+    pub hand_over_group: Option<Identity>,
     /// Where Prometheus may fetch metrics over TCP.
     pub metrics: Option<SocketAddr>,
     /// Where each connection becomes a vGPU of its own.
@@ -56,9 +61,9 @@ pub struct Config {
     places: Places,
 }
 
-/// Where the admin socket is.
+/// Where a socket is that is no guest's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminSocket {
+pub enum SidePath {
     /// Nowhere.
     None,
     /// At this path.
@@ -108,11 +113,14 @@ fn parse_toml(text: &str) -> Result<Table, Problems> {
 }
 
 fn read_config(mut reader: Reader<'_>) -> Config {
-    let admin_socket = reader.take("admin-socket", |value| match value {
-        Value::Text(text) if text == value::NONE => Ok(AdminSocket::None),
-        value => value::socket_path(value).map(AdminSocket::At),
-    });
+    let side_path = |value: &Value| match value {
+        Value::Text(text) if text == value::NONE => Ok(SidePath::None),
+        value => value::socket_path(value).map(SidePath::At),
+    };
+    let admin_socket = reader.take("admin-socket", side_path);
     let admin_group = reader.take("admin-group", Identity::read);
+    let hand_over = reader.take("hand-over", side_path);
+    let hand_over_group = reader.take("hand-over-group", Identity::read);
     let metrics = reader.take("metrics", |value| {
         let address = value::text(value)?.parse::<SocketAddr>();
         address
@@ -136,7 +144,19 @@ fn read_config(mut reader: Reader<'_>) -> Config {
     };
     reader.finish();
     let places = Places::new();
-    Config { admin_socket, admin_group, metrics, socket, devices, default, vgpus, sandbox, places }
+    Config {
+        admin_socket,
+        admin_group,
+        hand_over,
+        hand_over_group,
+        metrics,
+        socket,
+        devices,
+        default,
+        vgpus,
+        sandbox,
+        places,
+    }
 }
 
 /// Reads a vGPU that comes as a JSON object: a new one, or what changes of `base`. What the object does not say is as

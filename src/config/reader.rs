@@ -198,6 +198,12 @@ pub(super) fn is_name(name: &str) -> bool {
     starts && name.len() <= MAX_NAME && name.chars().all(allowed)
 }
 
+/// A name like this text: the characters that names may have, and others replaced.
+pub fn name_made_of(text: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    text.chars().take(MAX_NAME).map(allowed).collect()
+}
+
 /// What a name must be, for errors.
 pub(super) fn name_rule() -> String {
     format!("a name is 1 to {MAX_NAME} of A-Z a-z 0-9 . _ -, and starts with a letter or digit")

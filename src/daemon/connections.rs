@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
+use super::hand_over::desk::Tie;
 use crate::registry::mailbox::ConnectionView;
 use crate::sched::VgpuId;
 use crate::vhost::orders::{Order, Orders};
@@ -23,8 +24,17 @@ const MAX_SILENT: usize = 64;
 pub(super) enum Door {
     /// A vGPU of its own.
     Own,
+    /// The same, of this name if that is free.
+    Named(String),
     /// One of this vGPU's.
     Of(String),
+}
+
+impl Door {
+    /// True if who floods the one floods the other: whoever hands over may choose names.
+    fn is_beside(&self, other: &Door) -> bool {
+        self == other || matches!((self, other), (Door::Named(_), Door::Named(_)))
+    }
 }
 
 /// A connection.
@@ -36,6 +46,23 @@ pub(super) struct Connection {
     peer: Option<(i32, u32)>,
     /// None until it says something: before that, it may only ask whether somebody listens.
     served: Option<Served>,
+    /// What handed it over, if something did.
+    launcher: Option<Box<Tie>>,
+}
+
+/// A connection that comes.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) stream: UnixStream,
+    pub(super) door: Door,
+    pub(super) launcher: Option<Box<Tie>>,
+}
+
+impl Arrival {
+    /// One that nobody handed over.
+    pub(super) fn at(door: Door, stream: UnixStream) -> Arrival {
+        Arrival { stream, door, launcher: None }
+    }
 }
 
 /// A connection that is a vGPU's.
@@ -63,14 +90,17 @@ impl Connections {
 
     /// Takes a new one. If there are too many, the one that has been silent longest makes room: first of all one at the
     /// same door.
-    pub(super) fn add(&mut self, stream: UnixStream, door: Door) -> Result<u64, UnixStream> {
-        let at_door: Vec<u64> =
-            self.silent().filter(|(_, other)| other.door == door).map(|(id, _)| id).collect();
+    pub(super) fn add(&mut self, arrival: Arrival) -> Result<u64, Arrival> {
+        let at_door: Vec<u64> = self
+            .silent()
+            .filter(|(_, other)| other.door.is_beside(&arrival.door))
+            .map(|(id, _)| id)
+            .collect();
         let oldest = self.silent().next().map(|(id, _)| id);
         let leaves = if at_door.len() >= MAX_SILENT || self.all.len() >= self.most {
             match at_door.first().copied().or(oldest) {
                 Some(silent) => Some(silent),
-                None => return Err(stream),
+                None => return Err(arrival),
             }
         } else {
             None
@@ -78,10 +108,16 @@ impl Connections {
         if let Some(silent) = leaves {
             self.all.remove(&silent);
         }
-        let peer = getsockopt(&stream, PeerCredentials).ok().map(|peer| (peer.pid(), peer.uid()));
+        let Arrival { stream, door, launcher } = arrival;
+        // Of a socket that is handed over, the kernel only knows who made it.
+        let peer = match &launcher {
+            Some(launcher) => launcher.peer,
+            None => getsockopt(&stream, PeerCredentials).ok().map(|peer| (peer.pid(), peer.uid())),
+        };
         let id = self.next;
         self.next += 1;
-        self.all.insert(id, Connection { stream, door, since: SystemTime::now(), peer, served: None });
+        let since = SystemTime::now();
+        self.all.insert(id, Connection { stream, door, since, peer, served: None, launcher });
         Ok(id)
     }
 
@@ -116,6 +152,36 @@ impl Connections {
         if let Some(connection) = self.all.get_mut(&id) {
             connection.served = Some(Served { name: name.to_owned(), vgpu, place, orders });
         }
+    }
+
+    /// Those that launchers handed over.
+    pub(super) fn launchers(&self) -> impl Iterator<Item = (u64, &Tie)> {
+        self.all.iter().filter_map(|(id, connection)| Some((*id, connection.launcher.as_deref()?)))
+    }
+
+    /// True if the connection's launcher has ended.
+    pub(super) fn launcher_is_gone(&self, id: u64) -> bool {
+        let launcher = self.all.get(&id).and_then(|connection| connection.launcher.as_deref());
+        launcher.is_some_and(Tie::is_cut)
+    }
+
+    /// Ends one, in the middle of a message if need be; gives the name under which it is served.
+    pub(super) fn hang_up(&mut self, id: u64) -> Option<String> {
+        let connection = self.all.get_mut(&id)?;
+        connection.launcher = None;
+        let _gone = rustix::net::shutdown(connection.stream.as_fd(), rustix::net::Shutdown::Both);
+        match &connection.served {
+            Some(served) => Some(served.name.clone()),
+            None => self.all.remove(&id).and(None),
+        }
+    }
+
+    /// It is not served.
+    pub(super) fn refuse(&mut self, id: u64, reason: &str) {
+        if let Some(Connection { launcher: Some(launcher), .. }) = self.all.get_mut(&id) {
+            launcher.refuse(reason);
+        }
+        self.all.remove(&id);
     }
 
     /// It is over. Says which vGPU's it was.
@@ -172,7 +238,7 @@ mod tests {
         let mut add = |connections: &mut Connections| {
             let (ours, theirs) = UnixStream::pair().unwrap();
             open.push(ours);
-            connections.add(theirs, Door::Own)
+            connections.add(Arrival::at(Door::Own, theirs))
         };
         let vgpu = VgpuId(7);
         let serve = |connections: &mut Connections, id, place| {
@@ -196,7 +262,7 @@ mod tests {
     fn who_floods_one_socket_pushes_nobody_out_at_another() {
         let mut connections = Connections::new(MAX_SILENT + 10);
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let mut add = |door: Door| connections.add(ours.try_clone().unwrap(), door).unwrap();
+        let mut add = |door: Door| connections.add(Arrival::at(door, ours.try_clone().unwrap())).unwrap();
         let other = add(Door::Own);
         for _ in 0..2 * MAX_SILENT {
             add(Door::Of("flooded".to_owned()));

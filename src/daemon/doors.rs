@@ -13,6 +13,8 @@ use crate::registry::{Refusal, Steps};
 pub(super) struct Doors {
     /// That one. It may be inherited, and is not removed then.
     pub(super) own: Option<Own>,
+    /// The one at which launchers hand connections over.
+    pub(super) hand_over: Option<OwnedListener>,
     vgpus: Vec<(Socket, OwnedListener)>,
 }
 

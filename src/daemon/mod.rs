@@ -2,10 +2,13 @@
 
 mod connections;
 mod doors;
+mod hand_over;
 mod options;
 mod server;
 mod setup;
+mod signals;
 pub mod socket;
+mod system_log;
 mod view;
 
 use std::io::{self, IsTerminal, Write};
@@ -30,14 +33,23 @@ use crate::executor::supervisor::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARI
 use crate::registry::mailbox::{self, Mailbox};
 use crate::sys;
 use doors::Own;
+use hand_over::launcher::{self, Outcome};
 use server::Server;
-use setup::Setup;
+use setup::{Setup, SideSocket};
 use socket::OwnedListener;
 
 pub use options::Options;
 
-/// `--print-capabilities`, as vhost-user's conventions for back end programs want it.
-const CAPABILITIES: &str = r#"{"type":"gpu","features":["render-node","virgl"]}"#;
+/// `--print-capabilities`, as vhost-user's conventions for back end programs want it. libvirt passes the render node that it
+/// finds to whoever takes one, and starts no VM if it finds none: so on a host without, none is taken.
+fn capabilities() -> &'static str {
+    let mut nodes = std::fs::read_dir("/dev/dri").into_iter().flatten().flatten();
+    if nodes.any(|node| node.file_name().as_encoded_bytes().starts_with(b"renderD")) {
+        r#"{"type":"gpu","features":["render-node","virgl"]}"#
+    } else {
+        r#"{"type":"gpu","features":["virgl"]}"#
+    }
+}
 
 /// The daemon's `main`.
 pub fn main() -> ExitCode {
@@ -51,7 +63,7 @@ pub fn main() -> ExitCode {
     }
     let options = Options::parse();
     if options.print_capabilities {
-        return match writeln!(io::stdout(), "{CAPABILITIES}") {
+        return match writeln!(io::stdout(), "{}", capabilities()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("paragpud: standard output: {error}");
@@ -98,10 +110,19 @@ fn run(options: &Options) -> anyhow::Result<()> {
         log::info!("--render-node {} is ignored: devices are chosen through OpenCL", path.display());
     }
     // Before anything else is opened.
-    let inherited = options.fd.map(take_inherited).transpose()?;
+    let mut inherited = options.fd.map(take_inherited).transpose()?;
+    if let Some(Inherited::Connection(stream)) = inherited {
+        match launcher::hand_over(options, stream)? {
+            Outcome::Ended => return Ok(()),
+            Outcome::Alone(stream) => inherited = Some(Inherited::Connection(stream)),
+        }
+    }
     let setup = Setup::new(options)?;
     let exit = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let (mailbox, inbox) = mailbox::new()?;
+    // First, because it makes the directory: others may pass through that if they may hand over.
+    let hand_over = setup.hand_over.as_ref().map(|wanted| bind_beside(wanted, "hand-over socket"));
+    let hand_over = hand_over.transpose()?.flatten();
     let own = match &setup.socket {
         Some(path) => {
             let bound = OwnedListener::bind(&Socket::private(path.clone()));
@@ -116,8 +137,8 @@ fn run(options: &Options) -> anyhow::Result<()> {
     }
     match inherited {
         Some(Inherited::Connection(stream)) => server.serve_one(stream),
-        Some(Inherited::Listener(listener)) => server.run(Some(Own::Inherited(listener))),
-        None => server.run(own),
+        Some(Inherited::Listener(listener)) => server.run(Some(Own::Inherited(listener)), hand_over),
+        None => server.run(own, hand_over),
     }
 }
 
@@ -130,19 +151,11 @@ fn serve_admin(
 ) -> anyhow::Result<Option<OwnedListener>> {
     let mut listeners = admin::Listeners::default();
     let mut owned = None;
-    if let Some(wanted) = &setup.admin {
-        let path = wanted.socket.path.display();
-        match OwnedListener::bind(&wanted.socket) {
-            Ok(bound) => {
-                log::info!("admin socket at {path}");
-                listeners.admin = Some(bound.listener().try_clone()?);
-                owned = Some(bound);
-            }
-            Err(error) if wanted.wanted => {
-                return Err(error).with_context(|| format!("no admin socket at {path}"));
-            }
-            Err(error) => log::warn!("no admin socket at {path}: {error}"),
-        }
+    if let Some(wanted) = &setup.admin
+        && let Some(bound) = bind_beside(wanted, "admin socket")?
+    {
+        listeners.admin = Some(bound.listener().try_clone()?);
+        owned = Some(bound);
     }
     if let Some(address) = setup.config.metrics {
         let bound =
@@ -153,6 +166,22 @@ fn serve_admin(
     admin::start(listeners, mailbox.clone(), server.scheduler(), exit.clone())
         .context("cannot serve the admin socket")?;
     Ok(owned)
+}
+
+/// Listens at a socket beside those of guests. One that nobody named may fail.
+fn bind_beside(wanted: &SideSocket, what: &str) -> anyhow::Result<Option<OwnedListener>> {
+    let path = wanted.socket.path.display();
+    match OwnedListener::bind(&wanted.socket) {
+        Ok(bound) => {
+            log::info!("{what} at {path}");
+            Ok(Some(bound))
+        }
+        Err(error) if wanted.wanted => Err(error).with_context(|| format!("no {what} at {path}")),
+        Err(error) => {
+            log::warn!("no {what} at {path}: {error}");
+            Ok(None)
+        }
+    }
 }
 
 /// A socket that the parent opened.
@@ -209,7 +238,7 @@ fn child_main(main: impl FnOnce(UnixStream) -> ExitCode) -> ExitCode {
     }
 }
 
-/// Log lines go to standard error. [`LOG_VARIABLE`] is understood like `RUST_LOG`.
+/// Log lines go to standard error, or if that is /dev/null to the system's log. [`LOG_VARIABLE`] is understood like `RUST_LOG`.
 pub(crate) fn start_logging(level: Option<LevelFilter>) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level.unwrap_or(LevelFilter::Info));
@@ -220,6 +249,7 @@ pub(crate) fn start_logging(level: Option<LevelFilter>) {
     if !io::stderr().is_terminal() {
         builder.format_timestamp_millis();
     }
+    system_log::use_if_stderr_is_lost(&mut builder);
     // A second call (tests) keeps the first logger.
     let _ = builder.try_init();
 }

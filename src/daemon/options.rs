@@ -35,7 +35,16 @@ pub struct Options {
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub admin_socket: Option<PathBuf>,
 
-    /// Use this inherited socket: a listening one, or a connected one that is served until it ends.
+    /// Let launchers hand VMs over at this socket; "none" for nowhere. Default: hand-over.sock beside the usual socket, or
+    /// the path of another one with ".hand-over" behind it.
+    ///
+    /// libvirt starts paragpud with --fd for each VM. Such a process hands the VM over to the daemon at this socket, or else
+    /// to this user's or the system's, and lives as long as the VM. If no daemon runs, or with "none" or --config, it serves
+    /// the VM itself.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub hand_over: Option<PathBuf>,
+
+    /// Use this inherited socket: a listening one, or a connected one that is handed over or served until it ends.
     #[arg(long, value_name = "N")]
     pub fd: Option<i32>,
 

@@ -1,5 +1,7 @@
 //! The daemon's main thread: accepts connections, carries changes out, waits for sessions and for signals.
 
+mod handed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,9 +20,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::connections::{Connections, Door, MAX_CONNECTIONS};
+use super::connections::{Arrival, Connections, Door, MAX_CONNECTIONS};
 use super::doors::{Doors, Own};
+use super::hand_over::desk::Desk;
 use super::setup::{self, Setup};
+use super::signals::signal_socket;
+use super::socket::OwnedListener;
 use super::{Options, view};
 use crate::config::{
     Config, Problems, Quota, SandboxSettings, Settings, SharedDevice, check_against_host, devices_of,
@@ -55,6 +60,11 @@ enum Source {
     Door(PathBuf),
     /// A connection that has said nothing yet.
     Silent(u64),
+    HandOverDoor,
+    /// A launcher that has said nothing yet.
+    Waiting(u64),
+    /// The launcher of this connection.
+    Launcher(u64),
 }
 
 /// The main thread's.
@@ -69,6 +79,7 @@ pub(super) struct Server {
     retired: BTreeSet<VgpuId>,
     doors: Doors,
     connections: Connections,
+    desk: Desk,
     inbox: Inbox,
     config_file: Option<PathBuf>,
     config: Config,
@@ -104,8 +115,8 @@ impl Server {
         let devices = devices(&config, options.config.as_deref(), &launcher)?;
         let sharing = devices.iter().map(|device| (device.name.clone(), device.sharing)).collect();
         let scheduler = Arc::new(Scheduler::start(sharing).context("scheduler")?);
-        let admin = setup.admin.as_ref().map(|admin| admin.socket.path.clone());
-        let reserved = admin.into_iter().chain(setup.socket.clone()).collect();
+        let beside = [&setup.admin, &setup.hand_over].into_iter().flatten();
+        let reserved = beside.map(|beside| beside.socket.path.clone()).chain(setup.socket.clone()).collect();
         let (ended_sender, ended) = channel();
         let mut server = Server {
             launcher,
@@ -120,6 +131,7 @@ impl Server {
             retired: BTreeSet::new(),
             doors: Doors::default(),
             connections: Connections::new(MAX_CONNECTIONS),
+            desk: Desk::default(),
             inbox,
             config_file: options.config.clone(),
             config: config.clone(),
@@ -144,11 +156,12 @@ impl Server {
     }
 
     /// Serves everything that comes, until a signal. Each connection to `own` becomes a vGPU of its own.
-    pub(super) fn run(mut self, own: Option<Own>) -> anyhow::Result<()> {
+    pub(super) fn run(mut self, own: Option<Own>, hand_over: Option<OwnedListener>) -> anyhow::Result<()> {
         if let Some(own) = &own {
             own.listener().set_nonblocking(true).context("listening socket")?;
         }
         self.doors.own = own;
+        self.doors.hand_over = hand_over;
         while !self.turn()? {}
         self.end();
         Ok(())
@@ -156,7 +169,7 @@ impl Server {
 
     /// Serves one connection until it ends.
     pub(super) fn serve_one(mut self, stream: UnixStream) -> anyhow::Result<()> {
-        self.take_connection(stream, Door::Own);
+        self.take_connection(Arrival::at(Door::Own, stream));
         while !self.connections.is_empty() && !self.turn()? {}
         self.end();
         Ok(())
@@ -176,6 +189,9 @@ impl Server {
                 Source::OwnDoor => self.accept(None),
                 Source::Door(path) => self.accept(Some(path)),
                 Source::Silent(id) => self.first_word(id),
+                Source::HandOverDoor => self.accept_launcher(),
+                Source::Waiting(id) => self.take_over(id),
+                Source::Launcher(id) => self.launcher_stirs(id),
             }
         }
         Ok(false)
@@ -195,6 +211,10 @@ impl Server {
         sources.extend(doors.map(|(path, listener)| (Source::Door(path.clone()), listener.as_fd())));
         let silent = self.connections.silent();
         sources.extend(silent.map(|(id, connection)| (Source::Silent(id), connection.stream.as_fd())));
+        let hand_over = self.doors.hand_over.as_ref();
+        sources.extend(hand_over.map(|door| (Source::HandOverDoor, door.listener().as_fd())));
+        sources.extend(self.desk.waiting().map(|(id, tie)| (Source::Waiting(id), tie.as_fd())));
+        sources.extend(self.connections.launchers().map(|(id, tie)| (Source::Launcher(id), tie.as_fd())));
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         match poll(&mut fds, None) {
@@ -223,20 +243,26 @@ impl Server {
         // A change in this very turn may have closed it.
         let (Some(door), Some(listener)) = (door, listener) else { return };
         match listener.accept() {
-            Ok((stream, _)) => self.take_connection(stream, door),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Out of descriptors, most likely: better later than a busy loop.
-            Err(error) => {
-                self.log.line(Level::Warn, format_args!("cannot accept a connection: {error}"));
-                thread::sleep(Duration::from_millis(100));
-            }
+            Ok((stream, _)) => self.take_connection(Arrival::at(door, stream)),
+            Err(error) => self.not_accepted(&error),
         }
     }
 
-    fn take_connection(&mut self, stream: UnixStream, door: Door) {
-        if self.connections.add(stream, door).is_err() {
-            let line = format_args!("connection refused: {MAX_CONNECTIONS} are served already");
-            self.log.line(Level::Warn, line);
+    fn not_accepted(&mut self, error: &io::Error) {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            self.log.line(Level::Warn, format_args!("cannot accept a connection: {error}"));
+            // Out of descriptors, most likely: better later than a busy loop.
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn take_connection(&mut self, arrival: Arrival) {
+        if let Err(arrival) = self.connections.add(arrival) {
+            let reason = format!("{MAX_CONNECTIONS} connections are served already");
+            self.log.line(Level::Warn, format_args!("connection refused: {reason}"));
+            if let Some(mut launcher) = arrival.launcher {
+                launcher.refuse(&reason);
+            }
         }
     }
 
@@ -249,7 +275,7 @@ impl Server {
             Ok((1.., _)) => {
                 if let Err(reason) = self.start_session(id) {
                     self.log.line(Level::Warn, format_args!("connection refused: {reason}"));
-                    self.connections.remove(id);
+                    self.connections.refuse(id, &reason);
                 }
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -267,11 +293,12 @@ impl Server {
         let orders = Arc::new(Orders::new().map_err(|error| error.to_string())?);
         let name = match connection.door.clone() {
             Door::Of(name) => name,
-            Door::Own => {
-                let (next, name) = self
-                    .registry
-                    .with_connection(&self.prefix, &mut self.number)
-                    .map_err(|problems| problems.to_string())?;
+            own @ (Door::Own | Door::Named(_)) => {
+                let next = match own {
+                    Door::Named(name) => self.registry.with_named(&name),
+                    _ => self.registry.with_connection(&self.prefix, &mut self.number),
+                };
+                let (next, name) = next.map_err(|problems| problems.to_string())?;
                 let vgpu = self.enrol(&next, &name).map_err(|refusal| refusal.to_string())?;
                 self.ids.insert(name.clone(), vgpu);
                 self.registry = next;
@@ -482,7 +509,7 @@ impl Server {
                 return error!("the configuration stays as it was");
             }
         };
-        for key in unchangeable(&self.config, &config) {
+        for key in setup::unchangeable(&self.config, &config) {
             warn!("{}: {key} is another now, which counts from the next start on", file.display());
         }
         match self.change(Change::Reload(Box::new(config))) {
@@ -557,29 +584,6 @@ fn devices(
         memory_bytes: known.get(index).and_then(|device| device.memory_bytes),
     };
     Ok((0..MAX_DEVICES).map(unnamed).collect())
-}
-
-/// Keys that differ, and that count only when the daemon starts.
-fn unchangeable(before: &Config, now: &Config) -> Vec<&'static str> {
-    let differs = [
-        ("admin-socket", before.admin_socket != now.admin_socket),
-        ("admin-group", before.admin_group != now.admin_group),
-        ("metrics", before.metrics != now.metrics),
-        ("socket", before.socket != now.socket),
-        ("device", before.devices != now.devices),
-        ("sandbox", before.sandbox != now.sandbox),
-    ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
-}
-
-/// A socket that is readable when one of the signals came.
-fn signal_socket(signals: &[i32]) -> anyhow::Result<UnixStream> {
-    let (ours, signalled) = UnixStream::pair().context("signal socket")?;
-    signalled.set_nonblocking(true)?;
-    for signal in signals {
-        signal_hook::low_level::pipe::register(*signal, signalled.try_clone()?).context("signal handler")?;
-    }
-    Ok(ours)
 }
 
 /// Tells the main thread, when dropped, that a session ended.

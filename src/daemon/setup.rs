@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use super::{Options, socket};
-use crate::config::{AdminSocket, Config, MAX_CONFIG_BYTES, Socket};
+use crate::config::{Config, Identity, MAX_CONFIG_BYTES, SidePath, Socket};
 
 /// Where the daemon listens, and what for.
 #[derive(Debug)]
@@ -17,12 +17,14 @@ pub(super) struct Setup {
     /// Where each connection becomes a vGPU of its own.
     pub(super) socket: Option<PathBuf>,
     /// The admin socket.
-    pub(super) admin: Option<Admin>,
+    pub(super) admin: Option<SideSocket>,
+    /// Where launchers hand connections over.
+    pub(super) hand_over: Option<SideSocket>,
 }
 
-/// The admin socket.
+/// A socket beside those of guests.
 #[derive(Debug)]
-pub(super) struct Admin {
+pub(super) struct SideSocket {
     pub(super) socket: Socket,
     /// The operator named it; otherwise the daemon can do without.
     pub(super) wanted: bool,
@@ -40,29 +42,64 @@ impl Setup {
             (None, None) => Some(socket::default_path().context("pass --socket-path")?),
         };
         let socket = socket.filter(|_| options.fd.is_none());
-        let admin = admin(options, &config, socket.as_deref());
-        Ok(Setup { config, socket, admin })
+        let usual = match &socket {
+            Some(path) => Some(path.clone()),
+            None if options.config.is_some() => socket::default_path().ok(),
+            None => None,
+        };
+        let usual = usual.as_deref();
+        let admin = beside(
+            options.admin_socket.as_deref(),
+            config.admin_socket.as_ref(),
+            config.admin_group.as_ref(),
+            usual.map(socket::admin_path),
+        );
+        let hand_over = beside(
+            options.hand_over.as_deref(),
+            config.hand_over.as_ref(),
+            config.hand_over_group.as_ref(),
+            usual.map(socket::hand_over_path),
+        );
+        // With a descriptor, the option names another daemon's.
+        let hand_over = hand_over.filter(|_| options.fd.is_none());
+        Ok(Setup { config, socket, admin, hand_over })
     }
 }
 
-fn admin(options: &Options, config: &Config, listens_at: Option<&Path>) -> Option<Admin> {
-    let named = match (&options.admin_socket, &config.admin_socket) {
+/// A socket beside those of guests, as the command line or the configuration says, or else at the usual path.
+fn beside(
+    option: Option<&Path>,
+    configured: Option<&SidePath>,
+    group: Option<&Identity>,
+    usual: Option<PathBuf>,
+) -> Option<SideSocket> {
+    let named = match (option, configured) {
         (Some(path), _) if path.as_os_str() == "none" => return None,
-        (Some(path), _) => Some(path.clone()),
-        (None, Some(AdminSocket::None)) => return None,
-        (None, Some(AdminSocket::At(path))) => Some(path.clone()),
+        (Some(path), _) => Some(path.to_owned()),
+        (None, Some(SidePath::None)) => return None,
+        (None, Some(SidePath::At(path))) => Some(path.clone()),
         (None, None) => None,
     };
     let wanted = named.is_some();
-    let usual = || match listens_at {
-        Some(path) => Some(socket::admin_path(path)),
-        None if options.config.is_some() => Some(socket::admin_path(&socket::default_path().ok()?)),
-        None => None,
-    };
-    let path = named.or_else(usual)?;
-    let group = config.admin_group.clone();
+    let path = named.or(usual)?;
+    let group = group.cloned();
     let mode = if group.is_some() { 0o660 } else { 0o600 };
-    Some(Admin { socket: Socket { mode, group, ..Socket::private(path) }, wanted })
+    Some(SideSocket { socket: Socket { mode, group, ..Socket::private(path) }, wanted })
+}
+
+/// Keys that differ, and that count only when the daemon starts.
+pub(super) fn unchangeable(before: &Config, now: &Config) -> Vec<&'static str> {
+    let differs = [
+        ("admin-socket", before.admin_socket != now.admin_socket),
+        ("admin-group", before.admin_group != now.admin_group),
+        ("hand-over", before.hand_over != now.hand_over),
+        ("hand-over-group", before.hand_over_group != now.hand_over_group),
+        ("metrics", before.metrics != now.metrics),
+        ("socket", before.socket != now.socket),
+        ("device", before.devices != now.devices),
+        ("sandbox", before.sandbox != now.sandbox),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
 
 /// Reads a configuration file; the error has a line for each mistake.

@@ -41,11 +41,21 @@ pub fn system_path() -> PathBuf {
 /// The admin socket of a daemon that listens on `socket`, unless it is told another: `admin.sock` beside the usual
 /// socket, and the path with `.admin` behind it for any other.
 pub fn admin_path(socket: &Path) -> PathBuf {
+    beside(socket, "admin")
+}
+
+/// The socket at which launchers hand connections over to a daemon that listens on `socket`, in the same way:
+/// `hand-over.sock`, or `.hand-over`.
+pub fn hand_over_path(socket: &Path) -> PathBuf {
+    beside(socket, "hand-over")
+}
+
+fn beside(socket: &Path, what: &str) -> PathBuf {
     if socket.file_name().is_some_and(|name| name == "paragpud.sock") {
-        return socket.with_file_name("admin.sock");
+        return socket.with_file_name(format!("{what}.sock"));
     }
     let mut path = socket.as_os_str().to_owned();
-    path.push(".admin");
+    path.push(format!(".{what}"));
     path.into()
 }
 
@@ -269,5 +279,6 @@ mod tests {
     fn the_admin_socket_is_beside_the_usual_one_or_named_after_another() {
         assert_eq!(admin_path(Path::new("/r/paragpud.sock")), Path::new("/r/admin.sock"));
         assert_eq!(admin_path(Path::new("/r/s")), Path::new("/r/s.admin"));
+        assert_eq!(hand_over_path(Path::new("/r/paragpud.sock")), Path::new("/r/hand-over.sock"));
     }
 }

@@ -207,6 +207,18 @@ impl Registry {
                 break name;
             }
         };
+        self.with_own(name)
+    }
+
+    /// The registry with a vGPU for a connection that is to be one of this name, or if that is taken, of one made of it.
+    pub fn with_named(&self, wanted: &str) -> Result<(Registry, String), Problems> {
+        let others = (2..).map(|number: u64| format!("{wanted}.{number}"));
+        let mut names = std::iter::once(wanted.to_owned()).chain(others);
+        let free = names.find(|name| !self.vgpus.contains_key(name));
+        self.with_own(free.unwrap_or_default())
+    }
+
+    fn with_own(&self, name: String) -> Result<(Registry, String), Problems> {
         let settings = self.default.clone();
         let vgpu = Vgpu { origin: Origin::Connection, socket: None, settings, paused: false };
         let mut next = self.clone();
@@ -387,6 +399,9 @@ mod tests {
         assert_eq!((first.as_str(), second.as_str()), ("v0", "v2"));
         let full = registry.with_connection("v", &mut number).unwrap_err();
         assert!(full.to_string().contains("120 %"), "{full}");
+        let (named, first) = with("").with_named("vm-a").unwrap();
+        let second = named.with_named("vm-a").unwrap().1;
+        assert_eq!((first.as_str(), second.as_str()), ("vm-a", "vm-a.2"));
         let taken = registry.after(reload(
             &(text + &vgpu("v0", "weight = 1").replace("weight", "policy = \"weighted\"\nweight")),
         ));

@@ -1,5 +1,6 @@
 //! The loop that serves one connection.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::{Level, info, warn};
 use paragpu_protocol::virtio_gpu::QUEUES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use super::orders::{Assignment, Order, Orders};
@@ -144,7 +145,9 @@ fn wait(
 
 fn clear_kick(session: &mut Session, index: usize) {
     let Some(kick) = session.vrings[index].kick() else { return };
-    match rustix::io::read(kick, &mut [0_u8; 8]) {
+    // Without waiting, whatever the front end made of the descriptor: another queue may have the same one.
+    let read = preadv2(kick, &mut [IoSliceMut::new(&mut [0_u8; 8])], u64::MAX, ReadWriteFlags::NOWAIT);
+    match read {
         Ok(1..) | Err(Errno::AGAIN | Errno::INTR) => {}
         // Not an eventfd, or one that hung up: polling it again would spin.
         Ok(_) | Err(_) => {

@@ -23,7 +23,7 @@ use vhost::vhost_user::message::{VhostUserInflight, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,8 +145,8 @@ pub struct Guest {
     pub front_end: Frontend,
     pub ram: GuestMemoryMmap,
     pub ram_file: File,
-    kick: EventFd,
-    call: EventFd,
+    pub kick: EventFd,
+    pub call: EventFd,
     available: u16,
     used: u16,
     exit: Arc<OwnedFd>,
@@ -167,26 +167,31 @@ impl Guest {
 
     /// The same as a connection to which the daemon may say something.
     pub fn connect_as(assignment: Assignment, launcher: impl Launcher + 'static) -> Guest {
+        let mut guest = Guest::connect_only(assignment, launcher);
+        guest.set_up();
+        guest.start(0);
+        guest
+    }
+
+    /// Connects, and says nothing yet.
+    pub fn connect_only(assignment: Assignment, launcher: impl Launcher + 'static) -> Guest {
         let (ours, exit, session) = serve(assignment, launcher);
         let file = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);
         file.set_len(RAM_BYTES as u64).unwrap();
         let range = (GuestAddress(0), RAM_BYTES, Some(FileOffset::new(file.try_clone().unwrap(), 0)));
-        let mut guest = Guest {
+        Guest {
             front_end: Frontend::from_stream(ours, 2),
             ram: GuestMemoryMmap::from_ranges_with_files([range]).unwrap(),
             ram_file: file,
             kick: EventFd::new(0).unwrap(),
-            call: EventFd::new(0).unwrap(),
+            call: EventFd::new(EFD_NONBLOCK).unwrap(),
             available: 0,
             used: 0,
             exit,
             session: Some(session),
             in_flight: None,
-        };
-        guest.set_up();
-        guest.start(0);
-        guest
+        }
     }
 
     /// Stops, and starts with the requests that are in flight written down.
@@ -228,6 +233,11 @@ impl Guest {
         let protocol = front_end.get_protocol_features().unwrap();
         front_end.set_protocol_features(protocol & !VhostUserProtocolFeatures::BACKEND_REQ).unwrap();
         front_end.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
+        self.share_memory();
+    }
+
+    /// Lets the back end have the guest's memory.
+    pub fn share_memory(&self) {
         let region = VhostUserMemoryRegionInfo {
             guest_phys_addr: 0,
             memory_size: RAM_BYTES as u64,
@@ -235,23 +245,14 @@ impl Guest {
             mmap_offset: 0,
             mmap_handle: self.ram_file.as_raw_fd(),
         };
-        front_end.set_mem_table(&[region]).unwrap();
+        self.front_end.set_mem_table(&[region]).unwrap();
     }
 
     /// Starts the control queue at `base`.
     pub fn start(&mut self, base: u16) {
         let front_end = &mut self.front_end;
         front_end.set_vring_num(0, QUEUE_SIZE).unwrap();
-        let addresses = VringConfigData {
-            queue_max_size: QUEUE_SIZE,
-            queue_size: QUEUE_SIZE,
-            flags: 0,
-            desc_table_addr: USER + DESCRIPTORS,
-            used_ring_addr: USER + USED,
-            avail_ring_addr: USER + AVAILABLE,
-            log_addr: None,
-        };
-        front_end.set_vring_addr(0, &addresses).unwrap();
+        front_end.set_vring_addr(0, &addresses(0)).unwrap();
         front_end.set_vring_base(0, base).unwrap();
         front_end.set_vring_call(0, &self.call).unwrap();
         front_end.set_vring_kick(0, &self.kick).unwrap();
@@ -373,6 +374,20 @@ fn serve(
         event_loop::serve(&assignment, theirs, Arc::new(launcher), session_exit.as_fd());
     });
     (ours, exit, session)
+}
+
+/// Where the parts of a queue are: those of the control queue, and behind them those of others, which tests leave empty.
+pub fn addresses(queue: u64) -> VringConfigData {
+    let part = |at: u64| USER + at + queue * 0x4000;
+    VringConfigData {
+        queue_max_size: QUEUE_SIZE,
+        queue_size: QUEUE_SIZE,
+        flags: 0,
+        desc_table_addr: part(DESCRIPTORS),
+        used_ring_addr: part(USED),
+        avail_ring_addr: part(AVAILABLE),
+        log_addr: None,
+    }
 }
 
 /// A request's bytes.
