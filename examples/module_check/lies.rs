@@ -1,4 +1,4 @@
-//! What a program gets to see when the device lies (examples/lying_device.rs).
+//! What a program gets to see when the device lies (guest-driver/liar).
 
 use std::io::Result as Io;
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@
 //! `cycles` opens, allocates, submits and closes in many processes, and checks that the kernel holds no more afterwards.
 //! `kill` kills processes in the middle of that. `hold` keeps a file open until standard input ends, while which the device
 //! must have been taken away. `hostile` makes random calls; what came of that is in the kernel's log. `work` is one process's
-//! part of `cycles`. `lie` checks what calls do when the device (examples/lying_device.rs) tells that lie, and `pinned` that
+//! part of `cycles`. `lie` checks what calls do when the device (guest-driver/liar) tells that lie, and `pinned` that
 //! no page is pinned.
 
 mod cycles;

@@ -16,7 +16,7 @@ use std::time::Duration;
 const SCRIPT: &str = include_str!("resources/module.sh");
 const LIES_SCRIPT: &str = include_str!("resources/lies.sh");
 
-/// The lies of examples/lying_device.rs, the first for the driver that the guest boots with.
+/// The lies of guest-driver/liar, the first for the driver that the guest boots with.
 const LIES: &[&str] = &[
     "none",
     "short-info",
@@ -93,7 +93,7 @@ impl ModuleCheck {
         let scratch = tempfile::Builder::new().prefix("paragpu-liar-").tempdir();
         let scratch = scratch.context("cannot make a temporary folder")?;
         let socket = scratch.path().join("liar.sock");
-        let mut liar = bound_command(program("lying_device")?);
+        let mut liar = bound_command(workspace::build_program(self.vm.profile(), "paragpu-liar")?);
         liar.arg(&socket).args(LIES).stdin(Stdio::null()).stdout(Stdio::null());
         let mut liar = Bound::spawn(&mut liar, "the lying device")?;
         while !socket.exists() {

@@ -66,6 +66,12 @@ pub(crate) fn build(profile: Profile, selection: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Builds the program of a package, both of this name, and gives it.
+pub(crate) fn build_program(profile: Profile, name: &str) -> Result<PathBuf> {
+    build(profile, &["-p", name])?;
+    Ok(target_directory()?.join(profile.folder()).join(name))
+}
+
 /// Builds an example of the root package and gives its program.
 pub(crate) fn build_example(profile: Profile, name: &str) -> Result<PathBuf> {
     build(profile, &["-p", "paragpu", "--example", name])?;

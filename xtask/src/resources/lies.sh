@@ -1,4 +1,4 @@
-# The guest's part of the check with a device that lies (examples/lying_device.rs).
+# The guest's part of the check with a device that lies (guest-driver/liar).
 # Arguments: the program that tries the module, and the lies, one for each time the driver is bound from now on.
 try=$1
 shift

@@ -1,7 +1,7 @@
 //! A device that lies, for the guest's kernel module: a vhost-user back end without a GPU that answers wrongly, or not at
 //! all. Serves one front end at a socket; each time a driver is loaded, the next lie of the list is told.
 //!
-//!     target/debug/examples/lying_device /tmp/liar.sock none short-capset silent-unref
+//!     target/debug/paragpu-liar /tmp/liar.sock none short-capset silent-unref
 //!
 //! `cargo xtask module` has the guest's part (examples/module_check/lies.rs).
 
@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Parser, ValueEnum};
-use paragpu::device::response::config_space;
 use paragpu_protocol::capset::{CAPSET_ID, Capset};
-use paragpu_protocol::virtio_gpu::{CapsetInfo, Header, Request, Response};
+use paragpu_protocol::virtio_gpu::{CapsetInfo, Config, Header, Request, Response};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{GpuBackend, Listener};
 use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringMutex, VringT};
@@ -194,7 +193,9 @@ impl VhostUserBackendMut for Liar {
     fn set_event_idx(&mut self, _enabled: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        config_space().into_iter().skip(offset as usize).take(size as usize).collect()
+        let config = Config { num_scanouts: 1.into(), num_capsets: 1.into(), ..Config::default() };
+        let space = config.as_bytes().iter().copied().chain(std::iter::repeat(0));
+        space.skip(offset as usize).take(size as usize).collect()
     }
 
     fn set_config(&mut self, _offset: u32, _bytes: &[u8]) -> std::io::Result<()> {
