@@ -141,6 +141,8 @@ pub(crate) fn pinned_pages() -> Result<u64> {
 /// What the kernel holds, in KiB and pages.
 #[derive(Debug)]
 struct Held {
+    /// What the module says.
+    shared_bytes: u64,
     free_kib: u64,
     slab_kib: u64,
     pinned_pages: u64,
@@ -149,7 +151,7 @@ struct Held {
 
 impl Held {
     /// How far it may go up without being a leak: other caches come and go.
-    const NOISE_KIB: u64 = 8 << 10;
+    const NOISE_KIB: u64 = 32 << 10;
     const SLAB_NOISE_KIB: u64 = 2 << 10;
 
     fn now() -> Result<Held> {
@@ -163,7 +165,10 @@ impl Held {
             let word = line.and_then(|rest| rest.split_whitespace().find(|word| *word != ":"));
             word.with_context(|| format!("no {name}"))?.parse().with_context(|| format!("strange {name}"))
         };
+        // The module says nothing while it has no device.
+        let shared = fs::read_to_string("/sys/class/misc/paragpu0/shared_bytes").unwrap_or("0".to_owned());
         Ok(Held {
+            shared_bytes: shared.trim().parse().context("strange shared_bytes")?,
             free_kib: value(&memory, "MemFree:")?,
             slab_kib: value(&memory, "SUnreclaim:")?,
             pinned_pages: value(&pages, "nr_foll_pin_acquired ")?
@@ -179,6 +184,7 @@ impl Held {
             std::thread::sleep(Duration::from_millis(500));
             let now = Held::now()?;
             let settled = now.pinned_pages == 0
+                && now.shared_bytes == 0
                 && before.is_none_or(|before| {
                     now.free_kib + Held::NOISE_KIB >= before.free_kib
                         && now.slab_kib <= before.slab_kib + Held::SLAB_NOISE_KIB

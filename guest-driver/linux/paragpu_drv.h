@@ -158,6 +158,7 @@ struct paragpu_device {
  * @bytes: size of the regions; guarded by the device's lock, as what follows
  * @fences: submissions whose fence has not been answered
  * @last_fence: the latest fence's number
+ * @refused: the latest fence whose command the host refused, or 0
  * @unanswered: submissions that have not been answered
  * @room: woken when @unanswered falls
  */
@@ -176,6 +177,7 @@ struct paragpu_file {
 	u64 bytes;
 	struct list_head fences;
 	u64 last_fence;
+	u64 refused;
 	unsigned int unanswered;
 	wait_queue_head_t room;
 };

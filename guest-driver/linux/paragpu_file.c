@@ -320,6 +320,8 @@ static int paragpu_wait_for_fence(struct paragpu_file *file,
 		ret = -EINVAL;
 	else
 		cmd = paragpu_pending_fence(file, arg->fence);
+	if (!ret && !cmd && arg->fence == file->refused)
+		ret = -EIO;
 	spin_unlock_irq(&dev->lock);
 	if (!cmd)
 		return ret;

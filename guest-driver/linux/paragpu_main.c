@@ -11,6 +11,7 @@
 #include <linux/module.h>
 #include <linux/pm.h>
 #include <linux/slab.h>
+#include <linux/sysfs.h>
 #include <linux/virtio_config.h>
 
 #include "paragpu_drv.h"
@@ -210,6 +211,24 @@ void paragpu_device_put(struct paragpu_device *dev)
 	kref_put(&dev->refs, paragpu_device_free);
 }
 
+/* How much memory is shared with the host, but for what is pinned. */
+static ssize_t shared_bytes_show(struct device *device,
+				 struct device_attribute *attr, char *buf)
+{
+	struct miscdevice *misc = dev_get_drvdata(device);
+	struct paragpu_device *dev =
+		container_of(misc, struct paragpu_device, misc);
+
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(dev->bytes));
+}
+static DEVICE_ATTR_RO(shared_bytes);
+
+static struct attribute *paragpu_attrs[] = {
+	&dev_attr_shared_bytes.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(paragpu);
+
 static int paragpu_register(struct paragpu_device *dev)
 {
 	int ret;
@@ -222,6 +241,7 @@ static int paragpu_register(struct paragpu_device *dev)
 	dev->misc.name = dev->name;
 	dev->misc.fops = &paragpu_fops;
 	dev->misc.parent = &dev->vdev->dev;
+	dev->misc.groups = paragpu_groups;
 	/* For everybody, a udev rule gives it to the group render. */
 	dev->misc.mode = 0660;
 	ret = misc_register(&dev->misc);

@@ -128,6 +128,8 @@ static void paragpu_cmd_over(struct paragpu_device *dev,
 		list_del_init(&cmd->fence_node);
 	if (cmd->file) {
 		cmd->file->unanswered--;
+		if (cmd->fence && result)
+			cmd->file->refused = cmd->fence;
 		wake_up(&cmd->file->room);
 	}
 	complete_all(&cmd->done);

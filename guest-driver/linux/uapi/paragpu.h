@@ -125,9 +125,9 @@ struct paragpu_submit {
  * @timeout_ns: how long at most, from now; 0 just looks
  *
  * Errors: EINVAL for a fence that this file never had, or a negative time;
- * ETIMEDOUT; EINTR; EIO if the host refuses the command and the wait was
- * there to see it. A host that was started anew refuses all commands of
- * contexts of before.
+ * ETIMEDOUT; EINTR; EIO if the host refused the command, and no later one
+ * with a fence. A host that was started anew refuses all commands of contexts
+ * of before.
  */
 struct paragpu_wait {
 	__u64 fence;

@@ -133,7 +133,8 @@ stderr=$!
 
 mkdir -p run/paragpu-vm
 cp /job.sh run/paragpu-vm/job.sh
-# For jobs that unload the vGPU's driver.
+# For jobs that unload the vGPU's driver; the host may have no kmod.
+cp /bin/busybox run/paragpu-vm/busybox
 cp /modules/others/*-paragpu.ko run/paragpu-vm/paragpu.ko 2>/dev/null
 tell start
 # In a subshell, or this shell would say "Killed" and the like on the job's stderr.

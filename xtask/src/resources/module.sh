@@ -9,6 +9,7 @@ seconds=$5
 seed=$6
 parameters=$7
 driver=/sys/bus/virtio/drivers/paragpu
+box=/run/paragpu-vm/busybox
 
 step() {
     printf '=== in the VM: %s\n' "$*"
@@ -22,8 +23,9 @@ fail() {
 
 # The kernel must not have complained so far. What the module itself says is another matter.
 clean() {
-    dmesg | grep -E 'WARNING|BUG|Oops|Call Trace|KASAN|UBSAN|general protection|refcount_t|hung task|leak' &&
+    if dmesg | grep -E 'WARNING|BUG|Oops|Call Trace|KASAN|UBSAN|general protection|refcount_t|hung task|leak'; then
         fail "the kernel complains after $1"
+    fi
 }
 
 compute() {
@@ -55,7 +57,11 @@ until grep -q held /tmp/held; do
     kill -0 "$holder" || fail "holding"
     sleep 0.1
 done
-rmmod paragpu 2>/dev/null && fail "the module in use was unloaded"
+refusal=$("$box" rmmod paragpu 2>&1) && fail "the module in use was unloaded"
+case $refusal in
+    *temporarily\ unavailable*) ;;
+    *) fail "unloading the module in use: $refusal" ;;
+esac
 
 step "the device goes while a file is open"
 device=$(basename "$driver"/virtio*)
@@ -104,7 +110,7 @@ compute
 clean "the random calls"
 
 step "the module is unloaded and loaded again"
-rmmod paragpu || fail "rmmod"
-insmod /run/paragpu-vm/paragpu.ko $parameters || fail "insmod"
+"$box" rmmod paragpu || fail "rmmod"
+"$box" insmod /run/paragpu-vm/paragpu.ko $parameters || fail "insmod"
 compute
 clean "the reloading"
