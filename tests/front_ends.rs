@@ -163,3 +163,15 @@ fn a_kick_that_two_queues_share_holds_nobody_up() {
     read_capset(&mut guest);
     guest.hang_up();
 }
+
+#[test]
+fn a_call_that_is_full_and_blocks_holds_nobody_up() {
+    let mut guest = Guest::connect(ThreadLauncher(Manners::Obedient));
+    let full = EventFd::new(0).unwrap();
+    full.write(u64::MAX - 1).unwrap();
+    guest.front_end.set_vring_call(0, &full).unwrap();
+    for _ in 0..2 {
+        read_capset(&mut guest);
+    }
+    guest.hang_up();
+}

@@ -172,7 +172,7 @@ impl Arbiter {
         self.settle(now);
     }
 
-    /// A submission of the account's had to be ended, on this device or another.
+    /// A submission of the account's had to be ended on another device.
     pub(super) fn strike(&mut self, id: AccountId, now: Nanos) {
         if let Some(account) = self.accounts.get_mut(&id) {
             account.strike(now);
@@ -272,11 +272,10 @@ impl Arbiter {
         let due = hold.due(claim, now);
         let id_of_account = client.account;
         let limit = self.accounts.get(&id_of_account).map_or(Nanos::MAX, Account::submission_limit);
-        if stuck >= limit {
-            client.state = State::Evicted;
-            self.orders.push(Order::Evict(id));
-        }
         self.charge(id_of_account, due);
+        if stuck >= limit {
+            self.evict(id, now);
+        }
         self.settle(now);
     }
 
@@ -509,11 +508,18 @@ impl Arbiter {
         }
         for id in evicted {
             self.end_hold(id, None, now);
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.state = State::Evicted;
-            }
-            self.orders.push(Order::Evict(id));
+            self.evict(id, now);
         }
+    }
+
+    /// Has a client ended. Its account waits from now on: what is lent until the order is obeyed is not lent to it.
+    fn evict(&mut self, id: ClientId, now: Nanos) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.state = State::Evicted;
+        if let Some(account) = self.accounts.get_mut(&client.account) {
+            account.strike(now);
+        }
+        self.orders.push(Order::Evict(id));
     }
 
     fn slice(&self) -> Nanos {

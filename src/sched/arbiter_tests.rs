@@ -125,7 +125,6 @@ impl Simulation {
                     }
                     Order::Evict(_) => {
                         self.evicted.push(id);
-                        self.arbiter.strike(id, self.now);
                         guest.gone = true;
                         self.arbiter.remove_client(id, None, self.now);
                         false
@@ -489,4 +488,26 @@ fn whatever_is_done_to_it_the_device_is_never_lent_twice_and_its_work_goes_on() 
         let shares = simulation.run(3_000);
         prop_assert!(shares.iter().all(|share| (share - 20.0).abs() < 3.0), "{shares:.1?}");
     });
+}
+
+#[test]
+fn another_executor_of_a_vgpu_does_not_get_the_device_by_an_eviction() {
+    let mut arbiter = Arbiter::new(Sharing::default());
+    let (limit, back_off) = (Duration::from_secs(1), Duration::from_secs(2));
+    let eviction = Eviction { limit, back_off, ..Eviction::default() };
+    arbiter.add_account(7, Terms { eviction, ..Terms::default() }, 0);
+    for id in 0..2 {
+        arbiter.add_client(id, 7, 0);
+        arbiter.rung(id, Look::Wanted, 0, 0);
+    }
+    // Nobody carries the orders out; time goes on all the same.
+    let mut told = Vec::new();
+    for now in (0..5_000).step_by(10).map(|millis| millis * MS) {
+        arbiter.tick(now);
+        told.extend(arbiter.take_orders().into_iter().map(|order| (now / MS, order)));
+    }
+    let when = |wanted: fn(&Order) -> bool| told.iter().find(|(_, order)| wanted(order)).map(|(at, _)| *at);
+    let evicted = when(|order| *order == Order::Evict(0)).unwrap();
+    let lent = when(|order| matches!(order, Order::Lend(1, _))).unwrap();
+    assert!(lent >= evicted + 2_000, "evicted after {evicted} ms, lent after {lent} ms");
 }

@@ -280,7 +280,7 @@ impl State {
             }
             Order::Evict(_) => {
                 let vgpu = client.vgpu;
-                self.evict(id, vgpu, now);
+                self.evict(id, vgpu, device, now);
                 false
             }
         };
@@ -289,8 +289,11 @@ impl State {
         }
     }
 
-    pub(super) fn evict(&mut self, id: u64, vgpu: u64, now: Nanos) {
-        self.devices.iter_mut().for_each(|device| device.arbiter.strike(vgpu, now));
+    pub(super) fn evict(&mut self, id: u64, vgpu: u64, on: usize, now: Nanos) {
+        for (index, device) in self.devices.iter_mut().enumerate() {
+            // The one whose order this is has seen to itself.
+            if index == on { device.arbiter.tick(now) } else { device.arbiter.strike(vgpu, now) }
+        }
         let Some(entry) = self.vgpus.get_mut(&vgpu) else { return };
         entry.evictions += 1;
         let seconds = entry.terms.eviction.limit.as_secs_f64();

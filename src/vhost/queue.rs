@@ -5,6 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{FdFlags, fcntl_setfd};
 use virtio_queue::{DescriptorChain, Error as VirtqueueError, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
@@ -137,7 +138,12 @@ impl Vring {
 
     /// Sets or clears the eventfd that interrupts the guest.
     pub fn set_call(&mut self, call: Option<File>) {
-        self.call = call.inspect(close_on_exec);
+        self.call = call.inspect(|call| {
+            close_on_exec(call);
+            // A counter that is full must not hold this thread up. Who reads it polls it, or it is KVM.
+            let flags = fcntl_getfl(call).unwrap_or(OFlags::empty());
+            let _ = fcntl_setfl(call, flags | OFlags::NONBLOCK);
+        });
     }
 
     /// True if requests may be taken from it.

@@ -98,7 +98,7 @@ mod tests {
     fn the_sources_are_all_there() {
         let sources = Sources::read(&workspace::root().join("guest-driver/linux")).unwrap();
         let names: Vec<_> = sources.0.iter().map(|(name, _)| name.to_str().unwrap()).collect();
-        for name in ["Kbuild", "Makefile", "paragpu.h", "paragpu_main.c", "uapi/paragpu.h"] {
+        for name in ["Kbuild", "Makefile", "paragpu_drv.h", "paragpu_main.c", "uapi/paragpu.h"] {
             assert!(names.contains(&name), "{name} of {names:?}");
         }
     }

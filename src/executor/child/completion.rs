@@ -13,6 +13,7 @@ use paragpu_protocol::slot::{DONE, STATE, Slot};
 use zerocopy::IntoBytes;
 
 use super::backend::Outcome;
+use super::landing::Turn;
 use super::objects::{EventState, Gates};
 use super::pace;
 use super::print::Launch;
@@ -271,14 +272,14 @@ impl Reply {
     /// For a command that completes later, and until then keeps `inline` bytes of the ring's.
     pub(crate) fn later(self, event: Option<Arc<EventState>>, gates: Gates, inline: usize) -> Completion {
         let flight = self.notifier.take_off(Hold::Gates(gates), 1 + inline / 1024);
-        Completion { reply: self, event, launch: None, pace: None, _flight: flight }
+        Completion { reply: self, event, launch: None, pace: None, turn: None, _flight: flight }
     }
 
     /// For a build.
     pub(crate) fn after_build(self) -> Completion {
         // Bounded by the programs, one build each.
         let flight = self.notifier.take_off(Hold::Build, 0);
-        Completion { reply: self, event: None, launch: None, pace: None, _flight: flight }
+        Completion { reply: self, event: None, launch: None, pace: None, turn: None, _flight: flight }
     }
 }
 
@@ -292,6 +293,8 @@ pub(crate) struct Completion {
     launch: Option<Launch>,
     /// Of what occupies a device.
     pace: Option<pace::Flight>,
+    /// When the guest may know, beside the queue's other commands.
+    turn: Option<Turn>,
     // Last, so that the region is given up before the flight has landed.
     _flight: Flight,
 }
@@ -311,15 +314,27 @@ impl Completion {
         Completion { pace, ..self }
     }
 
+    /// For a command of a queue.
+    pub(crate) fn in_turn(self, turn: Option<Turn>) -> Completion {
+        Completion { turn, ..self }
+    }
+
     pub(crate) fn complete(self, outcome: Outcome) {
-        let Completion { reply, event, launch, pace, _flight } = self;
+        let Completion { reply, event, launch, pace, turn, _flight } = self;
         // First, so that what is counted is there when the guest looks.
         drop(pace);
         drop(launch);
-        // The event before the slot: who sees the slot may look at the event.
-        if let Some(event) = event {
-            event.complete(outcome);
+        let tell = move || {
+            // The event before the slot: who sees the slot may look at the event.
+            if let Some(event) = event {
+                event.complete(outcome);
+            }
+            reply.complete(outcome, 0);
+            drop(_flight);
+        };
+        match turn {
+            Some(turn) => turn.deliver(tell),
+            None => tell(),
         }
-        reply.complete(outcome, 0);
     }
 }

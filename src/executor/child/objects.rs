@@ -15,6 +15,7 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 
 use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
 use super::completion::Reply;
+use super::landing::Landing;
 use super::pace::Cost;
 use super::quota::Charge;
 use super::record::{
@@ -80,6 +81,8 @@ pub(crate) struct QueueObject<B: Backend> {
     pub(crate) unwatched: AtomicU32,
     /// Nanoseconds that these will take, by estimate.
     pub(crate) unwatched_load: AtomicU64,
+    /// Its commands whose ends the guest is told.
+    pub(crate) landing: Arc<Landing>,
     pub(crate) state: Mutex<QueueState>,
 }
 

@@ -74,7 +74,7 @@ impl<B: Backend> Context<B> {
         let deferred = queue.state().deferred.take();
         let gates = super::submit::gates(&queue, Opcode::Finish, &[]);
         let flight = self.take_off(&queue, None, &gates);
-        let completion = reply.later(None, gates, 0).paced(flight);
+        let completion = reply.later(None, gates, 0).paced(flight).in_turn(Some(queue.landing.join(true)));
         let done: Done = Box::new(move |outcome| {
             // The error that nothing else has reported comes before that of waiting.
             completion.complete(deferred.map_or(Outcome { profile: None, ..outcome }, Outcome::failed));

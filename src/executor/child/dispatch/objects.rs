@@ -109,6 +109,7 @@ impl<B: Backend> Context<B> {
             unflushed: AtomicBool::new(false),
             unwatched: AtomicU32::new(0),
             unwatched_load: AtomicU64::new(0),
+            landing: Arc::default(),
             state: QueueState::default().into(),
         };
         self.objects.insert(id, Object::Queue(Arc::new(object)));

@@ -117,13 +117,18 @@ impl<B: Backend> Context<B> {
             self.trail(&queue, estimate);
             None
         };
+        // What nobody is told of is in nobody's way.
+        let turn = (event.is_some() || reply.is_wanted()).then(|| {
+            let sync = matches!(opcode, Opcode::Marker | Opcode::Barrier) && wait.is_empty();
+            queue.landing.join(sync || queue.record.properties & OUT_OF_ORDER == 0)
+        });
         let watched = watched.then(|| {
             queue.unwatched.store(0, Ordering::Relaxed);
             if let Some(launch) = &launch {
                 launch.held_by(&gates);
             }
             let event = event.as_ref().map(|(_, _, state)| state.clone());
-            reply.later(event, gates, inline).printing(launch).paced(flight)
+            reply.later(event, gates, inline).printing(launch).paced(flight).in_turn(turn)
         });
         let known = wait.iter().map(|event| &*event.context).chain(contexts.iter().copied());
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
