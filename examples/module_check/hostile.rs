@@ -207,16 +207,21 @@ impl<'a> Attacker<'a> {
     /// Splits, moves and protects a mapping, then lets go of it.
     fn rearrange(&mut self) {
         let Some(memory) = self.take_mapping() else { return };
+        let memory = std::mem::ManuallyDrop::new(memory);
         let half = (memory.bytes / 2) & !4095;
         let start = memory.start.cast::<libc::c_void>();
-        // SAFETY: the range is this mapping's alone, which nothing refers into and which is dropped below; a part that
-        // mremap has moved away is unmapped where it went.
+        // SAFETY: the range is this mapping's alone, which nothing refers into and which nobody else unmaps. Of what
+        // mremap has moved away, the old place may be somebody else's at once, and only the new one is unmapped.
         unsafe {
             libc::mprotect(start, half, libc::PROT_READ);
             libc::madvise(start, memory.bytes, *self.random.pick(&[libc::MADV_DONTNEED, libc::MADV_REMOVE]));
-            let moved = libc::mremap(start, half, memory.bytes + 8192, libc::MREMAP_MAYMOVE);
-            if half > 0 && moved != libc::MAP_FAILED {
-                libc::munmap(moved, memory.bytes + 8192);
+            let larger = memory.bytes + 8192;
+            let moved = libc::mremap(start, half, larger, libc::MREMAP_MAYMOVE);
+            if moved != libc::MAP_FAILED {
+                libc::munmap(moved, larger);
+                libc::munmap(start.byte_add(half), memory.bytes - half);
+            } else {
+                libc::munmap(start, memory.bytes);
             }
         }
     }
