@@ -54,7 +54,7 @@ pub(crate) fn run(inner: Setup, qemu: PathBuf, scratch: &TempDir, output: Output
     let description = scratch.path().join("inner.json");
     std::fs::write(&description, serde_json::to_vec(&inner)?).context("cannot write a temporary file")?;
 
-    let program = std::env::current_exe().context("cannot find this program")?;
+    let program = workspace::this_program()?;
     let command = vec![program.into_os_string(), "vm-prepared".into(), description.into_os_string()];
     let job = Job::new(command, std::slice::from_ref(&inner.logs))?;
     let cache = workspace::target_directory()?.join("vm-cache");

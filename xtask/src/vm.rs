@@ -213,7 +213,7 @@ impl VmOptions {
         if !job.shares.is_empty() || job.may_reboot {
             bail!("only QEMU's guests can share folders and reboot");
         }
-        let guest_port = std::env::current_exe().context("cannot find this program")?;
+        let guest_port = workspace::this_program()?;
         let mut files = Closure::new()?;
         files.add(&guest_port)?;
         files.add_command(&job.command)?;

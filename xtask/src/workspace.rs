@@ -77,3 +77,10 @@ pub(crate) fn build_example(profile: Profile, name: &str) -> Result<PathBuf> {
     build(profile, &["-p", "paragpu", "--example", name])?;
     Ok(target_directory()?.join(profile.folder()).join("examples").join(name))
 }
+
+/// This program's file. While it runs, a build may have put another in its place, which does as well.
+pub(crate) fn this_program() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("cannot find this program")?;
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.unwrap_or(path))
+}
