@@ -3,7 +3,7 @@
 //! The kernel owns the queue and the resources; each open file of the node is one context on the host, made
 //! with the first resource and ended with the file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zerocopy::IntoBytes;
 
 use super::waits::Waits;
-use super::{Opener, Region, RegionOwner, Transport, TransportError, View};
+use super::{Node, Region, RegionOwner, Transport, TransportError, View};
 use crate::sys::drm::{self, Resource};
 use crate::sys::mapping::Mapping;
 
@@ -33,21 +33,6 @@ pub(super) struct Drm {
     node: Arc<Node>,
     /// Each fence becomes readable with the host's answer.
     waits: Waits<OwnedFd>,
-}
-
-/// The node's file, which is the context.
-#[derive(Debug)]
-struct Node {
-    file: File,
-    opener: Opener,
-}
-
-impl Node {
-    /// The file, for its opener.
-    fn file(&self) -> Result<&File, TransportError> {
-        self.opener.check()?;
-        Ok(&self.file)
-    }
 }
 
 impl Drm {
@@ -99,8 +84,7 @@ impl Drm {
             paragpu_protocol::capset::CapsetError::NotParagpu => Shut::Other(error.to_string()),
             version => Shut::Paragpu(TransportError::Unusable(version.to_string())),
         })?;
-        let node = Node { file: node, opener: Opener::this_process() };
-        Ok(Drm { capset, node: Arc::new(node), waits: Waits::new() })
+        Ok(Drm { capset, node: Arc::new(Node::new(node)), waits: Waits::new() })
     }
 }
 

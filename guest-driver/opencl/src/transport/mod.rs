@@ -138,6 +138,25 @@ impl Opener {
     }
 }
 
+/// The file of a kernel driver's node, which is the context.
+#[derive(Debug)]
+struct Node {
+    file: std::fs::File,
+    opener: Opener,
+}
+
+impl Node {
+    fn new(file: std::fs::File) -> Node {
+        Node { file, opener: Opener::this_process() }
+    }
+
+    /// The file, for its opener.
+    fn file(&self) -> Result<&std::fs::File, TransportError> {
+        self.opener.check()?;
+        Ok(&self.file)
+    }
+}
+
 /// Reads the environment.
 fn choose(variable: impl Fn(&str) -> Option<OsString>) -> Result<Door, TransportError> {
     if variable("PARAGPU_DISABLE").is_some_and(|value| value != "0") {

@@ -2,7 +2,7 @@
 //!
 //! As with DRM, each open file is one context on the host, made with the first region and ended with the file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use paragpu_protocol::limits::MAX_REGION_BYTES;
 use zerocopy::IntoBytes;
 
 use super::waits::Waits;
-use super::{Opener, Region, RegionOwner, Transport, TransportError, View};
+use super::{Node, Region, RegionOwner, Transport, TransportError, View};
 use crate::sys::mapping::Mapping;
 use crate::sys::module::{self, Names};
 use crate::sys::region::Memory;
@@ -28,21 +28,6 @@ pub(super) struct Module {
     capset: Capset,
     node: Arc<Node>,
     waits: Waits<u64>,
-}
-
-/// The node's file, which is the context.
-#[derive(Debug)]
-struct Node {
-    file: File,
-    opener: Opener,
-}
-
-impl Node {
-    /// The file, for its opener.
-    fn file(&self) -> Result<&File, TransportError> {
-        self.opener.check()?;
-        Ok(&self.file)
-    }
 }
 
 impl Module {
@@ -87,8 +72,7 @@ impl Module {
             CapsetError::NotParagpu => TransportError::NoDevice(error.to_string()),
             version => TransportError::Unusable(version.to_string()),
         })?;
-        let node = Node { file, opener: Opener::this_process() };
-        Ok(Module { capset, node: Arc::new(node), waits: Waits::new() })
+        Ok(Module { capset, node: Arc::new(Node::new(file)), waits: Waits::new() })
     }
 
     fn most_bytes(&self) -> u64 {
@@ -190,7 +174,7 @@ mod tests {
     fn only_the_modules_nodes_are_candidates() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["paragpu3", "paragpu0", "paragpud", "paragpu"] {
-            File::create(dir.path().join(name)).unwrap();
+            std::fs::File::create(dir.path().join(name)).unwrap();
         }
         assert_eq!(nodes(dir.path()), [dir.path().join("paragpu0"), dir.path().join("paragpu3")]);
     }
