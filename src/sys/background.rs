@@ -6,8 +6,8 @@ use std::io;
 const SLICE_NANOS: u64 = 100_000;
 
 /// Lets the caller's thread, and what it starts, go last: others of the processor's time go before it by `niceness` (0 to 19),
-/// and do not wait until it has run for a while, if the kernel can tell them apart (Linux 6.12). Without that, who wakes on a
-/// processor that it has waits some 3 ms, and a kernel that runs on all processors is as slow as its slowest thread.
+/// and do not wait until it has run for a while, if the kernel can tell them apart (Linux 6.12). A kernel that
+/// runs on all processors is as slow as its slowest thread.
 pub fn go_last(niceness: i32) -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
