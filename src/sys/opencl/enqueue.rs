@@ -1,10 +1,11 @@
 //! Commands into queues, and what happens when they are complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cl3::event::{
     CL_COMPLETE, CL_PROFILING_COMMAND_END, CL_PROFILING_COMMAND_QUEUED, CL_PROFILING_COMMAND_START,
@@ -92,18 +93,30 @@ impl Watch {
 }
 
 /// Commands in flight that somebody waits for, by the number that their callback gets.
-static WATCHED: Mutex<Watched> =
-    Mutex::new(Watched { next: 0, by_number: BTreeMap::new(), finished: Vec::new() });
+static WATCHED: Mutex<Watched> = Mutex::new(Watched {
+    next: 0,
+    by_number: BTreeMap::new(),
+    finished: Vec::new(),
+    failed: VecDeque::new(),
+});
 
 /// True from when a user event was failed until nothing is in flight.
 static FAILING: AtomicBool = AtomicBool::new(false);
 
+/// Threads that are failing a user event, and with it, before they return, what waits for it.
+static FAILERS: AtomicUsize = AtomicUsize::new(0);
+
+/// For so long PoCL may still use the event of a command that failed by itself, of which its callback has told.
+const FAILED_FOR: Duration = Duration::from_secs(2);
+
 struct Watched {
     next: usize,
     by_number: BTreeMap<usize, Watch>,
-    /// Events of commands that are complete. PoCL 3.1 uses a failed event after it has given up its reference,
-    /// and aborts if that was the last: so callbacks release nothing.
+    /// Events of commands that are complete: callbacks release nothing.
     finished: Vec<Event>,
+    /// Events of commands that have failed, and since when. PoCL 3.1 locks a failed event after it has given up its
+    /// own reference, and after it has failed what depends on that, and aborts if there is no other reference then.
+    failed: VecDeque<(Instant, Event)>,
 }
 
 fn watched() -> MutexGuard<'static, Watched> {
@@ -138,24 +151,50 @@ unsafe extern "C" fn on_complete(_event: cl_event, status: i32, data: *mut c_voi
 fn complete(number: usize, status: i32) {
     let Some(watch) = watched().by_number.remove(&number) else { return };
     let event = watch.complete(status);
-    watched().finished.push(event);
+    let mut all = watched();
+    if status < 0 {
+        all.failed.push_back((Instant::now(), event));
+    } else {
+        all.finished.push(event);
+    }
 }
 
-/// Says that commands are about to be failed, so that [`tend`] looks for them.
-pub(super) fn failing() {
+/// Fails a user event by `fail`: [`tend`] looks for the commands that fail with it, and leaves them their events
+/// for as long as that takes.
+pub(super) fn failing<R>(fail: impl FnOnce() -> R) -> R {
     FAILING.store(true, Ordering::Release);
+    FAILERS.fetch_add(1, Ordering::AcqRel);
+    let failed = fail();
+    FAILERS.fetch_sub(1, Ordering::AcqRel);
+    failed
+}
+
+/// Events of failed commands that the driver has left alone for long enough.
+fn failed_before(now: Instant) -> Vec<Event> {
+    let failed = &mut watched().failed;
+    if FAILERS.load(Ordering::Acquire) != 0 {
+        return Vec::new();
+    }
+    let over = failed.partition_point(|(since, _)| now.duration_since(*since) >= FAILED_FOR);
+    failed.drain(..over).map(|(_, event)| event).collect()
 }
 
 /// Releases the events of commands that are complete, and completes those that failed without their callback
 /// being called, which PoCL leaves out (its issue 1430). True if this should be called again soon. Not for
 /// callbacks.
 pub fn tend() -> bool {
-    let finished = std::mem::take(&mut watched().finished);
+    let mut all = watched();
+    let finished = std::mem::take(&mut all.finished);
+    let failed = !all.failed.is_empty();
+    drop(all);
     // Outside of the lock: releasing calls the driver.
     drop(finished);
     coarse::bury();
+    if failed {
+        drop(failed_before(Instant::now()));
+    }
     if !FAILING.load(Ordering::Acquire) {
-        return false;
+        return failed;
     }
     let in_flight: Vec<(usize, Event)> =
         watched().by_number.iter().map(|(number, watch)| (*number, watch.event.clone())).collect();
@@ -169,7 +208,7 @@ pub fn tend() -> bool {
     if in_flight.is_empty() {
         FAILING.store(false, Ordering::Release);
     }
-    !in_flight.is_empty()
+    failed || !in_flight.is_empty()
 }
 
 fn times(event: &Event) -> Option<[u64; 4]> {

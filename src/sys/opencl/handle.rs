@@ -315,11 +315,9 @@ impl Event {
 
     /// Ends a user event; an error for other events.
     pub fn set_status(&self, status: i32) -> Result<(), ClError> {
-        if status < 0 {
-            failing();
-        }
         // SAFETY: a live event; the driver checks that it is a user event.
-        checked(unsafe { cl!(clSetUserEventStatus(self.raw(), status)) })
+        let set = || checked(unsafe { cl!(clSetUserEventStatus(self.raw(), status)) });
+        if status < 0 { failing(set) } else { set() }
     }
 
     /// `CL_EVENT_COMMAND_EXECUTION_STATUS`.
