@@ -66,6 +66,8 @@ impl Demo {
         clock.say("the VM is off");
         match &outcome.summary {
             Some(summary) => println!("demo: paragpud got {summary}"),
+            // The outer VM's paragpud has told it above.
+            None if vm.is_nested() => {}
             None => println!("demo: paragpud told nothing of the commands it got"),
         }
         if outcome.status != 0 {

@@ -92,7 +92,11 @@ pub(crate) fn forward(
 }
 
 /// Writes the guest's console to `log`, and to stderr if it is to be shown.
-pub(crate) fn record_console(from: impl Read + Send + 'static, mut log: File, show: bool) -> JoinHandle<Result<()>> {
+pub(crate) fn record_console(
+    from: impl Read + Send + 'static,
+    mut log: File,
+    show: bool,
+) -> JoinHandle<Result<()>> {
     spawn(from, move |chunk| {
         if show {
             let _ = std::io::stderr().write_all(chunk);

@@ -43,7 +43,8 @@ mod tests {
     fn what_a_guest_left_in_a_folder_is_there_afterwards() {
         let (guest, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(guest.path().join("picture"), "pixels").unwrap();
-        let archive = Command::new("tar").args(["-c", "-C"]).arg(guest.path()).arg(".").output().unwrap().stdout;
+        let archive =
+            Command::new("tar").args(["-c", "-C"]).arg(guest.path()).arg(".").output().unwrap().stdout;
         unpack(std::io::Cursor::new(archive), host.path().to_owned()).join().unwrap().unwrap();
         assert_eq!(std::fs::read_to_string(host.path().join("picture")).unwrap(), "pixels");
     }

@@ -117,7 +117,7 @@ pub(crate) fn run(setup: &Setup, output: Output) -> Result<Outcome> {
     let run = Run { setup, processes, broker, awaited, started: Instant::now(), job_runs: false };
     let outcome = run.follow(&happenings)?;
     for reader in readers {
-        reader.join().map_err(|_| anyhow!("a thread that reads from the guest failed"))??;
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     }
     Ok(outcome)
 }
