@@ -54,6 +54,8 @@ pub struct Context<B: Backend> {
     pub(crate) turn: Option<Launch>,
     /// True once there is a kernel that may print.
     pub(crate) may_print: bool,
+    /// The guest has sent nothing behind the command that is executed, so far.
+    pub(crate) is_last: bool,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
 }
@@ -91,6 +93,7 @@ impl<B: Backend> Context<B> {
             print,
             turn: None,
             may_print: false,
+            is_last: false,
             fault: None,
             recorder,
         }

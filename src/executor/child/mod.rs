@@ -21,6 +21,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod image_tests;
 mod landing;
+mod newest;
 mod objects;
 mod pace;
 pub mod print;

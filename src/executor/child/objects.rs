@@ -16,6 +16,7 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
 use super::completion::Reply;
 use super::landing::Landing;
+use super::newest::Newest;
 use super::pace::Cost;
 use super::quota::Charge;
 use super::record::{
@@ -95,6 +96,8 @@ pub(crate) struct QueueState {
     pub(crate) gates: Gates,
     /// Those that everything enqueued from now on waits for too (a barrier's).
     pub(crate) barrier: Gates,
+    /// Its newest command, if it is in order and the driver tells when that is over.
+    pub(crate) newest: Option<Arc<Newest>>,
 }
 
 #[derive(Debug)]
