@@ -20,6 +20,7 @@ mod executor;
 pub mod fuzz;
 #[cfg(test)]
 mod image_tests;
+mod kept;
 mod landing;
 mod newest;
 mod objects;
