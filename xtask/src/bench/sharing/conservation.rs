@@ -1,10 +1,11 @@
 //! Does a vGPU that does nothing cost the others anything?
 
-use super::daemon::{Daemon, vgpus};
-use super::figure::{Figure, Goal};
+use super::figure::Figure;
 use super::load::{Load, Loads, Report, Spec};
-use super::numbers::{median, spread};
 use super::{Run, tell};
+use crate::bench::daemon::{Daemon, vgpus};
+use crate::bench::goal::Goal;
+use crate::bench::numbers::{median, spread};
 use anyhow::Result;
 
 const ROUNDS: usize = 5;

@@ -1,10 +1,11 @@
 //! Does each vGPU get the device time that it is to get?
 
-use super::daemon::{Daemon, vgpus};
-use super::figure::{Figure, Goal};
+use super::figure::Figure;
 use super::load::{Loads, Report, Spec, sleep_for};
-use super::numbers::{largest_deviation, shares};
 use super::{Run, tell};
+use crate::bench::daemon::{Daemon, vgpus};
+use crate::bench::goal::Goal;
+use crate::bench::numbers::{largest_deviation, shares};
 use anyhow::Result;
 use std::time::Instant;
 

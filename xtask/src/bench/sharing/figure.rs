@@ -1,20 +1,11 @@
 //! Figures, and how they are told.
 
+use crate::bench::document;
+use crate::bench::goal::Goal;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::path::Path;
-
-/// What a figure is to be.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Goal {
-    /// Not above this.
-    AtMost(f64),
-    /// Not below this.
-    AtLeast(f64),
-    /// Told to judge the others.
-    None,
-}
 
 /// One figure.
 #[derive(Clone, Debug)]
@@ -32,36 +23,18 @@ impl Figure {
 
     /// Whether the goal is met, if there is one.
     pub(super) fn met(&self) -> Option<bool> {
-        match self.goal {
-            Goal::AtMost(most) => Some(self.value <= most),
-            Goal::AtLeast(least) => Some(self.value >= least),
-            Goal::None => None,
-        }
+        self.goal.met(self.value)
     }
 
     fn json(&self) -> Value {
-        let goal = match self.goal {
-            Goal::None => Value::Null,
-            goal => Value::String(goal.to_string()),
-        };
         json!({
             "name": self.name,
             // More would be noise.
             "value": (self.value * 1000.0).round() / 1000.0,
             "unit": self.unit,
-            "goal": goal,
+            "goal": self.goal.json(),
             "met": self.met(),
         })
-    }
-}
-
-impl fmt::Display for Goal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Goal::AtMost(most) => write!(f, "at most {most}"),
-            Goal::AtLeast(least) => write!(f, "at least {least}"),
-            Goal::None => Ok(()),
-        }
     }
 }
 
@@ -85,28 +58,19 @@ pub(super) fn table(figures: &[Figure]) -> String {
     table
 }
 
-/// Where the table is in a document.
-const MARKS: [&str; 2] = ["<!-- bench sharing -->\n", "<!-- end of bench sharing -->"];
-
 /// Puts the table into a document, in place of the one that is there.
 pub(super) fn write_markdown(file: &Path, figures: &[Figure]) -> Result<()> {
-    let name = file.display();
-    let before = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-    let document = with_table(&before, figures)
-        .with_context(|| format!("{name} lacks the lines {} and {}", MARKS[0].trim(), MARKS[1]))?;
-    std::fs::write(file, document).with_context(|| format!("cannot write {name}"))
+    document::replace(file, "sharing", &markdown(figures))
 }
 
-fn with_table(document: &str, figures: &[Figure]) -> Option<String> {
-    let (head, rest) = document.split_once(MARKS[0])?;
-    let (_, tail) = rest.split_once(MARKS[1])?;
-    let mut table = "\n| figure | value | goal | |\n|---|---|---|---|\n".to_owned();
+fn markdown(figures: &[Figure]) -> String {
+    let mut table = "| figure | value | goal | |\n|---|---|---|---|\n".to_owned();
     for figure in figures {
         let Figure { name, value, unit, goal } = figure;
         let met = figure.met().map_or("", |met| if met { "met" } else { "missed" });
         let _infallible = writeln!(table, "| {name} | {value:.2} {unit} | {goal} | {met} |");
     }
-    Some([head, MARKS[0], &table, "\n", MARKS[1], tail].concat())
+    table
 }
 
 /// All that programs want to know.
@@ -118,7 +82,7 @@ pub(super) fn write_json(file: &Path, figures: &[Figure]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Figure, Goal, table, with_table, write_json};
+    use super::{Figure, Goal, markdown, table, write_json};
     use serde_json::{Value, json};
 
     fn figures() -> [Figure; 3] {
@@ -149,17 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn a_documents_table_is_replaced_and_nothing_else() {
-        let document = "before\n<!-- bench sharing -->\nold\n<!-- end of bench sharing -->\nafter\n";
-        let once = with_table(document, &figures()).unwrap();
-        assert!(once.starts_with("before\n<!-- bench sharing -->\n\n| figure |"), "{once}");
-        assert!(once.contains("| ratio | 97.00 % | at least 97 | met |\n"), "{once}");
-        assert!(
-            once.ends_with("|\n\n<!-- end of bench sharing -->\nafter\n") && !once.contains("old"),
-            "{once}"
-        );
-        assert_eq!(with_table(&once, &figures()).unwrap(), once);
-        assert_eq!(with_table("nothing", &figures()), None);
+    fn a_figure_is_a_line_of_the_documents_table() {
+        let table = markdown(&figures());
+        assert!(table.starts_with("| figure |"), "{table}");
+        assert!(table.contains("| ratio | 97.00 % | at least 97 | met |\n"), "{table}");
     }
 
     #[test]

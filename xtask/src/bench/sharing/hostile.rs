@@ -1,9 +1,10 @@
 //! What can one guest do to the others?
 
-use super::daemon::{Daemon, Vgpu};
-use super::figure::{Figure, Goal};
+use super::figure::Figure;
 use super::load::{Attacker, Loads, Report, Spec};
 use super::{Run, tell};
+use crate::bench::daemon::{Daemon, Vgpu};
+use crate::bench::goal::Goal;
 use anyhow::Result;
 use std::time::Duration;
 

@@ -1,10 +1,11 @@
 //! How long does a short kernel take while others flood the device?
 
-use super::daemon::{Daemon, Vgpu};
-use super::figure::{Figure, Goal};
+use super::figure::Figure;
 use super::load::{Loads, Spec};
-use super::numbers::{median, percentile};
 use super::{Run, tell};
+use crate::bench::daemon::{Daemon, Vgpu};
+use crate::bench::goal::Goal;
+use crate::bench::numbers::{median, percentile};
 use anyhow::Result;
 
 /// Milliseconds of the kernels that flood the device.

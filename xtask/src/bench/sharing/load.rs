@@ -1,8 +1,8 @@
 //! Loads: `device_load` on vGPUs, beginning at a common time.
 
-use super::daemon::Daemon;
-use super::memory;
-use super::place::Place;
+use crate::bench::daemon::Daemon;
+use crate::bench::memory;
+use crate::bench::place::Place;
 use crate::sides::Group;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;

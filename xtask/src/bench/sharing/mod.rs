@@ -1,27 +1,25 @@
 //! `cargo xtask bench sharing`: what vGPUs that share a device get of it, and what they cost.
 
 mod conservation;
-mod daemon;
 mod fairness;
 mod figure;
 mod hostile;
 mod isolation;
 mod load;
-mod machine;
-mod memory;
-mod numbers;
-mod place;
 mod scale;
+mod speed;
 mod start;
 
+use crate::bench::goal::Goal;
+use crate::bench::machine;
+use crate::bench::place::Place;
 use crate::interrupt;
 use crate::say;
 use crate::sides::kill_all;
 use crate::workspace::{self, Profile};
 use anyhow::{Result, bail};
 use clap::Args;
-use figure::{Figure, Goal};
-use place::Place;
+use figure::Figure;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,8 +62,8 @@ struct Run<'a> {
     scale: &'a [usize],
 }
 
-/// Per cent of the processors' time that something else may take before it is told.
-const QUIET: f64 = 5.0;
+/// The programs of the guests.
+const EXAMPLES: [&str; 2] = ["device_load", "hostile_load"];
 
 /// Something that is measured.
 struct Scenario {
@@ -137,20 +135,20 @@ impl Sharing {
             None => build()?,
         };
         let mut place = Place::new(programs, self.platform.clone())?;
-        place.check()?;
+        place.check(&EXAMPLES)?;
         let files = place.files().to_owned();
         let _listening = interrupt::listen(move |signal| {
             kill_all();
             let _best_effort = std::fs::remove_dir_all(&files);
             std::process::exit(128 + signal);
         })?;
-        place.calibrate()?;
+        speed::calibrate(&mut place)?;
         let run = Run { place: &place, seconds: self.seconds, scale: &self.scale };
         let (mut figures, mut failed, mut most_busy) = (Vec::new(), Vec::new(), 0.0_f64);
         for scenario in scenarios {
             let busy = machine::busy()?;
             most_busy = most_busy.max(busy);
-            if busy > QUIET {
+            if busy > machine::QUIET {
                 tell(format!("the machine is busy with something else ({busy:.0} %): figures mean little"));
             }
             say::step("bench", format!("{}: {}", scenario.name, scenario.does));
@@ -209,7 +207,7 @@ fn busy_before(most: f64) -> Figure {
 /// Builds what is measured, and gives its folder.
 fn build() -> Result<PathBuf> {
     workspace::build(Profile::Release, &["-p", "paragpu", "-p", "paragpu-opencl"])?;
-    for example in ["device_load", "hostile_load"] {
+    for example in EXAMPLES {
         workspace::build_example(Profile::Release, example)?;
     }
     Ok(workspace::target_directory()?.join(Profile::Release.folder()))

@@ -1,11 +1,12 @@
 //! Do hundreds of vGPUs work, and what do they cost?
 
-use super::daemon::{Daemon, vgpus};
-use super::figure::{Figure, Goal};
+use super::figure::Figure;
 use super::load::{Loads, Report, Spec, sleep_for};
-use super::memory::{self, mib};
-use super::numbers::{median, percentile};
 use super::{Run, tell};
+use crate::bench::daemon::{Daemon, vgpus};
+use crate::bench::goal::Goal;
+use crate::bench::memory::{self, mib};
+use crate::bench::numbers::{median, percentile};
 use anyhow::{Result, bail};
 use std::time::Instant;
 

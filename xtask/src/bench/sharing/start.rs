@@ -1,10 +1,11 @@
 //! How long does a guest's program wait for its executor?
 
 use super::Run;
-use super::daemon::{Daemon, vgpus};
-use super::figure::{Figure, Goal};
+use super::figure::Figure;
 use super::load::{Load, Spec};
-use super::numbers::{median, percentile};
+use crate::bench::daemon::{Daemon, vgpus};
+use crate::bench::goal::Goal;
+use crate::bench::numbers::{median, percentile};
 use anyhow::Result;
 
 const STARTS: usize = 25;

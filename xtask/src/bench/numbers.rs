@@ -1,7 +1,7 @@
 //! The arithmetic of the figures.
 
 /// The value that half of them are below; 0 of none.
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let sorted = sorted(values);
     let middle = sorted.len() / 2;
     match sorted.len() {
@@ -12,13 +12,13 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 /// The smallest value that this part of them, in per cent, is not above; 0 of none.
-pub(super) fn percentile(values: &[f64], per_cent: f64) -> f64 {
+pub(crate) fn percentile(values: &[f64], per_cent: f64) -> f64 {
     let rank = (values.len() as f64 * per_cent / 100.0).ceil().max(1.0) as usize;
     sorted(values).get(rank.min(values.len()).saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
 /// From the smallest to the largest, in per cent of the median.
-pub(super) fn spread(values: &[f64]) -> f64 {
+pub(crate) fn spread(values: &[f64]) -> f64 {
     let sorted = sorted(values);
     match (sorted.first(), sorted.last()) {
         (Some(first), Some(last)) if *first < *last => (last - first) / median(values) * 100.0,
@@ -27,13 +27,13 @@ pub(super) fn spread(values: &[f64]) -> f64 {
 }
 
 /// What each has of the sum, in per cent.
-pub(super) fn shares(amounts: &[f64]) -> Vec<f64> {
+pub(crate) fn shares(amounts: &[f64]) -> Vec<f64> {
     let sum: f64 = amounts.iter().sum();
     amounts.iter().map(|amount| if sum > 0.0 { amount / sum * 100.0 } else { 0.0 }).collect()
 }
 
 /// How far a share is from what it should be, in percentage points: the farthest.
-pub(super) fn largest_deviation(amounts: &[f64], wanted: &[f64]) -> f64 {
+pub(crate) fn largest_deviation(amounts: &[f64], wanted: &[f64]) -> f64 {
     let pairs = shares(amounts).into_iter().zip(shares(wanted));
     pairs.map(|(share, wanted)| (share - wanted).abs()).fold(0.0, f64::max)
 }

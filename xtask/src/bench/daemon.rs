@@ -19,7 +19,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running paragpud; it ends with this.
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     group: Option<Group>,
     id: u32,
     /// It ends when this does, however this process ends.
@@ -29,16 +29,16 @@ pub(super) struct Daemon {
 }
 
 /// A vGPU of the configuration: its name, and what is said of it.
-pub(super) type Vgpu = (String, String);
+pub(crate) type Vgpu = (String, String);
 
 /// vGPUs of which nothing is said but this, called v0, v1 and so on.
-pub(super) fn vgpus<'a>(settings: impl IntoIterator<Item = &'a str>) -> Vec<Vgpu> {
+pub(crate) fn vgpus<'a>(settings: impl IntoIterator<Item = &'a str>) -> Vec<Vgpu> {
     settings.into_iter().enumerate().map(|(n, setting)| (format!("v{n}"), setting.to_owned())).collect()
 }
 
 impl Daemon {
     /// Starts one with these vGPUs.
-    pub(super) fn start(place: &Place, vgpus: &[Vgpu]) -> Result<Daemon> {
+    pub(crate) fn start(place: &Place, vgpus: &[Vgpu]) -> Result<Daemon> {
         let files = tempfile::Builder::new().prefix("d").tempdir_in(place.files())?;
         let at = |name: &str| files.path().join(name);
         let mut config = format!(
@@ -69,28 +69,28 @@ impl Daemon {
     }
 
     /// Its process.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
     /// A vGPU's socket.
-    pub(super) fn socket(&self, vgpu: &str) -> PathBuf {
+    pub(crate) fn socket(&self, vgpu: &str) -> PathBuf {
         self.files.path().join(vgpu)
     }
 
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.files.path().join("log")).unwrap_or_default()
     }
 
     /// The executors that run.
-    pub(super) fn executors(&self) -> Vec<u32> {
+    pub(crate) fn executors(&self) -> Vec<u32> {
         let is_executor =
             |id: &u32| memory::arguments(*id).get(1).is_some_and(|argument| argument == "executor");
         children(self.id).into_iter().filter(is_executor).collect()
     }
 
     /// What `paragpu ps` says of the vGPUs, by their names: for all at once what `paragpu show` says of one.
-    pub(super) fn show(&self) -> Result<BTreeMap<String, Value>> {
+    pub(crate) fn show(&self) -> Result<BTreeMap<String, Value>> {
         let (program, socket) = &self.show;
         let output = std::process::Command::new(program)
             .args(["ps", "--json", "--socket"])
@@ -106,13 +106,13 @@ impl Daemon {
     }
 
     /// Device time that each vGPU has had so far, in milliseconds.
-    pub(super) fn device_times(&self) -> Result<BTreeMap<String, f64>> {
+    pub(crate) fn device_times(&self) -> Result<BTreeMap<String, f64>> {
         let time = |vgpu: &Value| vgpu["usage"]["device-ns"].as_f64().unwrap_or(0.0) / 1e6;
         Ok(self.show()?.iter().map(|(name, vgpu)| (name.clone(), time(vgpu))).collect())
     }
 
     /// Waits until nobody is connected, so that nothing of one run is left for the next.
-    pub(super) fn await_quiet(&self) -> Result<()> {
+    pub(crate) fn await_quiet(&self) -> Result<()> {
         let until = Instant::now() + START_LIMIT;
         while self.show()?.values().any(|vgpu| vgpu["standing"] != "offline" && vgpu["standing"] != "paused")
         {

@@ -3,11 +3,14 @@
 use anyhow::{Context, Result};
 use std::time::Duration;
 
+/// Per cent of the processors' time that something else may take before it is told.
+pub(crate) const QUIET: f64 = 5.0;
+
 /// How long it is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Part of the processors' time, in per cent, that somebody takes while this process waits.
-pub(super) fn busy() -> Result<f64> {
+pub(crate) fn busy() -> Result<f64> {
     let before = Times::now()?;
     std::thread::sleep(LOOK);
     Ok(Times::now()?.busy_since(&before))

@@ -4,27 +4,27 @@ use anyhow::{Context, Result};
 use std::fs::read_to_string;
 
 /// Proportional memory of a process in bytes: its own pages, and its part of those that it shares.
-pub(super) fn proportional(id: u32) -> Result<u64> {
+pub(crate) fn proportional(id: u32) -> Result<u64> {
     field(&format!("/proc/{id}/smaps_rollup"), "Pss")
 }
 
 /// Resident memory of a process in bytes.
-pub(super) fn resident(id: u32) -> Result<u64> {
+pub(crate) fn resident(id: u32) -> Result<u64> {
     field(&format!("/proc/{id}/status"), "VmRSS")
 }
 
 /// What the host can give without taking it from anybody, in bytes.
-pub(super) fn available() -> Result<u64> {
+pub(crate) fn available() -> Result<u64> {
     field("/proc/meminfo", "MemAvailable")
 }
 
 /// The arguments that a process was started with; nothing if it is gone.
-pub(super) fn arguments(id: u32) -> Vec<String> {
+pub(crate) fn arguments(id: u32) -> Vec<String> {
     let line = read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
     line.split_terminator('\0').map(str::to_owned).collect()
 }
 
-pub(super) fn mib(bytes: f64) -> f64 {
+pub(crate) fn mib(bytes: f64) -> f64 {
     bytes / f64::from(1 << 20)
 }
 

@@ -1,0 +1,96 @@
+//! A process that measures, on one of the sides that are compared.
+
+use crate::bench::daemon::Daemon;
+use crate::bench::place::Place;
+use crate::sides::Group;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+/// The worker's program.
+pub(super) const PROGRAM: &str = "speed";
+
+/// It ends with this, or with this process.
+pub(super) struct Worker {
+    what: String,
+    group: Group,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    errors: PathBuf,
+}
+
+impl Worker {
+    /// One on the host's own OpenCL.
+    pub(super) fn native(place: &Place) -> Result<Worker> {
+        let mut command = place.command(place.example(PROGRAM));
+        command.args(["--platform", &place.platform]);
+        // Where our own driver is installed, it must not be taken for the host's.
+        command.env("PARAGPU_DISABLE", "1");
+        Worker::spawn("native", place, &mut command)
+    }
+
+    /// One on a vGPU.
+    pub(super) fn vgpu(place: &Place, daemon: &Daemon, vgpu: &str) -> Result<Worker> {
+        let mut command = place.command(place.program("paragpu"));
+        command.args(["run", "--socket"]).arg(daemon.socket(vgpu)).arg("--").arg(place.example(PROGRAM));
+        Worker::spawn("vgpu", place, &mut command)
+    }
+
+    /// One on another OpenCL, which this folder's vendor files name.
+    pub(super) fn peer(place: &Place, name: &str, vendors: &Path) -> Result<Worker> {
+        let mut command = place.command(place.example(PROGRAM));
+        command.args(["--platform", ""]).env("OCL_ICD_VENDORS", vendors).env("PARAGPU_DISABLE", "1");
+        Worker::spawn(name, place, &mut command)
+    }
+
+    fn spawn(what: &str, place: &Place, command: &mut Command) -> Result<Worker> {
+        let (file, errors) = tempfile::NamedTempFile::new_in(place.files())?.keep()?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        let mut group = Group::spawn(command)?;
+        let stdin = group.leader().stdin.take().context("no stdin")?;
+        let stdout = BufReader::new(group.leader().stdout.take().context("no stdout")?);
+        let mut worker = Worker { what: what.to_owned(), group, stdin, stdout, errors };
+        worker.answer()?;
+        Ok(worker)
+    }
+
+    /// Its process.
+    pub(super) fn id(&mut self) -> u32 {
+        self.group.leader().id()
+    }
+
+    /// Nanoseconds that each sample took, after some that are not told.
+    pub(super) fn run(&mut self, workload: &str, samples: usize, warmup: usize) -> Result<Vec<f64>> {
+        let answer = self.ask(&format!("run {workload} {samples} {warmup}"))?;
+        let samples = answer["ns"].as_array().with_context(|| format!("{answer} has no samples"))?;
+        Ok(samples.iter().filter_map(Value::as_f64).collect())
+    }
+
+    /// Has it compare what the workload left with what it must be.
+    pub(super) fn check(&mut self) -> Result<()> {
+        self.ask("check")?;
+        Ok(())
+    }
+
+    fn ask(&mut self, request: &str) -> Result<Value> {
+        let sent = writeln!(self.stdin, "{request}").and_then(|()| self.stdin.flush());
+        sent.with_context(|| self.trouble())?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        if self.stdout.read_line(&mut line)? == 0 {
+            bail!("{}", self.trouble());
+        }
+        serde_json::from_str(&line).with_context(|| format!("{} says {line:?}", self.what))
+    }
+
+    fn trouble(&self) -> String {
+        let errors = fs::read_to_string(&self.errors).unwrap_or_default();
+        format!("{} fails: {}", self.what, errors.trim())
+    }
+}
