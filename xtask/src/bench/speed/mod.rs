@@ -3,6 +3,7 @@
 mod counts;
 mod guest;
 mod idle;
+mod programs;
 mod row;
 mod worker;
 mod workload;
@@ -27,6 +28,8 @@ use workload::{Workload, is_chosen};
 
 /// Rounds of each workload, unless told otherwise.
 const ROUNDS: usize = 15;
+/// The same of whole programs.
+const PROGRAM_ROUNDS: usize = 5;
 /// The same for a short run.
 const FEW: usize = 3;
 /// How long one side of a round is to take: long enough for some samples, short enough that both see the same machine.
@@ -94,6 +97,7 @@ impl Speed {
         for place in [counts::NAME, guest::NAME] {
             others.extend(counts::WORKLOADS.map(|(name, ..)| format!("{place}/{name}")));
         }
+        others.extend(programs::PROGRAMS.map(|program| format!("{}/{}", programs::NAME, program.name)));
         let workloads = Workload::chosen(&self.names, &others)?;
         if self.list {
             let names = workloads.iter().map(|workload| &workload.name);
@@ -165,9 +169,20 @@ impl Speed {
                 results.add(&name, counts::measure(place, &daemon, workload).map(Vec::from))?;
             }
         }
-        // A VM takes long to boot: a short run has one only if asked.
-        let in_vm = !self.short || !self.names.is_empty();
-        if in_vm
+        // Whole programs and a VM take long: a short run has them only if asked.
+        let takes_long = !self.short || !self.names.is_empty();
+        for program in programs::PROGRAMS {
+            let name = format!("{}/{}", programs::NAME, program.name);
+            if takes_long && self.is_chosen(&name) {
+                if let Some(reason) = program.missing()? {
+                    say::step("bench", format!("{name}: skipped: {reason}"));
+                    continue;
+                }
+                let rounds = self.rounds.unwrap_or(if self.short { 1 } else { PROGRAM_ROUNDS });
+                results.add(&name, program.measure(place, rounds))?;
+            }
+        }
+        if takes_long
             && counts::WORKLOADS.iter().any(|(name, ..)| self.is_chosen(&format!("{}/{name}", guest::NAME)))
         {
             say::step("bench", "booting a VM to count in");
