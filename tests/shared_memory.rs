@@ -11,8 +11,8 @@ use paragpu::executor::child::backend::Backend;
 use paragpu::executor::child::backend::opencl::OpenCl;
 use paragpu::executor::message::{ToBroker, ToExecutor};
 use paragpu_protocol::command::{
-    BuildProgram, CreateBuffer, CreateContext, CreateKernel, CreateProgram, CreateQueue, CreateSharedBuffer,
-    EnqueueKernel, ReleaseShared, SetArgObject, SetArgSvm, SetExecInfo,
+    BuildProgram, CreateBuffer, CreateContext, CreateKernel, CreatePlacedBuffer, CreateProgram, CreateQueue,
+    CreateSharedBuffer, EnqueueKernel, ReleaseShared, SetArgObject, SetArgSvm, SetExecInfo,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::ring::{RingMemory, Status, Word};
@@ -85,6 +85,20 @@ impl Session {
         (id, info.address.get())
     }
 
+    /// A placed buffer of the region's first `len` bytes.
+    fn placed(&mut self, len: u64) -> u32 {
+        let (id, create) = self.guest.create(self.context);
+        let body = CreatePlacedBuffer { create, flags: 1.into(), memory: Span::new(REGION, 0, len) };
+        self.guest.send(&body, &[], &[]);
+        id
+    }
+
+    fn set_object(&mut self, index: u32, object: u32) {
+        let (kernel, index) = (self.kernel.into(), index.into());
+        let body = SetArgObject { kernel, index, object: object.into(), ..SetArgObject::default() };
+        self.guest.send(&body, &[], &[]);
+    }
+
     fn set(&mut self, index: u32, object: u32, offset: u64) {
         let (kernel, index) = (self.kernel.into(), index.into());
         let body =
@@ -153,24 +167,53 @@ fn a_released_shared_buffer_is_gone_only_when_no_kernel_has_it_any_more() {
     let (buffer, create) = session.guest.create(session.context);
     let body = CreateBuffer { create, flags: 1.into(), size: 64.into(), init: Span::NONE };
     session.guest.send(&body, &[], &[]);
-    for index in 0..2_u32 {
-        let body = SetArgObject {
-            kernel: session.kernel.into(),
-            index: index.into(),
-            object: buffer.into(),
-            ..SetArgObject::default()
-        };
-        session.guest.send(&body, &[], &[]);
-    }
+    session.set_object(0, buffer);
+    session.set_object(1, buffer);
     session.guest.done(reply);
     let removed = ToBroker::RegionRemoved { context: CONTEXT, region: REGION };
     assert_eq!(session.guest.message(), removed);
 }
 
 #[test]
+fn a_kernel_computes_in_a_placed_buffer_which_is_gone_only_when_nothing_has_it() {
+    let Some(mut session) = Session::new() else { return };
+    let placed = session.placed(4096);
+    session.guest.write(STAGED, &[0xff; 16]);
+    session.set_object(0, 0);
+    session.set_object(1, placed);
+    session.launch();
+    // The sum of an empty list, and nothing beside it.
+    assert_eq!(session.guest.read(STAGED, 16), [[0; 8], [0xff; 8]].concat());
+    let reply = session.guest.slot();
+    let release = ReleaseShared { id: placed.into(), reply, ..ReleaseShared::default() };
+    session.guest.send(&release, &[], &[]);
+    session.guest.write(STAGED, &[0xff; 8]);
+    session.launch();
+    assert_eq!(session.guest.read(STAGED, 8), [0; 8]);
+    assert!(!session.guest.is_done(reply), "the kernel has it");
+    session.guest.tell(ToExecutor::RemoveRegion { context: CONTEXT, region: REGION });
+    assert!(session.guest.no_message(), "the pages are in use");
+    session.set_object(1, 0);
+    session.guest.done(reply);
+    let removed = ToBroker::RegionRemoved { context: CONTEXT, region: REGION };
+    assert_eq!(session.guest.message(), removed);
+}
+
+#[test]
+fn a_placed_buffer_has_no_address() {
+    let Some(mut session) = Session::new() else { return };
+    let placed = session.placed(4096);
+    session.set(0, placed, 0);
+    session.fails_with(Fault::UnknownObject);
+}
+
+#[test]
 fn pointers_that_no_driver_sends_are_faults() {
     type Mistake = fn(&mut Session);
-    let cases: [(&str, Mistake); 4] = [
+    let cases: [(&str, Mistake); 5] = [
+        ("a region that is too short for a placed buffer", |session| {
+            session.placed(REGION_LEN + 1);
+        }),
         ("past the end", |session| {
             let (shared, _) = session.shared();
             session.set(0, shared, REGION_LEN + 1);

@@ -649,7 +649,19 @@ commands! {
         info: Span,
     }
 
-    /// Gives up the id of a shared buffer, like [`Release`], and tells when nothing uses its bytes any more.
+    /// Creates a buffer in context `create.parent` like [`CreateBuffer`], whose bytes are those of a shared region: the guest
+    /// reads and writes them without asking. Kernels know it by its id alone. Only where all devices of the context share
+    /// memory with the host.
+    CreatePlacedBuffer = 0x0063, wait: false, data: 0, {
+        /// Id, context and reply.
+        create: Create,
+        /// `cl_mem_flags`, as for [`CreateBuffer`].
+        flags: U64,
+        /// The bytes.
+        memory: Span,
+    }
+
+    /// Gives up the id of a shared or placed buffer, like [`Release`], and tells when nothing uses its bytes any more.
     ReleaseShared = 0x0061, wait: false, data: 0, {
         /// Id of the buffer.
         id: U32,

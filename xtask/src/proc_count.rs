@@ -11,6 +11,7 @@ const PARAGPUD_THREADS: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holdings {
     descriptors: usize,
+    /// But for private memory without a file, of which an allocator keeps some for later.
     mappings: usize,
     /// Those of the mappings that are of a shared file without a name, as a guest's memory is.
     guest_mappings: usize,
@@ -23,7 +24,7 @@ impl Holdings {
         let maps = read_to_string(format!("/proc/{id}/maps")).with_context(|| format!("no process {id}"))?;
         Ok(Holdings {
             descriptors: entries(&format!("/proc/{id}/fd"))?,
-            mappings: maps.lines().count(),
+            mappings: maps.lines().filter(|line| !is_private_memory(line)).count(),
             guest_mappings: maps.lines().filter(|line| line.contains("/memfd:")).count(),
             threads: entries(&format!("/proc/{id}/task"))?,
         })
@@ -52,9 +53,17 @@ impl fmt::Display for Holdings {
         let Holdings { descriptors, mappings, guest_mappings, threads } = self;
         write!(
             f,
-            "{descriptors} descriptors, {mappings} mappings, {guest_mappings} of them of guest memory, {threads} threads"
+            "{descriptors} descriptors, {mappings} mappings of files, {guest_mappings} of them of guest memory, {threads} threads"
         )
     }
+}
+
+/// Whether a line of /proc/PID/maps is of memory that has neither a file nor another process.
+fn is_private_memory(line: &str) -> bool {
+    let mut words = line.split_whitespace().skip(1);
+    let is_shared = words.next().is_some_and(|permissions| permissions.ends_with('s'));
+    // What follows are offset, device, inode and, where there is one, the name.
+    !is_shared && words.nth(3).is_none()
 }
 
 /// The processes that `parent` started and that have not been waited for.
@@ -75,8 +84,21 @@ fn entries(folder: &str) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Holdings, children};
+    use super::{Holdings, children, is_private_memory};
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn memory_without_a_name_is_private_unless_it_is_shared() {
+        for (line, is_private) in [
+            ("7f0000000000-7f0000021000 rw-p 00000000 00:00 0", true),
+            ("7f0000000000-7f0000021000 rw-s 00000000 00:01 4 /memfd:guest (deleted)", false),
+            ("7f0000000000-7f0000021000 rw-s 00000000 00:00 0", false),
+            ("7f0000000000-7f0000021000 r-xp 00000000 fe:00 99 /usr/lib/libc.so.6", false),
+            ("7f0000000000-7f0000021000 rw-p 00000000 00:00 0 [heap]", false),
+        ] {
+            assert_eq!(is_private_memory(line), is_private, "{line}");
+        }
+    }
 
     #[test]
     fn a_child_and_its_pipe_are_seen_until_they_are_gone() {

@@ -173,6 +173,7 @@ impl<B: Backend> Context<B> {
             Command::CopyBufferToImage(body, tail) => self.copy_buffer_to_image(body, tail),
             Command::CreateSharedBuffer(body, _) => self.create_shared_buffer(body),
             Command::CreateCoarseBuffer(body, _) => self.create_coarse_buffer(body),
+            Command::CreatePlacedBuffer(body, _) => self.create_placed_buffer(body),
             Command::ReleaseShared(body, _) => self.release_shared(body),
         }
     }

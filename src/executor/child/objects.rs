@@ -107,24 +107,32 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) shared: Option<Arc<SharedMemory>>,
     /// The same, if the device's driver has allocated them.
     pub(crate) coarse: Option<B::Coarse>,
+    /// The guest's bytes of a buffer without an address.
+    pub(crate) placed: Option<Arc<SharedMemory>>,
     /// The device memory that it has.
     pub(crate) _charge: Option<Charge>,
     pub(crate) host: Host<B::Buffer>,
 }
 
-/// Memory that kernels reach by its address, and whom to tell when the last thing that uses it is gone. Dropping it calls
-/// no OpenCL, so that commands may hold it to their end.
+/// Memory of the guest's or of a driver's that is a buffer's, and whom to tell when the last thing that uses it is gone.
+/// Dropping it calls no OpenCL, so that commands may hold it to their end.
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
     _memory: Box<dyn Any + Send + Sync>,
     gone: Mutex<Option<Reply>>,
-    /// Counts it among those of its context.
-    _token: Arc<()>,
+    /// Counts it among those of its context that kernels reach by their addresses.
+    _token: Option<Arc<()>>,
 }
 
 impl SharedMemory {
+    /// Memory that kernels reach by its address.
     pub(crate) fn new(memory: impl Any + Send + Sync, token: &Arc<()>) -> SharedMemory {
-        SharedMemory { _memory: Box::new(memory), gone: Mutex::default(), _token: Arc::clone(token) }
+        SharedMemory { _memory: Box::new(memory), gone: Mutex::default(), _token: Some(Arc::clone(token)) }
+    }
+
+    /// Memory that only commands use which have its buffer: the driver knows when it is done with it.
+    pub(crate) fn of_buffer(memory: impl Any + Send + Sync) -> SharedMemory {
+        SharedMemory { _memory: Box::new(memory), gone: Mutex::default(), _token: None }
     }
 
     pub(crate) fn tell_when_gone(&self, reply: Reply) {

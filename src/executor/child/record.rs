@@ -108,6 +108,8 @@ pub struct BufferRecord {
     pub parent: Option<(Serial, u64)>,
     /// For a buffer with an address: that, and where its bytes are.
     pub shared: Option<SharedRecord>,
+    /// For one without whose bytes are the guest's: the virtio-gpu resource id of their region, and the first byte there.
+    pub place: Option<(u32, u64)>,
 }
 
 /// A buffer that kernels, and perhaps the guest, find at an address.

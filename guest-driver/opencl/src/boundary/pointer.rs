@@ -410,6 +410,22 @@ impl AppMemory {
         self.0.cast()
     }
 
+    /// Copies `len` bytes to another place, which may overlap this one.
+    pub(crate) fn copy_to(&self, to: AppMemory, len: usize) {
+        // SAFETY: both are valid for `len` bytes: as for `bytes` and `bytes_mut`, or as parts of shared memory that is mapped.
+        unsafe { std::ptr::copy(self.0, to.0, len) }
+    }
+
+    /// Fills `len` bytes, a multiple of the pattern's length, with the pattern.
+    pub(crate) fn fill(&self, len: usize, pattern: &[u8]) {
+        for at in (0..len).step_by(pattern.len().max(1)) {
+            // SAFETY: valid for `len` bytes as for `copy_to`, of which `at` leaves a pattern's length; the pattern is ours.
+            unsafe {
+                std::ptr::copy_nonoverlapping(pattern.as_ptr(), self.0.add(at), pattern.len().min(len - at))
+            }
+        }
+    }
+
     /// `len` bytes to be read from.
     pub(crate) fn bytes(&self, len: usize) -> &[u8] {
         // SAFETY: `from_c` was promised memory that is valid for the bytes that the command reads, until it is

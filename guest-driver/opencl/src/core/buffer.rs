@@ -7,7 +7,7 @@ use opencl_sys::{
     CL_MEM_ASSOCIATED_MEMOBJECT, CL_MEM_COPY_HOST_PTR, CL_MEM_OBJECT_BUFFER, CL_MEM_OFFSET, CL_MEM_SIZE,
     CL_MEM_TYPE, CL_MEM_USE_HOST_PTR,
 };
-use paragpu_protocol::command::{CreateBuffer, CreateSubBuffer};
+use paragpu_protocol::command::{CreateBuffer, CreatePlacedBuffer, CreateSubBuffer};
 use paragpu_protocol::svm::MemoryModel;
 use paragpu_protocol::types::{Create, Span};
 
@@ -17,6 +17,7 @@ use crate::core::context::{self, Context};
 use crate::core::error::{ClError, ClResult};
 use crate::core::info::Info;
 use crate::core::memory::{HOST_ACCESS, KERNEL_ACCESS, Memory, WAIT_FROM_BYTES, host_flags};
+use crate::core::placed::PlacedBytes;
 use crate::core::shared;
 
 /// A buffer or sub-buffer.
@@ -55,6 +56,11 @@ impl Buffer {
         properties: Vec<u64>,
     ) -> ClResult<Arc<Object<Buffer>>> {
         let connection = context.connection();
+        if context.memory_model() == MemoryModel::Shared
+            && let Some(place) = connection.place(size)
+        {
+            return Buffer::placed(context, flags, (size, PlacedBytes::new(place)), host_memory, properties);
+        }
         let staging = match host_memory {
             Some(memory) => {
                 let mut staging = connection.staging(size).or(Err(ClError::MEM_OBJECT_ALLOCATION_FAILURE))?;
@@ -85,6 +91,39 @@ impl Buffer {
                 connection.wait(&slot).ok()?;
             }
             connection.retire(slot, staging);
+        }
+        Ok(buffer)
+    }
+
+    /// Creates a buffer in shared memory that the host's devices use as it is.
+    fn placed(
+        context: &Object<Context>,
+        flags: u64,
+        (size, bytes): (usize, PlacedBytes),
+        host_memory: Option<AppMemory>,
+        properties: Vec<u64>,
+    ) -> ClResult<Arc<Object<Buffer>>> {
+        let connection = context.connection();
+        if let Some(memory) = host_memory {
+            memory.copy_to(bytes.memory(), size);
+        }
+        let slot = (size >= WAIT_FROM_BYTES).then(|| connection.slot()).transpose()?;
+        let id = connection.new_id();
+        let body = CreatePlacedBuffer {
+            create: Create {
+                reply: slot.as_ref().map_or(Default::default(), |slot| slot.to_ref()),
+                ..context::create(id, context.id())
+            },
+            flags: host_flags(flags).into(),
+            memory: bytes.place().span(),
+        };
+        connection.send(&body, &[], &[])?;
+        // From here on dropping it releases it on the host.
+        let host_memory = host_memory.filter(|_| flags & CL_MEM_USE_HOST_PTR != 0);
+        let memory = Memory::new(context, id, flags, host_memory, properties).placed(bytes, true);
+        let buffer = Object::new(Buffer { memory, size, parent: None });
+        if let Some(slot) = slot {
+            connection.wait(&slot).ok()?;
         }
         Ok(buffer)
     }
@@ -167,7 +206,11 @@ impl Object<Buffer> {
             Some(bytes) => Memory::part_of_shared(self.context(), id, flags, bytes.part(origin)),
             None => {
                 let host_memory = self.host_memory().map(|memory| memory.offset(origin));
-                Memory::new(self.context(), id, flags, host_memory, Vec::new())
+                let memory = Memory::new(self.context(), id, flags, host_memory, Vec::new());
+                match self.placed_bytes() {
+                    Some(bytes) => memory.placed(bytes.part(origin), false),
+                    None => memory,
+                }
             }
         };
         Ok(Object::new(Buffer { memory, size, parent: Some((self.arc(), origin)) }))

@@ -14,39 +14,60 @@ use crate::core::staging::Staging;
 #[derive(Debug)]
 pub(crate) struct Completion {
     connection: Arc<Connection>,
-    // Taken only in `drop`.
+    /// The command's number in its queue, from 1 on.
+    position: u64,
+    // Taken only in `drop`. Nothing if the command was over when it was enqueued.
     slot: Option<Slot>,
     staging: Mutex<Option<Staging>>,
 }
 
 impl Completion {
     /// A fresh slot, and the staging memory that the command will use.
-    pub(crate) fn new(connection: &Arc<Connection>, staging: Option<Staging>) -> ClResult<Arc<Completion>> {
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        staging: Option<Staging>,
+        position: u64,
+    ) -> ClResult<Arc<Completion>> {
         let slot = connection.slot()?;
         Ok(Arc::new(Completion {
             connection: connection.clone(),
+            position,
             slot: Some(slot),
             staging: Mutex::new(staging),
         }))
     }
 
-    fn slot(&self) -> &Slot {
-        self.slot.as_ref().expect("only drop takes the slot")
+    /// Of a command that was performed here and is over.
+    pub(crate) fn of_past(connection: &Arc<Connection>) -> Arc<Completion> {
+        Arc::new(Completion {
+            connection: connection.clone(),
+            position: 0,
+            slot: None,
+            staging: Mutex::default(),
+        })
+    }
+
+    /// The command's number in its queue. 0 for one that was never posted.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
     }
 
     /// How the command names the slot.
     pub(crate) fn to_ref(&self) -> SlotRef {
-        self.slot().to_ref()
+        self.slot.as_ref().map_or(SlotRef::NONE, Slot::to_ref)
     }
 
     /// What the host said, if it has.
     pub(crate) fn poll(&self) -> Option<Outcome> {
-        self.connection.poll(self.slot())
+        match &self.slot {
+            Some(slot) => self.connection.poll(slot),
+            None => Some(Outcome::default()),
+        }
     }
 
     /// Sleeps until the command is complete.
     pub(crate) fn wait(&self) -> Outcome {
-        self.connection.wait(self.slot())
+        self.slot.as_ref().map_or_else(Outcome::default, |slot| self.connection.wait(slot))
     }
 
     /// Takes the staging memory away: the command is complete, or was never posted.

@@ -18,6 +18,7 @@ use zerocopy::little_endian::U32;
 
 use crate::core::error::{ClError, ClResult};
 use crate::core::lock;
+use crate::core::placed::{Place, Room};
 use crate::core::prints::Prints;
 use crate::core::shared::SharedRegion;
 use crate::core::slots::{Slot, SlotPool};
@@ -67,6 +68,7 @@ pub(crate) struct Connection {
     ids: Mutex<Ids>,
     slots: Arc<SlotPool>,
     staging: Arc<StagingPool>,
+    room: Arc<Room>,
     retired: Mutex<Retired>,
     prints: Prints,
     lost: AtomicBool,
@@ -97,6 +99,7 @@ enum Kept {
     Nothing,
     Staging(#[expect(dead_code, reason = "held, not read")] Staging),
     Region(#[expect(dead_code, reason = "held, not read")] Arc<SharedRegion>),
+    Place(#[expect(dead_code, reason = "held, not read")] Arc<Place>),
     Unmapped(#[expect(dead_code, reason = "held, not read")] Shared),
 }
 
@@ -146,6 +149,7 @@ impl Connection {
             ids: Mutex::default(),
             slots: Arc::new(SlotPool::new(transport.clone())),
             staging: Arc::new(StagingPool::new(transport.clone())),
+            room: Room::new(transport.buffer_room()),
             retired: Mutex::default(),
             prints,
             lost: AtomicBool::new(false),
@@ -323,6 +327,16 @@ impl Connection {
         }
     }
 
+    /// Shared memory that a buffer of `len` bytes is to lie in, if there is room.
+    pub(crate) fn place(&self, len: usize) -> Option<Arc<Place>> {
+        let share = self.room.take(len)?;
+        let memory = self.staging.take_spare(len).or_else(|| {
+            lock(&self.retired).sweep();
+            self.staging.take(len).ok()
+        })?;
+        Some(Place::new(memory, share))
+    }
+
     /// Frees a slot and the staging memory of its command once that is complete, without waiting.
     pub(crate) fn retire(&self, slot: Slot, staging: Option<Staging>) {
         self.keep(slot, staging.map_or(Kept::Nothing, Kept::Staging));
@@ -351,6 +365,11 @@ impl Connection {
     /// Releases a shared buffer on the host, and gives its region up when the host no longer uses it.
     pub(crate) fn release_shared(&self, id: u32, region: Arc<SharedRegion>) {
         self.release_keeping(id, Kept::Region(region));
+    }
+
+    /// Releases a buffer on the host, and gives up the memory that it lies in when the host no longer uses it.
+    pub(crate) fn release_placed(&self, id: u32, place: Arc<Place>) {
+        self.release_keeping(id, Kept::Place(place));
     }
 
     /// The same for a region that could not be mapped where the host has it.

@@ -36,6 +36,9 @@ pub(crate) struct Event {
     watchers: Mutex<Vec<Watcher>>,
 }
 
+/// The id of an event that the host does not know.
+const NOWHERE: u32 = 0;
+
 /// How it is known that the command has started.
 #[derive(Debug)]
 enum Start {
@@ -93,6 +96,12 @@ impl Event {
         copies: Copies,
     ) -> Arc<Object<Event>> {
         Event::with_start(queue, id, command, (completion, copies), Start::OnHost(OnceLock::new()))
+    }
+
+    /// The event of a command that was performed here and is over. The host does not know it.
+    pub(crate) fn of_past(queue: Arc<Object<Queue>>, command: u32) -> Arc<Object<Event>> {
+        let completion = Completion::of_past(queue.connection());
+        Event::of_command(queue, NOWHERE, command, completion, Copies::default())
     }
 
     /// The event of a native kernel that begins after one command and is over with another.
@@ -252,6 +261,11 @@ impl Event {
             // What is left was written from, or belonged to a mapping that is gone.
             completion.take_staging();
             self.context.connection().print();
+            if let Some(queue) = &self.queue
+                && self.has_succeeded()
+            {
+                queue.is_over(completion.position());
+            }
         }
     }
 
@@ -393,6 +407,8 @@ impl Object<Event> {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        self.context.connection().release(self.id);
+        if self.id != NOWHERE {
+            self.context.connection().release(self.id);
+        }
     }
 }

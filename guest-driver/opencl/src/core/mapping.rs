@@ -107,12 +107,35 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// True if kernels use the application's memory itself.
-    fn is_shared(&self) -> bool {
+    /// The first byte, where the application may have what kernels use.
+    fn in_place(&self) -> Option<AppMemory> {
         match self {
-            Region::Buffer(part) => part.buffer.shared_bytes().is_some(),
-            Region::Image(part) => part.image.is_shared(),
+            Region::Buffer(part)
+                if part.buffer.host_memory().is_none() || part.buffer.shared_bytes().is_some() =>
+            {
+                Some(part.buffer.visible()?.offset(part.offset))
+            }
+            Region::Buffer(_) => None,
+            Region::Image(part) if part.image.is_shared() => self.host_place().map(|(_, first)| first),
+            Region::Image(_) => None,
         }
+    }
+
+    /// Copies between what kernels use and where the application must see it, if both are here and nothing is to be waited
+    /// for. Nothing if the host must do it.
+    fn copy_here(
+        &self,
+        queue: &Object<Queue>,
+        request: &Request<'_>,
+        is_write: bool,
+    ) -> ClResult<Option<Posted>> {
+        let Region::Buffer(part) = self else { return Ok(None) };
+        let places = part.buffer.visible().zip(part.buffer.host_memory());
+        let Some((bytes, memory)) = places else { return Ok(None) };
+        let (bytes, memory) = (bytes.offset(part.offset), memory.offset(part.offset));
+        let (from, to) = if is_write { (memory, bytes) } else { (bytes, memory) };
+        let event = queue.at_once(request, || from.copy_to(to, part.len))?;
+        Ok(event.map(|event| Posted { event, completion: None }))
     }
 
     fn read(
@@ -150,13 +173,15 @@ pub(crate) fn map(
     // CL_MAP_WRITE alone must show the contents too: what the application does not write stays as it was.
     let must_read = flags & (CL_MAP_READ | CL_MAP_WRITE) != 0;
     let (memory, staging, posted) = match region.host_place() {
-        // Kernels write to the same bytes.
-        Some((_, memory)) if region.is_shared() => (memory, None, nothing(queue, request)?),
-        Some((place, memory)) if must_read => {
-            let staging = staging()?;
-            let span = staging.span();
-            (memory, None, region.read(queue, request, Payload::Sink(staging, place), span)?)
-        }
+        _ if let Some(memory) = region.in_place() => (memory, None, nothing(queue, request)?),
+        Some((place, memory)) if must_read => match region.copy_here(queue, request, false)? {
+            Some(posted) => (memory, None, posted),
+            None => {
+                let staging = staging()?;
+                let span = staging.span();
+                (memory, None, region.read(queue, request, Payload::Sink(staging, place), span)?)
+            }
+        },
         Some((_, memory)) => (memory, None, nothing(queue, request)?),
         None => {
             let staging = staging()?;
@@ -176,10 +201,12 @@ pub(crate) fn map(
 
 /// A command that only has to take its place in the queue, if anybody could notice.
 fn nothing(queue: &Object<Queue>, request: &Request<'_>) -> ClResult<Posted> {
-    if request.wants_event || request.is_blocking || !request.wait.is_empty() {
-        queue.enqueue_nothing(request)
-    } else {
-        Ok(Posted::default())
+    if !request.wants_event && !request.is_blocking && request.wait.is_empty() {
+        return Ok(Posted::default());
+    }
+    match queue.at_once(request, || ())? {
+        Some(event) => Ok(Posted { event, completion: None }),
+        None => queue.enqueue_nothing(request),
     }
 }
 
@@ -200,8 +227,13 @@ pub(crate) fn unmap(
     let region = Region::of(object, mapping.place).ok_or(ClError::INVALID_VALUE)?;
     // Where the bytes have not even reached the application's memory, nobody has written there yet.
     let is_unseen = mapping.read.as_ref().is_some_and(|read| read.has_staging());
-    if mapping.flags & WRITES == 0 || is_unseen || region.is_shared() {
+    if mapping.flags & WRITES == 0 || is_unseen || region.in_place().is_some() {
         return Ok(nothing(queue, request)?.event);
+    }
+    if mapping.staging.is_none()
+        && let Some(posted) = region.copy_here(queue, request, true)?
+    {
+        return Ok(posted.event);
     }
     let staging = match mapping.staging.take() {
         Some(staging) => staging,

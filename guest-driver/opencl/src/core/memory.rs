@@ -19,6 +19,7 @@ use crate::core::info::Info;
 use crate::core::lock;
 use crate::core::mapping::Mapping;
 use crate::core::pipe::Pipe;
+use crate::core::placed::PlacedBytes;
 use crate::core::shared::{CoarseBytes, SharedBytes};
 
 /// Kernel access flags: at most one of them.
@@ -54,6 +55,8 @@ pub(crate) struct Memory {
     has_pages: bool,
     /// The memory here of an object whose bytes a device has at the same address.
     coarse: Option<CoarseBytes>,
+    /// Its bytes, where kernels use them in shared memory and the application is not told.
+    placed: Option<PlacedBytes>,
     properties: Vec<u64>,
     mappings: Mutex<Vec<Mapping>>,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
@@ -76,6 +79,7 @@ impl Memory {
             shared: None,
             has_pages: false,
             coarse: None,
+            placed: None,
             properties,
             mappings: Mutex::default(),
             destructors: Mutex::default(),
@@ -120,6 +124,26 @@ impl Memory {
         let mut memory = Memory::new(context, id, flags, host_memory, properties);
         memory.coarse = Some(bytes);
         memory
+    }
+
+    /// The same object, whose bytes are these. One that `has_pages` gives them up with it.
+    pub(crate) fn placed(mut self, bytes: PlacedBytes, has_pages: bool) -> Memory {
+        (self.placed, self.has_pages) = (Some(bytes), has_pages);
+        self
+    }
+
+    /// Its bytes, where kernels use them in shared memory and the application is not told.
+    pub(crate) fn placed_bytes(&self) -> Option<&PlacedBytes> {
+        self.placed.as_ref()
+    }
+
+    /// Where this process sees the very bytes that kernels use, if it does.
+    pub(crate) fn visible(&self) -> Option<AppMemory> {
+        match (&self.placed, &self.shared) {
+            (Some(bytes), _) => Some(bytes.memory()),
+            (None, Some(bytes)) => Some(AppMemory::at_address(bytes.address())),
+            (None, None) => None,
+        }
     }
 
     /// The memory here of an object whose bytes a device has at the same address.
@@ -184,8 +208,9 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         let connection = self.context.connection();
-        match &self.shared {
-            Some(bytes) if self.has_pages => connection.release_shared(self.id, bytes.region()),
+        match (&self.shared, &self.placed) {
+            (Some(bytes), _) if self.has_pages => connection.release_shared(self.id, bytes.region()),
+            (_, Some(bytes)) if self.has_pages => connection.release_placed(self.id, bytes.place()),
             // The host knows a part of a shared object as any part of an object.
             _ => connection.release(self.id),
         }

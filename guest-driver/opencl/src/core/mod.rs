@@ -27,6 +27,7 @@ pub(crate) mod notifier;
 mod options;
 pub(crate) mod partition;
 pub(crate) mod pipe;
+pub(crate) mod placed;
 pub(crate) mod platform;
 mod prints;
 pub(crate) mod program;

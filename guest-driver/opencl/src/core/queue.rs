@@ -1,5 +1,6 @@
 //! Command queues, and what every enqueued command has in common.
 
+mod at_once;
 mod native;
 
 use std::ffi::CString;
@@ -40,6 +41,7 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     posting: Mutex<()>,
     flights: Flights,
+    progress: at_once::Progress,
     /// The native kernels of an in-order queue.
     natives: Arc<native::Runner>,
 }
@@ -48,6 +50,8 @@ pub(crate) struct Queue {
 /// is the order of commands.
 #[derive(Debug, Default)]
 struct State {
+    /// Commands so far.
+    posted: u64,
     /// In-order: all copies of the commands so far. Out-of-order: those before the last barrier.
     before: Copies,
     /// In-order: the log of all its copies.
@@ -164,6 +168,7 @@ impl Queue {
             state: Mutex::default(),
             posting: Mutex::default(),
             flights: Flights::default(),
+            progress: Default::default(),
             natives: Arc::default(),
         });
         context.add_queue(&queue);
@@ -219,11 +224,11 @@ impl Queue {
     /// `clFinish`.
     pub(crate) fn finish(&self) -> ClResult<()> {
         let connection = self.connection();
-        let copies = {
+        let (posted, copies) = {
             let state = lock(&self.state);
             let mut copies = state.before.clone();
             copies.add(&state.loose);
-            copies
+            (state.posted, copies)
         };
         let slot = connection.slot()?;
         let body = Finish { queue: self.id.into(), reserved: 0.into(), reply: slot.to_ref() };
@@ -232,6 +237,9 @@ impl Queue {
         self.context.tell_if_lost();
         copies.perform();
         connection.print();
+        if !connection.is_lost() {
+            self.progress.reached(posted);
+        }
         outcome.map(|_| ()).inspect_err(|ClError(code)| {
             // It is that of a command which had no event to report it.
             if !connection.is_lost()
@@ -307,6 +315,9 @@ impl Object<Queue> {
                 completion.take_staging();
                 self.connection().print();
                 self.context.tell_if_lost();
+                if outcome.ok().is_ok() {
+                    self.is_over(completion.position());
+                }
                 if let Err(error) = outcome.ok() {
                     if taken.event_id != 0 {
                         self.connection().release(taken.event_id);
@@ -344,7 +355,8 @@ impl Object<Queue> {
             Payload::Source(staging) => (Some(staging), None),
             Payload::Sink(staging, destination) => (Some(staging), Some(destination)),
         };
-        let completion = is_tracked.then(|| Completion::new(connection, staging)).transpose()?;
+        let position = state.posted + 1;
+        let completion = is_tracked.then(|| Completion::new(connection, staging, position)).transpose()?;
         let event_id = if request.wants_event { connection.new_id() } else { 0 };
         let enqueue = Enqueue {
             queue: self.id.into(),
@@ -361,6 +373,7 @@ impl Object<Queue> {
             completion.and_then(|completion| completion.take_staging());
             return Err(error);
         }
+        state.posted = position;
         let copies = state.note(self.is_in_order(), request, completion.as_ref().zip(destination));
         Ok(Taken { completion, event_id, copies, staged })
     }

@@ -120,6 +120,12 @@ impl StagingPool {
         Ok(Staging { block: Some(block), len, pool: self.clone() })
     }
 
+    /// Memory of `len` bytes that is there already.
+    pub(crate) fn take_spare(self: &Arc<Self>, len: usize) -> Option<Staging> {
+        let block = self.take_free(block_size(len)?)?;
+        Some(Staging { block: Some(block), len, pool: self.clone() })
+    }
+
     fn take_free(&self, size: usize) -> Option<Block> {
         let mut state = lock(&self.state);
         let block = state.free.get_mut(&size)?.pop()?;

@@ -24,6 +24,10 @@ const WHOLE_BYTES: usize = 256 << 20;
 /// Size of these pieces.
 pub(crate) const PIECE_BYTES: usize = 16 << 20;
 
+/// Copies and fills up to this size are made here, where nothing else is to be done: the device would take as long, and the
+/// application could not do much meanwhile.
+const SMALL_BYTES: usize = 64 * 1024;
+
 /// What an enqueue function gives back.
 pub(crate) type Enqueued = ClResult<Option<Arc<Object<Event>>>>;
 
@@ -36,6 +40,11 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// Where this process sees the very bytes that kernels use, if it does.
+    fn visible(&self) -> Option<AppMemory> {
+        Some(self.buffer.visible()?.offset(self.offset))
+    }
+
     /// The part in pieces, each with its distance from the start.
     fn pieces(self) -> impl Iterator<Item = (usize, Part<'a>)> {
         (0..self.len).step_by(PIECE_BYTES).map(move |at| {
@@ -122,6 +131,11 @@ pub(crate) fn read(
     part: Part<'_>,
     memory: AppMemory,
 ) -> Enqueued {
+    if let Some(bytes) = part.visible()
+        && let Some(event) = queue.at_once(request, || bytes.copy_to(memory, part.len))?
+    {
+        return Ok(event);
+    }
     let Some(staging) = staging_for_whole(queue, request, part.len)? else {
         return by_pieces(part, request, |request, piece, at| read(queue, request, piece, memory.offset(at)));
     };
@@ -137,6 +151,11 @@ pub(crate) fn write(
     part: Part<'_>,
     memory: AppMemory,
 ) -> Enqueued {
+    if let Some(to) = part.visible()
+        && let Some(event) = queue.at_once(request, || memory.copy_to(to, part.len))?
+    {
+        return Ok(event);
+    }
     let bytes = memory.bytes(part.len);
     if part.len <= INLINE_BYTES {
         return Ok(part.post_write(queue, request, Payload::None, bytes, Span::NONE)?.event);
@@ -151,6 +170,13 @@ pub(crate) fn write(
     Ok(part.post_write(queue, request, Payload::Source(staging), &[], src)?.event)
 }
 
+/// Copies a rectangle to another of the same size.
+fn copy_rows((from, rect): (AppMemory, Rect), (to, layout): (AppMemory, Rect)) {
+    for (at, to_at) in rect.rows().zip(layout.rows()) {
+        from.offset(at).copy_to(to.offset(to_at), rect.row_len());
+    }
+}
+
 /// `clEnqueueReadBufferRect`.
 pub(crate) fn read_rect(
     queue: &Object<Queue>,
@@ -158,6 +184,11 @@ pub(crate) fn read_rect(
     (buffer, rect): (&Object<Buffer>, Rect),
     (memory, layout): (AppMemory, Rect),
 ) -> Enqueued {
+    if let Some(bytes) = buffer.visible()
+        && let Some(event) = queue.at_once(request, || copy_rows((bytes, rect), (memory, layout)))?
+    {
+        return Ok(event);
+    }
     let staging = queue.staging(rect.len())?;
     let dst = staging.span();
     let payload = Payload::Sink(staging, Destination::Rect(memory, layout));
@@ -181,6 +212,11 @@ pub(crate) fn write_rect(
     (buffer, rect): (&Object<Buffer>, Rect),
     (memory, layout): (AppMemory, Rect),
 ) -> Enqueued {
+    if let Some(to) = buffer.visible()
+        && let Some(event) = queue.at_once(request, || copy_rows((memory, layout), (to, rect)))?
+    {
+        return Ok(event);
+    }
     let mut staging = queue.staging(rect.len())?;
     Destination::Rect(memory, layout).copy_to(&mut staging);
     let src = staging.span();
@@ -199,6 +235,12 @@ pub(crate) fn write_rect(
 
 /// `clEnqueueCopyBuffer`.
 pub(crate) fn copy(queue: &Object<Queue>, request: &Request<'_>, from: Part<'_>, to: Part<'_>) -> Enqueued {
+    if from.len <= SMALL_BYTES
+        && let Some((bytes, to)) = from.visible().zip(to.visible())
+        && let Some(event) = queue.at_once(request, || bytes.copy_to(to, from.len))?
+    {
+        return Ok(event);
+    }
     let posted = queue.enqueue(request, Payload::None, &[], |enqueue| CopyBuffer {
         enqueue,
         src: from.buffer.id().into(),
@@ -234,6 +276,12 @@ pub(crate) fn copy_rect(
 
 /// `clEnqueueFillBuffer`.
 pub(crate) fn fill(queue: &Object<Queue>, request: &Request<'_>, part: Part<'_>, pattern: &[u8]) -> Enqueued {
+    if part.len <= SMALL_BYTES
+        && let Some(to) = part.visible()
+        && let Some(event) = queue.at_once(request, || to.fill(part.len, pattern))?
+    {
+        return Ok(event);
+    }
     let posted = queue.enqueue(request, Payload::None, pattern, |enqueue| FillBuffer {
         enqueue,
         buffer: part.buffer.id().into(),

@@ -123,6 +123,12 @@ impl Transport for Drm {
         Ok(Region { id: resource.id, ptr, len, owner: Box::new(owner) })
     }
 
+    /// Regions are pages from everywhere, of which the host maps so many and no more.
+    fn buffer_room(&self) -> usize {
+        const MOST: usize = 32 << 20;
+        super::part_of_system_memory().min(MOST)
+    }
+
     fn submit(&self, command: &[u8]) -> Result<(), TransportError> {
         drm::execbuffer(self.node.file()?, command, false)
             .map(|_no_fence| ())

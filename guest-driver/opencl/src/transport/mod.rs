@@ -41,6 +41,9 @@ pub trait Transport: Send + Sync + fmt::Debug {
         Err(TransportError::Unusable("only paragpu's kernel module can pin memory".into()))
     }
 
+    /// Bytes that buffers may lie in, of those that the host can reach: the rest is for transfers.
+    fn buffer_room(&self) -> usize;
+
     /// Submits one control command (see `paragpu_protocol::control`) without waiting for anything.
     fn submit(&self, command: &[u8]) -> Result<(), TransportError>;
 
@@ -95,6 +98,13 @@ fn open_any_node() -> Result<Arc<dyn Transport>, TransportError> {
         Err(TransportError::NoDevice(why)) => Err(TransportError::NoDevice(format!("{no_module}; {why}"))),
         Err(error) => Err(error),
     }
+}
+
+/// A part of this system's memory that buffers may take without others missing it.
+fn part_of_system_memory() -> usize {
+    let system = rustix::system::sysinfo();
+    let bytes = (system.totalram as u64).saturating_mul(system.mem_unit.into());
+    usize::try_from(bytes / 4).unwrap_or(usize::MAX)
 }
 
 /// Which door, and its settings.

@@ -112,6 +112,10 @@ impl Transport for Module {
         Ok(Region { id: names.id, ptr, len, owner: Box::new(owner) })
     }
 
+    fn buffer_room(&self) -> usize {
+        super::part_of_system_memory()
+    }
+
     fn submit(&self, command: &[u8]) -> Result<(), TransportError> {
         module::submit(self.node.file()?, command, false)
             .map(|_no_fence| ())

@@ -108,6 +108,10 @@ impl Transport for Direct {
         self.device.create_region(bytes)
     }
 
+    fn buffer_room(&self) -> usize {
+        self.device.session.memory().mapping().len() / 2
+    }
+
     fn submit(&self, command: &[u8]) -> Result<(), TransportError> {
         if command.len() > MAX_CONTROL_BYTES as usize {
             return Err(TransportError::Unusable("a control command is longer than the host takes".into()));
