@@ -1,4 +1,4 @@
-//! Does `cargo xtask bench` measure? Short runs on the scenario on the host's real OpenCL; no figure is held against a goal,
+//! Does `cargo xtask bench` measure? Short runs on the host's real OpenCL; no figure is held against a goal,
 //! as test machines are slow and shared.
 
 use std::path::{Path, PathBuf};

@@ -94,7 +94,7 @@ pub(super) fn measure(place: &Place, daemon: &Daemon, workload: (&str, f64, bool
         while told() == before {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        *run = daemon.log().lines().filter_map(Counts::of).last().context("nothing was counted")?;
+        *run = daemon.log().lines().filter_map(Counts::of).next_back().context("nothing was counted")?;
     }
     Ok(rows(NAME, workload, samples, runs))
 }
