@@ -29,7 +29,7 @@ use workload::{Workload, is_chosen};
 /// Rounds of each workload, unless told otherwise.
 const ROUNDS: usize = 15;
 /// The same of whole programs.
-const PROGRAM_ROUNDS: usize = 5;
+const PROGRAM_ROUNDS: usize = 3;
 /// The same for a short run.
 const FEW: usize = 3;
 /// How long one side of a round is to take: long enough for some samples, short enough that both see the same machine.
@@ -154,15 +154,15 @@ impl Speed {
         if self.is_chosen("applications") {
             results.add_mean()?;
         }
-        if self.is_chosen(AGAIN) {
-            let row = self.again(place, &daemon);
-            results.add(AGAIN, row.map(|row| vec![row]))?;
-        }
         if self.is_chosen(idle::NAME) {
             let mut all = sides.take().map_or_else(|| self.start(place, &daemon), Ok)?;
             results.add(idle::NAME, idle::measure(&mut all.native, &mut all.vgpu, &daemon))?;
         }
         drop(sides);
+        if self.is_chosen(AGAIN) {
+            let row = self.again(place, &daemon);
+            results.add(AGAIN, row.map(|row| vec![row]))?;
+        }
         for workload in counts::WORKLOADS {
             let name = format!("{}/{}", counts::NAME, workload.0);
             if self.is_chosen(&name) {
