@@ -56,6 +56,7 @@ const CHECKS: &[Check<Gpu, Option<String>>] = &[
     ("intermediate language is linked, and its binary taken back", linked_intermediate_language),
     ("built-in kernels", built_in_kernels),
     ("builds that are refused", refused_builds),
+    ("programs of one text are programs of their own", same_text),
     ("argument information is there if it was asked for", argument_information),
     ("a sampler under another name takes no bytes", disguised_sampler),
 ];
@@ -447,6 +448,38 @@ fn refused_builds(gpu: &Gpu) -> Outcome {
     ensure!(program.binary()? == binary, "the same build has another binary");
     let expected: Vec<u32> = (1..101).collect();
     ensure!(program.run(gpu, c"f")? == expected, "results differ");
+    Ok(None)
+}
+
+/// Whatever of the first is used for the others.
+fn same_text(gpu: &Gpu) -> Outcome {
+    const TEXT: &str = "kernel void f(global uint *x) { x[get_global_id(0)] += N; }";
+    let built = |options: &CStr| {
+        let program = Made::source(gpu, TEXT)?;
+        program.build(gpu, options).map_err(code)?;
+        Ok::<_, anyhow::Error>(program)
+    };
+    let adds = |program: &Made, n: u32| -> Result<()> {
+        ensure!(program.run(gpu, c"f")? == (n..100 + n).collect::<Vec<_>>(), "it does not add {n}");
+        Ok(())
+    };
+    let (one, again, two) = (built(c"-DN=1")?, built(c"-DN=1")?, built(c"-DN=2")?);
+    let kernel = again.kernel(c"f")?;
+    one.build(gpu, c"-DN=3").map_err(code)?;
+    for (program, n) in [(&one, 3), (&again, 1), (&two, 2)] {
+        adds(program, n)?;
+    }
+    let refused = again.build(gpu, c"-DN=3");
+    ensure!(refused == Err(CL_INVALID_OPERATION), "it has a kernel: {refused:?}");
+    drop((one, kernel));
+    let failed = two.build(gpu, c"");
+    ensure!(failed == Err(CL_BUILD_PROGRAM_FAILURE), "N is not defined: {failed:?}");
+    ensure!(!two.log(gpu)?.is_empty() && two.kernel(c"f").is_err(), "it is there all the same");
+    adds(&again, 1)?;
+    adds(&built(c"-DN=3")?, 3)?;
+    again.compile(c"-DN=4", &[])?;
+    adds(&Made::link(gpu, c"", &[&again])?, 4)?;
+    adds(&built(c"-DN=1")?, 1)?;
     Ok(None)
 }
 

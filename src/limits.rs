@@ -60,7 +60,8 @@ pub struct BuildLimits {
     pub seconds: u32,
     /// Bytes of memory that the compiler may take for one build, beyond what it has before it starts.
     pub memory_bytes: u64,
-    /// Seconds for which a compiler without work is kept, with its memory: it would take a while to start again.
+    /// Seconds for which a compiler without work is kept, with its memory: another would take as long to load its libraries as
+    /// several builds take.
     pub idle_seconds: u32,
     /// Builds are tried in a process of their own first. Without, the executor compiles at once, and nothing of this but
     /// `concurrent` holds.
@@ -69,7 +70,7 @@ pub struct BuildLimits {
 
 impl Default for BuildLimits {
     fn default() -> BuildLimits {
-        BuildLimits { concurrent: 4, seconds: 60, memory_bytes: 2 << 30, idle_seconds: 5, trial: true }
+        BuildLimits { concurrent: 4, seconds: 60, memory_bytes: 2 << 30, idle_seconds: 30, trial: true }
     }
 }
 

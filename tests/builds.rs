@@ -116,7 +116,7 @@ fn no_more_builds_run_at_once_than_allowed_and_waiting_ones_get_their_turn() {
 
 #[test]
 fn a_compiler_with_nothing_to_do_ends() {
-    let mut vgpu = VGpu::new("idle", TRAPS, limits(5, 60));
+    let mut vgpu = VGpu::new("idle", TRAPS, BuildLimits { idle_seconds: 5, ..limits(5, 60) });
     let mut process = vgpu.process(1);
     assert_eq!(vgpu.build(&mut process, "one").1, 0);
     let compilers = vgpu.compilers();
@@ -127,6 +127,28 @@ fn a_compiler_with_nothing_to_do_ends() {
     assert_eq!(vgpu.build(&mut process, "three").1, 0);
     assert_eq!(vgpu.logged("WARN"), [""; 0]);
     vgpu.hang_up();
+}
+
+#[test]
+fn what_a_vgpu_has_built_it_does_not_build_again_and_another_one_does() {
+    let mut vgpu = VGpu::new("builder", TRAPS, limits(14, 60));
+    let mut other = VGpu::new("stranger", TRAPS, limits(15, 60));
+    let mut process = vgpu.process(1);
+    for name in [SLOW, "good"] {
+        assert_eq!(vgpu.build(&mut process, name).1, 0);
+    }
+    // Without a compiler, nothing new can be built.
+    vgpu.compilers().into_iter().for_each(common::kill);
+    for name in ["good", SLOW, SLOW] {
+        let (program, status) = vgpu.build(&mut process, name);
+        assert_eq!((status, vgpu.kernel(&mut process, program)), (0, 0));
+    }
+    assert_eq!(vgpu.compilers(), [0; 0]);
+    let mut stranger = other.process(1);
+    assert_eq!(other.build(&mut stranger, "good").1, 0);
+    assert_eq!(other.compilers().len(), 1);
+    vgpu.hang_up();
+    other.hang_up();
 }
 
 #[test]

@@ -10,7 +10,9 @@ use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION, Capset};
 use paragpu_protocol::virtio_gpu::{CtxCreate, F_VIRGL, GetCapset, Request, Response};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+};
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::IntoBytes;
 
@@ -141,6 +143,35 @@ fn crosvm_stops_queues_one_by_one_and_goes_on_where_they_were() {
     activate_as_crosvm(&mut guest, base[0]);
     assert_eq!(create_context(&mut guest), Response::ErrInvalidContextId, "it is still there");
     read_capset(&mut guest);
+    guest.hang_up();
+}
+
+/// QEMU's device that is plugged in: it adds the guest's memory to what it thinks is none.
+fn plug_in_as_qemu(guest: &mut Guest) {
+    let front_end = &mut guest.front_end;
+    front_end.set_owner().unwrap();
+    let features = front_end.get_features().unwrap();
+    let protocol = front_end.get_protocol_features().unwrap();
+    front_end.set_protocol_features(protocol & !VhostUserProtocolFeatures::BACKEND_REQ).unwrap();
+    front_end.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    front_end.set_features(features & acked()).unwrap();
+    let region = guest.ram_region();
+    guest.front_end.add_mem_region(&region).unwrap();
+    guest.start(0);
+}
+
+#[test]
+fn a_device_of_qemus_that_is_plugged_in_again_on_the_same_connection_is_a_new_one() {
+    let mut guest = connect();
+    plug_in_as_qemu(&mut guest);
+    read_capset(&mut guest);
+    assert_eq!(create_context(&mut guest), Response::OkNodata);
+
+    guest.stop();
+    guest.forget_queue();
+    plug_in_as_qemu(&mut guest);
+    read_capset(&mut guest);
+    assert_eq!(create_context(&mut guest), Response::OkNodata, "the old one is gone");
     guest.hang_up();
 }
 

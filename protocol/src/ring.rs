@@ -269,7 +269,12 @@ impl Consumer {
 
     /// True if the ring has nothing for the host.
     pub fn is_empty(&self, memory: &impl RingMemory) -> bool {
-        memory.load(Word::Tail) == self.head
+        self.unread(memory) == 0
+    }
+
+    /// Bytes that the guest says are there for the host: a hint, of which nothing has been checked.
+    pub fn unread(&self, memory: &impl RingMemory) -> u32 {
+        memory.load(Word::Tail).wrapping_sub(self.head)
     }
 }
 

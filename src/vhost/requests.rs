@@ -92,6 +92,11 @@ impl Session {
 
 impl VhostUserBackendReqHandlerMut for Session {
     fn set_owner(&mut self) -> Result<()> {
+        // QEMU keeps the connection of a device that was unplugged, and a device that is plugged in there tells of all
+        // memory anew. An executor has what it had until then.
+        if !self.vrings.iter().any(Vring::is_running) {
+            self.memory = GuestRam::default();
+        }
         Ok(())
     }
 

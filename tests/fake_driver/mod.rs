@@ -238,14 +238,18 @@ impl Guest {
 
     /// Lets the back end have the guest's memory.
     pub fn share_memory(&self) {
-        let region = VhostUserMemoryRegionInfo {
+        self.front_end.set_mem_table(&[self.ram_region()]).unwrap();
+    }
+
+    /// All of it, as the front end tells of it.
+    pub fn ram_region(&self) -> VhostUserMemoryRegionInfo {
+        VhostUserMemoryRegionInfo {
             guest_phys_addr: 0,
             memory_size: RAM_BYTES as u64,
             userspace_addr: USER,
             mmap_offset: 0,
             mmap_handle: self.ram_file.as_raw_fd(),
-        };
-        self.front_end.set_mem_table(&[region]).unwrap();
+        }
     }
 
     /// Starts the control queue at `base`.

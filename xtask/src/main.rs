@@ -32,6 +32,7 @@ mod proc_count;
 mod process;
 mod programs;
 mod qemu;
+mod returned;
 mod say;
 mod sides;
 mod test;

@@ -56,7 +56,8 @@ pub(crate) fn run(inner: Setup, qemu: PathBuf, scratch: &TempDir, output: Output
 
     let program = workspace::this_program()?;
     let command = vec![program.into_os_string(), "vm-prepared".into(), description.into_os_string()];
-    let job = Job::new(command, std::slice::from_ref(&inner.logs))?;
+    let shares = [std::slice::from_ref(&inner.logs), &inner.shares].concat();
+    let job = Job::new(command, &shares)?;
     let cache = workspace::target_directory()?.join("vm-cache");
     let software = kernel::software(&Kernel::Package(KERNEL_PACKAGE.to_owned()), &cache)?;
     let files = HostFiles::known_to(&software.modules, &cache)?;

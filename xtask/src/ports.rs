@@ -81,7 +81,7 @@ pub(crate) fn forward(
     from: impl Read + Send + 'static,
     mut sink: Box<dyn Write + Send>,
     lost: impl Fn() + Send + 'static,
-) -> JoinHandle<()> {
+) -> JoinHandle<Result<()>> {
     spawn(from, move |chunk| {
         let written = sink.write_all(chunk).and_then(|()| sink.flush());
         if written.is_err() {
@@ -92,7 +92,11 @@ pub(crate) fn forward(
 }
 
 /// Writes the guest's console to `log`, and to stderr if it is to be shown.
-pub(crate) fn record_console(from: impl Read + Send + 'static, mut log: File, show: bool) -> JoinHandle<()> {
+pub(crate) fn record_console(
+    from: impl Read + Send + 'static,
+    mut log: File,
+    show: bool,
+) -> JoinHandle<Result<()>> {
     spawn(from, move |chunk| {
         if show {
             let _ = std::io::stderr().write_all(chunk);
@@ -120,13 +124,14 @@ pub(crate) fn for_each_line(
 fn spawn(
     mut from: impl Read + Send + 'static,
     mut take: impl FnMut(&[u8]) -> bool + Send + 'static,
-) -> JoinHandle<()> {
+) -> JoinHandle<Result<()>> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(length) = from.read(&mut buffer) {
             if length == 0 || !take(&buffer[..length]) {
-                return;
+                break;
             }
         }
+        Ok(())
     })
 }

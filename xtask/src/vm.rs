@@ -39,7 +39,8 @@ const CLOUD_HYPERVISOR: &str = "cloud-hypervisor";
 pub(crate) struct Vm {
     #[command(flatten)]
     options: VmOptions,
-    /// A host folder that the command can write to, at the same path (repeatable).
+    /// A host folder that the command can write to, at the same path (repeatable). Guests that do not see the host's files
+    /// get a copy, and send it back when the command has ended.
     #[arg(long, value_name = "DIR")]
     share: Vec<PathBuf>,
     /// The command and its arguments.
@@ -173,16 +174,28 @@ impl VmOptions {
             show_device_log: self.device_log,
             quiet: self.quiet,
         };
-        if setup.vmm.is_qemu() || qemu::kvm_is_usable() {
-            vm_run::run(&setup, output)
-        } else {
+        if self.is_nested() {
             nested::run(setup, self.qemu(), &scratch, output)
+        } else {
+            vm_run::run(&setup, output)
         }
     }
 
     /// The same, but with this VMM and driver in the guest.
     pub(crate) fn on_vmm(&self, vmm: Vmm, guest: GuestDriver) -> VmOptions {
         VmOptions { vmm, guest, ..self.clone() }
+    }
+
+    /// The same, with programs that the command uses.
+    pub(crate) fn with_programs(&self, names: &[&str]) -> VmOptions {
+        let mut options = self.clone();
+        options.with.extend(names.iter().map(PathBuf::from));
+        options
+    }
+
+    /// Whether the guest's processor and, in an outer VM, the host's OpenCL driver's are emulated.
+    pub(crate) fn is_nested(&self) -> bool {
+        !self.vmm.is_qemu() && !qemu::kvm_is_usable()
     }
 
     /// What is to be said of a VMM that nobody builds here and that is not there.
@@ -210,13 +223,16 @@ impl VmOptions {
         built: &Built,
         gpu: Option<Gpu>,
     ) -> Result<Vec<u8>> {
-        if !job.shares.is_empty() || job.may_reboot {
-            bail!("only QEMU's guests can share folders and reboot");
+        if job.may_reboot {
+            bail!("only QEMU's guests can reboot");
         }
         let guest_port = workspace::this_program()?;
         let mut files = Closure::new()?;
         files.add(&guest_port)?;
         files.add_command(&job.command)?;
+        for share in &job.shares {
+            files.add(share)?;
+        }
         for name in &self.with {
             files.add(&find_program(name.as_os_str())?)?;
         }

@@ -7,7 +7,7 @@ use crate::ports::{self, Awaited, Port, for_each_line, forward, record_console};
 use crate::process::Bound;
 use crate::qemu::{self, Ports};
 use crate::vmm::{self, Vmm};
-use crate::{interrupt, say};
+use crate::{interrupt, returned, say};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -115,7 +116,9 @@ pub(crate) fn run(setup: &Setup, output: Output) -> Result<Outcome> {
     let readers = read(streams.sources, logs.kernel, setup.show_kernel_log, output, &events);
     let run = Run { setup, processes, broker, awaited, started: Instant::now(), job_runs: false };
     let outcome = run.follow(&happenings)?;
-    readers.into_iter().for_each(|reader| drop(reader.join()));
+    for reader in readers {
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    }
     Ok(outcome)
 }
 
@@ -143,6 +146,8 @@ struct Sources {
     control: Box<dyn Read + Send>,
     stdout: Box<dyn Read + Send>,
     stderr: Box<dyn Read + Send>,
+    /// What comes of shared folders that the guest does not see.
+    folders: Vec<(Awaited, PathBuf)>,
 }
 
 fn start_qemu(
@@ -184,6 +189,7 @@ fn start_qemu(
         control: Box::new(control.ours),
         stdout: Box::new(stdout.ours),
         stderr: Box::new(stderr.ours),
+        folders: Vec::new(),
     };
     Ok((Processes { vmm, _servers: servers }, Streams { sources, awaited: Vec::new() }))
 }
@@ -197,6 +203,9 @@ fn start_other(
     let vsock = scratch.join("vsock");
     let port = |number| Awaited::new(&vsock, number);
     let (control, stdout, stderr) = (port(1)?, port(2)?, port(3)?);
+    let shares = setup.shares.iter().enumerate();
+    let folders = shares.map(|(index, share)| Ok((port(returned::port(index))?, share.clone())));
+    let folders = folders.collect::<Result<Vec<_>>>()?;
     let (console, terminal) = ports::terminal()?;
     let few = if setup.show_kernel_log { "" } else { FEW_MESSAGES };
     let machine = vmm::Machine {
@@ -213,12 +222,14 @@ fn start_other(
     let mut command = vmm::command(setup.vmm, &machine);
     command.stdin(copy(&terminal)?).stdout(terminal).stderr(log);
     let vmm = Bound::spawn(&mut command, "the VMM")?;
-    let awaited = [&control, &stdout, &stderr].map(|port| port.path().to_owned()).to_vec();
+    let awaited = [&control, &stdout, &stderr].into_iter().chain(folders.iter().map(|(port, _)| port));
+    let awaited = awaited.map(|port| port.path().to_owned()).collect();
     let sources = Sources {
         console: Box::new(console),
         control: Box::new(control),
         stdout: Box::new(stdout),
         stderr: Box::new(stderr),
+        folders,
     };
     Ok((Processes { vmm, _servers: Vec::new() }, Streams { sources, awaited }))
 }
@@ -227,24 +238,26 @@ fn copy(file: &File) -> Result<File> {
     file.try_clone().context("cannot share a file")
 }
 
-/// Starts reading. Gives the threads of the job's output, which end after its last byte.
+/// Starts reading. Gives the threads of what the job makes, which end after its last byte.
 fn read(
     sources: Sources,
     log: File,
     show: bool,
     output: Output,
     events: &Sender<Event>,
-) -> [std::thread::JoinHandle<()>; 3] {
+) -> Vec<JoinHandle<Result<()>>> {
     let lost = || {
         let lost = sender(events, |()| Event::OutputLost);
         move || lost(())
     };
     for_each_line(sources.control, sender(events, Event::Control));
-    [
+    let mut readers = vec![
         record_console(sources.console, log, show),
         forward(sources.stdout, output.stdout, lost()),
         forward(sources.stderr, output.stderr, lost()),
-    ]
+    ];
+    readers.extend(sources.folders.into_iter().map(|(port, folder)| returned::unpack(port, folder)));
+    readers
 }
 
 /// A function that sends what it gets as an event. Nobody listens any more once the run is over, which is no error.

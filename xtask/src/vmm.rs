@@ -37,8 +37,8 @@ impl Vmm {
     /// The virtio id of a vGPU for this driver.
     pub(crate) fn virtio_id(self, driver: GuestDriver) -> u16 {
         match (self, driver) {
-            // The device is a virtio-gpu whoever drives it.
-            (Vmm::Qemu, _) | (_, GuestDriver::Mainline) => VIRTIO_GPU,
+            // The device is a virtio-gpu whoever drives it; the generic one aborts QEMU when its id has no name there.
+            (Vmm::Qemu | Vmm::QemuGeneric, _) | (_, GuestDriver::Mainline) => VIRTIO_GPU,
             (_, GuestDriver::Module) => OWN_VIRTIO_ID,
         }
     }

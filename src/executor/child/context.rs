@@ -13,6 +13,7 @@ use paragpu_protocol::limits::{MAX_SOURCES_BYTES, MAX_SUB_DEVICES};
 use super::backend::{Backend, ClError};
 use super::builds::Builds;
 use super::completion::{Notifier, Reply};
+use super::kept::KeptRoom;
 use super::objects::{EventObject, QueueObject, Table};
 use super::pace::Pacer;
 use super::print::{Launch, PrintClient, Printer};
@@ -36,6 +37,8 @@ pub struct Context<B: Backend> {
     pub(crate) usage: ContextUsage,
     /// Bytes that sources may still take.
     pub(crate) sources: Budget,
+    /// Built programs that its contexts may still keep.
+    pub(crate) kept: KeptRoom,
     /// Sub-devices that may still be made.
     pub(crate) sub_devices: Budget,
     /// User events that are open, also those whose id is gone: commands may wait for them. They count as live.
@@ -54,6 +57,8 @@ pub struct Context<B: Backend> {
     pub(crate) turn: Option<Launch>,
     /// True once there is a kernel that may print.
     pub(crate) may_print: bool,
+    /// The guest has sent nothing behind the command that is executed, so far.
+    pub(crate) is_last: bool,
     fault: Option<Fault>,
     recorder: Option<Recorder>,
 }
@@ -81,6 +86,7 @@ impl<B: Backend> Context<B> {
             builds,
             usage: ContextUsage::default(),
             sources: Budget::new(MAX_SOURCES_BYTES),
+            kept: KeptRoom::default(),
             sub_devices: Budget::new(MAX_SUB_DEVICES),
             open: Vec::new(),
             unflushed: Vec::new(),
@@ -91,6 +97,7 @@ impl<B: Backend> Context<B> {
             print,
             turn: None,
             may_print: false,
+            is_last: false,
             fault: None,
             recorder,
         }

@@ -20,7 +20,9 @@ mod executor;
 pub mod fuzz;
 #[cfg(test)]
 mod image_tests;
+mod kept;
 mod landing;
+mod newest;
 mod objects;
 mod pace;
 pub mod print;

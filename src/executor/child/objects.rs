@@ -1,5 +1,6 @@
 //! A context's objects: records with host handles beside them, by the guest's ids.
 
+mod contexts;
 mod device_side;
 mod devices;
 mod events;
@@ -16,6 +17,7 @@ use paragpu_protocol::limits::MAX_OBJECTS;
 use super::backend::{Arg, ArgValue, ArgValueOf, Backend, ClError, HostDevice, ImageLayout};
 use super::completion::Reply;
 use super::landing::Landing;
+use super::newest::Newest;
 use super::pace::Cost;
 use super::quota::Charge;
 use super::record::{
@@ -23,9 +25,8 @@ use super::record::{
     QueueRecord, Record, SamplerRecord, Serial,
 };
 
-use device_side::DefaultQueues;
-
 pub(crate) use super::programs::ProgramObject;
+pub(crate) use contexts::ContextObject;
 pub(crate) use device_side::{DeviceQueueObject, PipeObject};
 pub(crate) use devices::{DeviceObject, Part, Place, handles, names};
 pub(crate) use events::{EventState, Gates};
@@ -61,14 +62,6 @@ pub(crate) struct Common {
 }
 
 #[derive(Debug)]
-pub(crate) struct ContextObject<B: Backend> {
-    pub(crate) common: Common,
-    pub(crate) devices: Vec<Arc<DeviceObject<B>>>,
-    pub(crate) host: Host<B::Context>,
-    default_queues: DefaultQueues<B>,
-}
-
-#[derive(Debug)]
 pub(crate) struct QueueObject<B: Backend> {
     pub(crate) common: Common,
     pub(crate) context: Arc<ContextObject<B>>,
@@ -95,6 +88,8 @@ pub(crate) struct QueueState {
     pub(crate) gates: Gates,
     /// Those that everything enqueued from now on waits for too (a barrier's).
     pub(crate) barrier: Gates,
+    /// Its newest command, if it is in order and the driver tells when that is over.
+    pub(crate) newest: Option<Arc<Newest>>,
 }
 
 #[derive(Debug)]
@@ -226,26 +221,6 @@ pub(crate) struct EventObject<B: Backend> {
     pub(crate) context: Arc<ContextObject<B>>,
     pub(crate) state: Arc<EventState>,
     pub(crate) host: Host<B::Event>,
-}
-
-impl<B: Backend> ContextObject<B> {
-    pub(crate) fn new(
-        common: Common,
-        devices: Vec<Arc<DeviceObject<B>>>,
-        host: Host<B::Context>,
-    ) -> ContextObject<B> {
-        ContextObject { common, devices, host, default_queues: DefaultQueues::default() }
-    }
-
-    pub(crate) fn has_device(&self, device: &Arc<DeviceObject<B>>) -> bool {
-        self.devices.iter().any(|own| Arc::ptr_eq(own, device))
-    }
-
-    /// The largest memory object that any of its devices takes, in bytes.
-    pub(crate) fn max_alloc(&self) -> u64 {
-        let devices = self.devices.iter().filter_map(|device| device.host.as_ref().ok());
-        devices.map(|device| device.limits.max_alloc).max().unwrap_or(0)
-    }
 }
 
 impl<B: Backend> KernelObject<B> {

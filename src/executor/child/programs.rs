@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paragpu_protocol::fault::Fault;
 
 use super::backend::{Backend, ClError};
-use super::objects::{Common, ContextObject, DeviceObject, Host, Place, handle, names};
+use super::objects::{Common, ContextObject, DeviceObject, Host, Place, names};
 use super::record::{BuildRecord, OriginRecord, ProgramRecord};
 use super::region::Taken;
 use super::{print, spirv};
@@ -28,8 +28,6 @@ pub(crate) struct ProgramObject<B: Backend> {
     /// True if its kernels may print.
     pub(crate) prints: AtomicBool,
     state: Mutex<State<B>>,
-    /// Unset while it is being made.
-    host: OnceLock<Host<B::Program>>,
 }
 
 /// What a program comes from.
@@ -43,6 +41,11 @@ pub(crate) enum Origin<B: Backend> {
 
 #[derive(Debug)]
 struct State<B: Backend> {
+    /// None while it is being made.
+    host: Option<Host<B::Program>>,
+    /// The options with which the host's program is built, for all devices of the context, if others have it, too: then it
+    /// must not change.
+    shared: Option<Vec<u8>>,
     builds: Vec<Build<B>>,
     constants: BTreeMap<u32, Vec<u8>>,
     is_busy: bool,
@@ -76,7 +79,14 @@ impl<B: Backend> ProgramObject<B> {
             Origin::BuiltIn { .. } => false,
             Origin::Linked(inputs) => inputs.iter().any(|input| input.prints.load(Ordering::Relaxed)),
         };
-        let state = State { builds: Vec::new(), constants: BTreeMap::new(), is_busy: true, is_frozen: false };
+        let state = State {
+            host: None,
+            shared: None,
+            builds: Vec::new(),
+            constants: BTreeMap::new(),
+            is_busy: true,
+            is_frozen: false,
+        };
         ProgramObject {
             common,
             context,
@@ -86,7 +96,6 @@ impl<B: Backend> ProgramObject<B> {
             kernels: AtomicUsize::new(0),
             prints: AtomicBool::new(prints),
             state: Mutex::new(state),
-            host: OnceLock::new(),
         }
     }
 
@@ -102,13 +111,39 @@ impl<B: Backend> ProgramObject<B> {
 
     /// The program is made, or cannot be, and still busy.
     pub(crate) fn made(&self, host: Host<B::Program>) {
-        // Set once: a program is made once.
-        let _ = self.host.set(host);
+        self.state().host = Some(host);
+    }
+
+    /// Takes a host's program that others have, too, or lets others have this one's.
+    pub(crate) fn share(&self, host: B::Program, options: Vec<u8>) {
+        let mut state = self.state();
+        state.host = Some(Ok(host));
+        state.shared = Some(options);
+    }
+
+    /// The options with which the host's program is built, if others have it, too.
+    pub(crate) fn shared(&self) -> Option<Vec<u8>> {
+        self.state().shared.clone()
+    }
+
+    /// Takes a host's program of its own in place of one that others have, too.
+    pub(crate) fn part(&self, host: B::Program) {
+        let mut state = self.state();
+        state.host = Some(Ok(host));
+        state.shared = None;
+    }
+
+    /// Its text, if it has one.
+    pub(crate) fn text(&self) -> Option<&[u8]> {
+        match &self.origin {
+            Origin::Source(text) => Some(text),
+            _ => None,
+        }
     }
 
     /// The handle, for what uses it.
-    pub(crate) fn host(&self) -> Result<&B::Program, ClError> {
-        self.host.get().map_or(Err(ClError::INVALID_OPERATION), handle)
+    pub(crate) fn host(&self) -> Host<B::Program> {
+        self.state().host.clone().unwrap_or(Err(ClError::INVALID_OPERATION))
     }
 
     /// A fault while it is being made or built.

@@ -1,13 +1,14 @@
 //! The thread of one context: takes frames from its ring, and does what the control side asks in between.
 
 use std::fmt;
-use std::hint::spin_loop;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use paragpu_protocol::command::Finish;
 use paragpu_protocol::fault::Fault;
+use paragpu_protocol::frame::FrameHeader;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
 use paragpu_protocol::ring::Consumer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,10 +23,12 @@ use super::region::Regions;
 use crate::executor::message::{ContextUsage, ToBroker};
 use crate::limits::Bucket;
 
-/// Longest time for which the thread looks for work before it sleeps: about what a sleep and a wake-up cost.
-const MAX_SPIN: Duration = Duration::from_micros(50);
-/// Shortest: where spinning did not pay, it hardly happens.
-const MIN_SPIN: Duration = Duration::from_micros(5);
+/// How long the thread looks for work before it sleeps: about what a sleep and a wake-up cost. It gives the processor up
+/// after each look, so that a device's thread which wants it does not wait.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// A frame with so few bytes behind it may be the last that the guest sends before it waits: a Finish may follow.
+const TAIL_BYTES: u32 = (size_of::<FrameHeader>() + size_of::<Finish>()) as u32;
 
 /// Frames between two looks at the control side, so that a busy ring does not keep it waiting.
 const BATCH: usize = 64;
@@ -92,7 +95,6 @@ pub(super) struct Ring {
     consumer: Consumer,
     /// Length of the frame that was taken, and whose turn has not come.
     held: Option<usize>,
-    spin: Duration,
 }
 
 impl<B: Backend> RingThread<B> {
@@ -216,8 +218,7 @@ impl<B: Backend> RingThread<B> {
             // Failed before it had a ring to say so.
             context.notifier.fail(fault);
         }
-        self.ring =
-            Some(Ring { view, region, consumer: Consumer::new(data_bytes), held: None, spin: MAX_SPIN });
+        self.ring = Some(Ring { view, region, consumer: Consumer::new(data_bytes), held: None });
         Ok(())
     }
 
@@ -260,6 +261,7 @@ impl<B: Backend> RingThread<B> {
                 break;
             }
             taken += 1;
+            context.is_last = ring.consumer.unread(&ring.view) <= TAIL_BYTES;
             context.execute(&frame[..len])?;
         }
         if taken < BATCH {
@@ -302,23 +304,19 @@ impl<B: Backend> RingThread<B> {
 
     /// Looks for work for a while. True if there is some.
     fn spin(&mut self) -> bool {
-        let Some(ring) = &mut self.ring else { return false };
+        let Some(ring) = &self.ring else { return false };
         if self.context.as_ref().is_none_or(|context| context.fault().is_some()) {
             return false;
         }
-        let until = Instant::now() + ring.spin;
+        let until = Instant::now() + SPIN;
         loop {
-            for _ in 0..16 {
-                if !ring.consumer.is_empty(&ring.view) {
-                    ring.spin = (ring.spin * 2).min(MAX_SPIN);
-                    return true;
-                }
-                spin_loop();
+            if !ring.consumer.is_empty(&ring.view) {
+                return true;
             }
             if Instant::now() >= until {
-                ring.spin = (ring.spin / 2).max(MIN_SPIN);
                 return false;
             }
+            rustix::thread::sched_yield();
         }
     }
 

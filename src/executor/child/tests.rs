@@ -16,6 +16,7 @@ use super::rig::{
     create, dim, fault, launch, local, object, silent, span,
 };
 
+mod kept;
 pub(super) mod programs;
 
 #[test]

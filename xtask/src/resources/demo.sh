@@ -1,8 +1,9 @@
 # The guest's part of the demo: unmodified OpenCL programs on the vGPU, then this project's own.
-# Arguments: the picture program, the file to write, and the options of clpeak.
+# Arguments: the picture program, the file to write, the options of clpeak, and those for the picture's size.
 picture=$1
 file=$2
 clpeak_options=$3
+picture_options=$4
 output=/tmp/paragpu-demo-output
 
 step() {
@@ -32,4 +33,5 @@ expect() {
 step "what clinfo sees" expect 'Platform Name .*paragpu' clinfo
 # shellcheck disable=SC2086 # several options
 step "clpeak measures" expect 'Kernel launch latency *:' clpeak $clpeak_options
-step "a picture" "$picture" --output "$file"
+# shellcheck disable=SC2086
+step "a picture" "$picture" --output "$file" $picture_options

@@ -4,7 +4,7 @@
 #
 # Port 1 carries lines to the host: "boot TEXT", "warn TEXT", "fail TEXT", "start" and "exit STATUS".
 # Ports 2 and 3 carry the job's stdout and stderr, and nothing else. They are virtio-serial's where the guest sees the host's
-# files, else vsock's.
+# files, else vsock's; there, ports from 4 on carry what is in the shared folders at the end, as archives.
 # /job.sh is the job; /shares lists the writable host folders; /settings sets
 #   FILES       9p or virtiofs, or copies if the guest does not see the host's files
 #   NODE        the vGPU's file, or nothing
@@ -117,7 +117,8 @@ mkdir -p etc/OpenCL/vendors
 number=0
 while IFS= read -r share; do
     mkdir -p "/guest$share"
-    mount_folder "share$number" "/guest$share" rw || fail "cannot mount the shared folder $share"
+    [ "$FILES" = copies ] ||
+        mount_folder "share$number" "/guest$share" rw || fail "cannot mount the shared folder $share"
     number=$((number + 1))
 done </shares
 
@@ -150,6 +151,16 @@ for process in /proc/[0-9]*; do
     esac
 done
 wait "$stdout" "$stderr"
+if [ "$FILES" = copies ]; then
+    number=4
+    while IFS= read -r share; do
+        mkfifo "/share$number"
+        port "$number" "/share$number" &
+        tar -c -f "/share$number" -C "/guest$share" .
+        wait "$!"
+        number=$((number + 1))
+    done </shares
+fi
 sync
 if [ -e run/paragpu-vm/reboot ]; then
     tell "boot rebooting"

@@ -32,7 +32,7 @@ const RING_DATA_BYTES: u32 = 512 * 1024;
 
 /// How long a waiting thread polls before it sleeps. Waking a sleeping thread costs 30 to 60 µs, but the
 /// device may be computing on the very core that polls.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(100);
 
 /// How long the host may take to start a ring: it may have to start a process and load an OpenCL driver.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -272,7 +272,7 @@ impl Connection {
             if Instant::now() > spin_end {
                 break;
             }
-            std::hint::spin_loop();
+            rustix::thread::sched_yield();
         }
         loop {
             let seen = ring::about_to_wait(&*self.ring);

@@ -230,6 +230,9 @@ impl Queue {
             copies.add(&state.loose);
             (state.posted, copies)
         };
+        if self.progress.is_at(posted) && !connection.is_lost() {
+            return Ok(());
+        }
         let slot = connection.slot()?;
         let body = Finish { queue: self.id.into(), reserved: 0.into(), reply: slot.to_ref() };
         let sent = connection.send(&body, &[], &[]);

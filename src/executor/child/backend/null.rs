@@ -25,6 +25,9 @@ use crate::sys::map::Window;
 /// value of unknown size, a buffer, local memory, an image, a sampler, a pipe, a queue on the device.
 pub const KERNEL_NAME: &str = "k";
 
+/// A program with this text has a variable that its kernels share.
+pub const WITH_VARIABLE: &[u8] = b"global int variable;";
+
 /// A program with this text does not build.
 pub const BAD_SOURCE: &[u8] = b"error";
 
@@ -36,6 +39,7 @@ const COMPUTE_UNITS: u32 = 8;
 pub struct Null {
     devices: Vec<HostDevice<NullDevice>>,
     clock: AtomicU64,
+    builds: AtomicU64,
     has_traps: bool,
 }
 
@@ -81,7 +85,12 @@ impl Null {
     /// With that many devices.
     pub fn new(devices: usize) -> Null {
         let device = NullDevice { units: COMPUTE_UNITS }.with_limits();
-        Null { devices: vec![device; devices], clock: AtomicU64::new(1), has_traps: false }
+        Null {
+            devices: vec![device; devices],
+            clock: AtomicU64::new(1),
+            builds: AtomicU64::new(0),
+            has_traps: false,
+        }
     }
 
     /// With that many devices, whose compiler falls into [`traps`].
@@ -89,7 +98,13 @@ impl Null {
         Null { has_traps: true, ..Null::new(devices) }
     }
 
+    /// How many builds there were, and compilations.
+    pub fn builds(&self) -> u64 {
+        self.builds.load(Ordering::Relaxed)
+    }
+
     fn compiles(&self, program: &NullProgram) -> Result<(), ClError> {
+        self.builds.fetch_add(1, Ordering::Relaxed);
         if self.has_traps {
             traps::spring(&program.source);
         }
@@ -107,6 +122,9 @@ pub struct NullProgram {
     source: Arc<Vec<u8>>,
     status: Arc<AtomicI32>,
 }
+
+/// `CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE`
+const GLOBAL_VARIABLE_TOTAL_SIZE: u32 = 0x1185;
 
 /// `CL_BUILD_SUCCESS`
 const BUILT: i32 = 0;
@@ -463,6 +481,10 @@ impl Backend for Null {
     ) -> Result<Vec<u8>, ClError> {
         match query {
             Query::DeviceTimers(_) => Ok([self.tick().to_le_bytes(), self.tick().to_le_bytes()].concat()),
+            Query::ProgramBuild(program, _) if param == GLOBAL_VARIABLE_TOTAL_SIZE => {
+                let bytes = if *program.source == WITH_VARIABLE { 4_usize } else { 0 };
+                Ok(bytes.to_le_bytes().to_vec())
+            }
             Query::ProgramBuild(program, _) => {
                 Ok(program.status.load(Ordering::Relaxed).to_le_bytes().to_vec())
             }

@@ -173,9 +173,10 @@ fn number(name: &str, target: TargetArch) -> Result<i64, PolicyError> {
     number.map(i64::from).map_err(|()| PolicyError::UnknownCall(name.to_owned()))
 }
 
-/// That a call fails with this error.
+/// That a call fails with this error, or with 0 does nothing and says that it did.
 fn refusal(name: &str) -> Result<SeccompAction, PolicyError> {
     let error = match name {
+        "0" => return Ok(SeccompAction::Errno(0)),
         "EAFNOSUPPORT" => Errno::AFNOSUPPORT,
         "ENOSYS" => Errno::NOSYS,
         "EPERM" => Errno::PERM,
@@ -279,7 +280,7 @@ mod tests {
         for target in TARGETS {
             for action in [Seccomp::Kill, Seccomp::Log, Seccomp::Trap] {
                 let filters = Filters::for_target(action, &[], target).unwrap();
-                assert_eq!(filters.programs.len(), 4, "what is allowed, and three ways of refusing quietly");
+                assert_eq!(filters.programs.len(), 5, "what is allowed, and four ways of refusing quietly");
                 assert_eq!(filters.optional.len(), 2);
             }
         }

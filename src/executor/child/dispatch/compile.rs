@@ -15,6 +15,7 @@ use super::super::compiler::recipe::Recipe;
 use super::super::compiler::trial::{Bench, Ended};
 use super::super::completion::Reply;
 use super::super::context::Context;
+use super::super::kept::{is_stateless, is_steady};
 use super::super::objects::{ContextObject, DeviceObject, Object, handle, handles, names};
 use super::super::programs::{Build, Origin, ProgramObject};
 use super::super::record::{BuildKind, BuildRecord, with_arg_info};
@@ -50,6 +51,17 @@ impl<B: Backend> Order<B> {
             headers: self.headers.iter().map(|(_, program)| program.clone()).collect(),
             _room: room,
         }
+    }
+
+    /// The text of a program, if this builds it for all devices of its context and always makes the same of it.
+    fn steady_text<'p>(&self, program: &'p ProgramObject<B>) -> Option<&'p [u8]> {
+        let is_whole = self.kind == BuildKind::Build && self.is_for_all(&program.context);
+        program.text().filter(|text| is_whole && is_steady(text, &self.options))
+    }
+
+    fn is_for_all(&self, context: &ContextObject<B>) -> bool {
+        let is_meant = |device| self.devices.iter().any(|meant| Arc::ptr_eq(meant, device));
+        self.devices.is_empty() || context.devices.iter().all(is_meant)
     }
 
     /// Bytes that it takes, roughly.
@@ -111,8 +123,8 @@ impl<B: Backend> Context<B> {
     fn start(&mut self, program: &Arc<ProgramObject<B>>, order: Order<B>, reply: Reply) -> Result<(), Fault> {
         let host_options = CString::new(with_arg_info(&order.options)).map_err(|_nul| Fault::BadValue)?;
         program.idle()?;
-        let host = program.host().cloned().and_then(|host| {
-            let headers = order.headers.iter().map(|(_, header)| header.host().cloned());
+        let host = program.host().and_then(|host| {
+            let headers = order.headers.iter().map(|(_, header)| header.host());
             Ok((host, headers.collect::<Result<Vec<_>, ClError>>()?))
         });
         let (host, headers) = match host {
@@ -131,6 +143,23 @@ impl<B: Backend> Context<B> {
             reply.status(Err(ClError::OUT_OF_HOST_MEMORY));
             return Ok(());
         };
+        program.may_change()?;
+        let text = order.steady_text(program);
+        if let Some(kept) = text.and_then(|text| program.context.kept().find(text, host_options.to_bytes())) {
+            program.start(order.build(&program.context, room))?;
+            program.share(kept, host_options.into_bytes());
+            program.ended(0, None);
+            reply.status(Ok(()));
+            return Ok(());
+        }
+        let earlier = program.shared();
+        let host = match self.own_host(program, host, earlier.is_some()) {
+            Ok(host) => host,
+            Err(error) => {
+                reply.status(Err(error));
+                return Ok(());
+            }
+        };
         program.start(order.build(&program.context, room))?;
         let program = Arc::clone(program);
         let completion = reply.after_build();
@@ -138,6 +167,13 @@ impl<B: Backend> Context<B> {
         let job = move |bench: &Bench| {
             let names = order.headers.iter().map(|(name, _)| name.as_c_str());
             let named: Vec<(&CStr, &B::Program)> = names.zip(&headers).collect();
+            // What other devices have of it.
+            if let Some(options) = earlier.filter(|_| !order.is_for_all(&program.context))
+                && let Ok(options) = CString::new(options)
+                && let Err(error) = backend.build(&host, &[], &options)
+            {
+                log::debug!("what was built before cannot be built again: {error}");
+            }
             let tried = bench.try_out(|| Recipe::of(&program), &|| notifier.is_closed());
             let built = match &tried {
                 Err(_) => Err(order.kind.failure()),
@@ -146,6 +182,9 @@ impl<B: Backend> Context<B> {
                     BuildKind::Build | BuildKind::Link => backend.build(&host, &devices, &host_options),
                 }),
             };
+            if built.is_ok() {
+                keep(&*backend, &program, &order, &host, &host_options);
+            }
             let status = built.err().map_or(0, ClError::code);
             // No longer busy before the guest hears of it.
             program.ended(status, tried.err().and_then(Ended::reason));
@@ -156,6 +195,22 @@ impl<B: Backend> Context<B> {
         };
         self.builds.submit(&self.notifier, Box::new(job));
         Ok(())
+    }
+
+    /// A host's program that this one alone has.
+    fn own_host(
+        &self,
+        program: &ProgramObject<B>,
+        host: B::Program,
+        is_shared: bool,
+    ) -> Result<B::Program, ClError> {
+        if !is_shared {
+            return Ok(host);
+        }
+        let text = program.text().ok_or(ClError::INVALID_OPERATION)?;
+        let own = self.backend.create_program(handle(&program.context.host)?, text)?;
+        program.part(own.clone());
+        Ok(own)
     }
 
     pub(crate) fn link_program(&mut self, body: &LinkProgram, tail: Tail<'_>) -> Result<(), Fault> {
@@ -221,6 +276,23 @@ impl<B: Backend> Context<B> {
     }
 }
 
+/// Keeps what was built for the next that is built so, if nobody can tell the difference.
+fn keep<B: Backend>(
+    backend: &B,
+    program: &ProgramObject<B>,
+    order: &Order<B>,
+    host: &B::Program,
+    host_options: &CStr,
+) {
+    let (Some(text), Ok(devices)) = (order.steady_text(program), handles(&program.context.devices)) else {
+        return;
+    };
+    let options = host_options.to_bytes();
+    if is_stateless(backend, host, &devices) && program.context.kept().keep(text, options, host) {
+        program.share(host.clone(), options.to_vec());
+    }
+}
+
 fn link<B: Backend>(
     backend: &B,
     program: &ProgramObject<B>,
@@ -234,7 +306,7 @@ fn link<B: Backend>(
         return Err(ClError::INVALID_OPERATION);
     }
     let inputs = inputs.iter().map(|input| input.host()).collect::<Result<Vec<_>, _>>()?;
-    Ok(backend.link(context, &devices, options, &inputs))
+    Ok(backend.link(context, &devices, options, &inputs.iter().collect::<Vec<_>>()))
 }
 
 /// What comes with a build, taken from the front.

@@ -135,7 +135,7 @@ impl<B: Backend> Context<B> {
             Err(error) => return Ok(Err(error)),
         };
         if kind == InfoKind::Program {
-            return Ok(self.backend.query(Query::Program(host), param));
+            return Ok(self.backend.query(Query::Program(&host), param));
         }
         let device = match self.device_of(&program.context, index)? {
             Ok(device) => device,
@@ -147,7 +147,7 @@ impl<B: Backend> Context<B> {
             options.push(0);
             return Ok(Ok(options));
         }
-        Ok(self.backend.query(Query::ProgramBuild(host, &device), param))
+        Ok(self.backend.query(Query::ProgramBuild(&host, &device), param))
     }
 
     /// The device, if it is one of the context's.

@@ -38,10 +38,10 @@ impl<B: Backend> Context<B> {
                 return Err(ClError::INVALID_PROGRAM_EXECUTABLE);
             }
             let declared = declared_args(&program, tail.data)?;
-            match self.backend.create_kernel(host, &name, declared.as_deref()) {
+            match self.backend.create_kernel(&host, &name, declared.as_deref()) {
                 Err(ClError::ARG_INFO_NOT_AVAILABLE) => {
                     let declared = self.args_by_parts(&program, &name)?;
-                    self.backend.create_kernel(host, &name, Some(&declared))
+                    self.backend.create_kernel(&host, &name, Some(&declared))
                 }
                 made => made,
             }
@@ -85,7 +85,7 @@ impl<B: Backend> Context<B> {
             }
             asked += 1;
             let Linked { program: Some(alone), outcome: Ok(()) } =
-                self.backend.link(context, &[], c"", &[host])
+                self.backend.link(context, &[], c"", &[&host])
             else {
                 return;
             };
@@ -129,7 +129,7 @@ impl<B: Backend> Context<B> {
     /// A kernel of the same program with the same arguments.
     fn same_kernel(&self, kernel: &KernelObject<B>, state: &KernelState<B>) -> Result<B::Kernel, ClError> {
         let name = CString::new(&*state.record.name).map_err(|_nul| ClError::INVALID_KERNEL_NAME)?;
-        let mut host = self.backend.create_kernel(kernel.program.host()?, &name, Some(&kernel.args))?;
+        let mut host = self.backend.create_kernel(&kernel.program.host()?, &name, Some(&kernel.args))?;
         for (index, arg) in (0..).zip(&state.record.args) {
             let object = state.objects.get(&index).ok_or(ClError::INVALID_ARG_VALUE);
             let value = match arg {

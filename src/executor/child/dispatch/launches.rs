@@ -9,8 +9,9 @@ use paragpu_protocol::types::Enqueue;
 use zerocopy::little_endian::U32;
 
 use super::super::backend::{Backend, ClError, DeviceLimits, Done, NdRange, Order, Outcome, Work};
+use super::super::completion::Reply;
 use super::super::context::Context;
-use super::super::objects::{KernelObject, KernelState, handle};
+use super::super::objects::{KernelObject, KernelState, QueueObject, handle};
 use super::super::pace::Estimate;
 use super::super::record::ArgRecord;
 use super::{require, reserved, sizes};
@@ -48,10 +49,32 @@ impl<B: Backend> Context<B> {
     }
 
     fn sync(&mut self, opcode: Opcode, enqueue: &Enqueue, wait: &[U32]) -> Result<(), Fault> {
+        let queue = self.objects.queue(enqueue.queue.get())?;
+        if wait.is_empty() && enqueue.event.get() == 0 && !enqueue.slot.is_none() && queue.host.is_ok() {
+            let reply = self.reply(&enqueue.slot)?;
+            if self.after_newest(&queue, reply, None).is_none() {
+                return Ok(());
+            }
+        }
         let plan = self.plan(enqueue, wait)?;
         let work = if opcode == Opcode::Barrier { Work::Barrier } else { Work::Marker };
         self.submit(opcode, plan, &[], Ok(work));
         Ok(())
+    }
+
+    /// Replies when all that is in the queue is over, if its newest command tells. Otherwise gives the reply back.
+    fn after_newest(
+        &mut self,
+        queue: &QueueObject<B>,
+        reply: Reply,
+        error: Option<ClError>,
+    ) -> Option<Reply> {
+        let Some(newest) = queue.state().newest.clone() else { return Some(reply) };
+        let gates = super::submit::gates(queue, Opcode::Finish, &[]);
+        let completion = reply.later(None, gates, 0).in_turn(Some(queue.landing.join(true)));
+        newest.join(completion, error);
+        self.flush();
+        None
     }
 
     /// A marker whose slot is the reply: waiting here would keep the ring from the very command that ends a
@@ -72,6 +95,7 @@ impl<B: Backend> Context<B> {
             return Ok(());
         }
         let deferred = queue.state().deferred.take();
+        let Some(reply) = self.after_newest(&queue, reply, deferred) else { return Ok(()) };
         let gates = super::submit::gates(&queue, Opcode::Finish, &[]);
         let flight = self.take_off(&queue, None, &gates);
         let completion = reply.later(None, gates, 0).paced(flight).in_turn(Some(queue.landing.join(true)));

@@ -74,7 +74,7 @@ impl<B: Backend> Context<B> {
         let common = self.objects.admit(id)?;
         let host = handles(&devices).and_then(|devices| self.backend.create_context(&devices));
         let outcome = creation(&host);
-        let object = ContextObject::new(common, devices, host);
+        let object = ContextObject::new(common, devices, host, self.kept.clone());
         self.objects.insert(id, Object::Context(Arc::new(object)));
         reply.status(outcome);
         Ok(())

@@ -145,7 +145,7 @@ impl<B: Backend> Context<B> {
         let id = body.spec_id.get();
         let size = Module::parse(il).and_then(|module| module.spec_constant_size(id));
         require(size.is_some_and(|size| size as usize == tail.data.len()), Fault::BadValue)?;
-        let set = self.backend.set_spec_constant(host, id, tail.data);
+        let set = self.backend.set_spec_constant(&host, id, tail.data);
         if set.is_ok() {
             program.note_constant(id, tail.data);
         }

@@ -11,6 +11,7 @@ use zerocopy::little_endian::U32;
 use super::super::backend::{Backend, ClError, Done, HostBytes, ImageWork, Order, Outcome, Work, WorkOf};
 use super::super::completion::{Completion, Reply};
 use super::super::context::Context;
+use super::super::newest::Newest;
 use super::super::objects::{
     BufferObject, Common, ContextObject, EventObject, EventState, Gates, ImageObject, Object, QueueObject,
     SharedMemory, handle,
@@ -109,6 +110,8 @@ impl<B: Backend> Context<B> {
             || !keep.is_empty()
             || may_reach
             || work.as_ref().is_ok_and(touches_guest_memory)
+            // The guest may be about to wait for it.
+            || self.is_last
             || self.is_worth_watching(&queue, estimate.as_ref())
             || queue.unwatched.fetch_add(1, Ordering::Relaxed) >= most_unwatched(&queue.record);
         let flight = if watched {
@@ -134,7 +137,10 @@ impl<B: Backend> Context<B> {
         let foreign = known.into_iter().any(|context| !same_context(context, &queue.context));
         let work = if foreign { Err(ClError::INVALID_CONTEXT) } else { work };
         let silent = event.is_none() && !watched.as_ref().is_some_and(Completion::has_slot);
-        let host = self.enqueue(&queue, &wait, work, event.is_some(), (watched, keep));
+        let in_order = queue.record.properties & OUT_OF_ORDER == 0;
+        let newest = (in_order && watched.is_some()).then(Newest::new);
+        let host = self.enqueue(&queue, &wait, work, event.is_some(), (watched, newest.clone(), keep));
+        queue.state().newest = newest.filter(|_| host.is_ok());
         if let Err(error) = host
             && silent
         {
@@ -195,7 +201,8 @@ impl<B: Backend> Context<B> {
             queue.unwatched.store(0, Ordering::Relaxed);
             let completion = Reply::new(None, &self.notifier).later(None, gates, 0).paced(flight);
             // Where it cannot be enqueued, it is complete at once.
-            let _lost = self.enqueue(&queue, &[], Ok(Work::Marker), false, (Some(completion), Vec::new()));
+            let _lost =
+                self.enqueue(&queue, &[], Ok(Work::Marker), false, (Some(completion), None, Vec::new()));
             if !queue.unflushed.swap(true, Ordering::Relaxed) {
                 self.unflushed.push(queue);
             }
@@ -208,7 +215,7 @@ impl<B: Backend> Context<B> {
         wait: &[Arc<EventObject<B>>],
         work: Result<WorkOf<'_, B>, ClError>,
         event: bool,
-        (watched, keep): (Option<Completion>, Vec<Arc<SharedMemory>>),
+        (watched, newest, keep): (Option<Completion>, Option<Arc<Newest>>, Vec<Arc<SharedMemory>>),
     ) -> Result<Option<B::Event>, ClError> {
         let ready = work.and_then(|work| {
             let host = handle(&queue.host)?;
@@ -225,6 +232,9 @@ impl<B: Backend> Context<B> {
                     Box::new(move |outcome| {
                         drop(keep);
                         watched.complete(outcome);
+                        if let Some(newest) = newest {
+                            newest.over(outcome.status);
+                        }
                     })
                 });
                 let profile = queue.record.properties & PROFILING != 0;

@@ -29,7 +29,7 @@ impl Progress {
         self.over.fetch_max(position, Ordering::AcqRel);
     }
 
-    fn is_at(&self, position: u64) -> bool {
+    pub(super) fn is_at(&self, position: u64) -> bool {
         self.over.load(Ordering::Acquire) == position
     }
 }
