@@ -91,7 +91,7 @@ fn launch_from_all<'a>(
         barrier.wait();
         let start = Instant::now();
         for thread in threads {
-            thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+            thread.join().map_err(|_panic| anyhow!("a thread panicked"))??;
         }
         Ok(start.elapsed())
     })

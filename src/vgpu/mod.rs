@@ -4,6 +4,7 @@
 //! The objects that commands in the ring make are the executor's to record.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use paragpu_protocol::limits::MAX_MAPPINGS;
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,20 @@ pub struct Counters {
     pub waits: u64,
     /// Interrupts sent to the guest.
     pub interrupts: u64,
+    /// Notifications of queues by the guest, as often as it wrote them.
+    pub kicks: u64,
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counters { ring, requests, doorbells, waits, interrupts, kicks } = self;
+        write!(
+            f,
+            "commands: {} by ring, {requests} by virtqueue, {doorbells} doorbells, {waits} waits, \
+             {interrupts} interrupts, {kicks} kicks",
+            ring.commands
+        )
+    }
 }
 
 impl Counters {

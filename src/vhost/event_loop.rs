@@ -146,9 +146,12 @@ fn wait(
 fn clear_kick(session: &mut Session, index: usize) {
     let Some(kick) = session.vrings[index].kick() else { return };
     // Without waiting, whatever the front end made of the descriptor: another queue may have the same one.
-    let read = preadv2(kick, &mut [IoSliceMut::new(&mut [0_u8; 8])], u64::MAX, ReadWriteFlags::NOWAIT);
+    let mut written = [0_u8; 8];
+    let read = preadv2(kick, &mut [IoSliceMut::new(&mut written)], u64::MAX, ReadWriteFlags::NOWAIT);
     match read {
-        Ok(1..) | Err(Errno::AGAIN | Errno::INTR) => {}
+        // An eventfd tells how often it was written.
+        Ok(1..) => session.count_kicks(u64::from_ne_bytes(written)),
+        Err(Errno::AGAIN | Errno::INTR) => {}
         // Not an eventfd, or one that hung up: polling it again would spin.
         Ok(_) | Err(_) => {
             let line = format_args!("the kick descriptor of queue {index} is no eventfd");

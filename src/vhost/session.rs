@@ -292,10 +292,19 @@ impl Session {
                     if let (Some(_), Some(step)) = (&self.recorder, Step::message(&message)) {
                         record(&mut self.recorder, &step);
                     }
-                    if let ToBroker::ContextDestroyed { context, .. } = &message {
-                        self.supervisor.context_ended(*context);
+                    let ended = match &message {
+                        ToBroker::ContextDestroyed { context, .. } => Some(*context),
+                        _ => None,
+                    };
+                    if let Some(context) = ended {
+                        self.supervisor.context_ended(context);
                     }
                     self.device.on_message(message, &self.memory);
+                    if let Some(context) = ended.filter(|_| log::log_enabled!(Level::Debug)) {
+                        let counters = self.device.vgpu().counters;
+                        self.log
+                            .line(Level::Debug, format_args!("context {context} ended; so far {counters}"));
+                    }
                 }
                 Err(error) => self.unless_executor_failed(Err(error)),
             }
@@ -407,6 +416,12 @@ impl Session {
         self.device.vgpu_mut().lifecycle = Lifecycle::Idle;
     }
 
+    /// Counts the notifications of a queue.
+    pub(super) fn count_kicks(&mut self, kicks: u64) {
+        let counters = &mut self.device.vgpu_mut().counters;
+        counters.kicks = counters.kicks.saturating_add(kicks);
+    }
+
     /// Interrupts the guest for what was completed.
     fn announce(&mut self) {
         for index in 0..QUEUES {
@@ -503,16 +518,7 @@ impl Session {
         self.act();
         self.serve_executor(Instant::now() + grace, |session| session.device.contexts_ended());
         self.kill_executor();
-        let counters = self.device.vgpu().counters;
-        log::info!(
-            "{}: session ended; commands: {} by ring, {} by virtqueue, {} doorbells, {} waits, {} interrupts",
-            self.name,
-            counters.ring.commands,
-            counters.requests,
-            counters.doorbells,
-            counters.waits,
-            counters.interrupts
-        );
+        log::info!("{}: session ended; {}", self.name, self.device.vgpu().counters);
     }
 }
 

@@ -26,8 +26,14 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Starts `program` and waits until it listens on `socket`. Its log goes to the file `log`, and to stderr too if
-    /// it is to be shown.
-    pub(crate) fn start(program: &Path, socket: &Path, mut log: File, show: bool) -> Result<Broker> {
+    /// it is to be shown; what it tells, if the environment does not say so, is `level`.
+    pub(crate) fn start(
+        program: &Path,
+        socket: &Path,
+        mut log: File,
+        level: &str,
+        show: bool,
+    ) -> Result<Broker> {
         let mut command = bound_command(program);
         command
             .arg("--socket-path")
@@ -36,7 +42,7 @@ impl Broker {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         if std::env::var_os("PARAGPU_LOG").is_none() {
-            command.env("PARAGPU_LOG", "info");
+            command.env("PARAGPU_LOG", level);
         }
         let mut process = Bound::spawn(&mut command, "paragpud")?;
         let stderr = process.child().stderr.take().context("paragpud has no stderr")?;

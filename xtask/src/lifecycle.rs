@@ -59,7 +59,7 @@ fn scenario(options: &VmOptions, program: &Path, log: &Path) -> Result<()> {
     let shared = scratch.path().join("shared");
     std::fs::create_dir(&shared).context("cannot make a folder to share")?;
     let log_file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    let mut broker = options.start_broker(&socket, log_file)?;
+    let mut broker = options.start_broker(&socket, log_file, "info")?;
     let options = options.on_socket(&socket);
     let paragpud = broker.id();
 

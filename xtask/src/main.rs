@@ -63,7 +63,7 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     Cts(cts::Cts),
     Programs(programs::Programs),
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     #[command(hide = true)]
     VmPrepared(nested::Prepared),
     #[command(hide = true)]

@@ -259,13 +259,13 @@ impl VmOptions {
     }
 
     /// Builds paragpud and starts it by itself, for [VMs on its socket](VmOptions::on_socket).
-    pub(crate) fn start_broker(&self, socket: &Path, log: File) -> Result<Broker> {
+    pub(crate) fn start_broker(&self, socket: &Path, log: File, level: &str) -> Result<Broker> {
         if self.socket.is_some() || self.no_gpu || !self.vmm.is_qemu() {
             bail!("this needs QEMU and a paragpud of its own: neither --socket nor --no-gpu is possible");
         }
         let built = self.build(&workspace::target_directory()?)?;
         let program = built.broker.context("no paragpud was built")?;
-        Broker::start(&program, socket, log, self.device_log)
+        Broker::start(&program, socket, log, level, self.device_log)
     }
 
     /// The same, but connected to the paragpud that serves `socket`.

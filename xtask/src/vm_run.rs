@@ -104,7 +104,7 @@ pub(crate) fn run(setup: &Setup, output: Output) -> Result<Outcome> {
 
     let broker = match &setup.broker {
         Some(program) => Some(
-            Broker::start(program, &socket, logs.broker, setup.show_device_log)
+            Broker::start(program, &socket, logs.broker, "info", setup.show_device_log)
                 .map_err(|error| anyhow!("{error:#}{}", evidence(setup)))?,
         ),
         None => None,

@@ -1,7 +1,7 @@
-//! Does `cargo xtask bench sharing` measure? One short scenario on the host's real OpenCL; no figure is held against a goal,
+//! Does `cargo xtask bench` measure? Short runs on the host's real OpenCL; no figure is held against a goal,
 //! as test machines are slow and shared.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -79,4 +79,78 @@ fn what_cannot_be_measured_is_said_at_once() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains("paragpu is missing"), "{error}");
+}
+
+/// Runs `cargo xtask bench` with the programs that were built for these tests.
+fn speed(arguments: &[&str], directory: &Path) -> Option<(Output, Value)> {
+    let programs = programs();
+    let needed = ["paragpu", "paragpud", "libparagpu_opencl.so", "examples/speed"];
+    if let Some(missing) = needed.iter().find(|name| !programs.join(name).exists()) {
+        println!("skipped: {missing} is not built; `cargo test --workspace` builds it");
+        return None;
+    }
+    let json = directory.join("results.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["bench", "--short", "--programs"])
+        .arg(&programs)
+        .arg("--json")
+        .arg(&json)
+        .args(arguments)
+        .env("TMPDIR", directory)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let written: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    Some((output, written["results"].clone()))
+}
+
+#[test]
+fn workloads_of_every_group_are_measured_on_both_sides_with_right_results() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = ["latency", "throughput", "data/read/plain/64K", "data/map/use-host/1M", "build/again"];
+    let arguments = [&names[..], &["applications/filters"]].concat();
+    let Some((output, results)) = speed(&arguments, directory.path()) else { return };
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("all results are right"), "{table}");
+    for result in results.as_array().unwrap() {
+        let keys: Vec<&str> = result.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["goal", "met", "name", "native", "ratio", "spread", "unit", "vgpu"]);
+        assert!(
+            ["native", "vgpu", "ratio"].iter().all(|key| result[key].as_f64().unwrap() > 0.0),
+            "{result}"
+        );
+        assert!(table.contains(result["name"].as_str().unwrap()), "{table}");
+    }
+    // Of the empty kernel, the 99th percentile too.
+    assert_eq!(results.as_array().unwrap().len(), 4 + 1 + 5 + 2 + 1 + 1, "{results}");
+    let left: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["results.json"], "nothing else stays behind");
+}
+
+#[test]
+fn a_stream_of_kernels_is_counted_to_wake_less_often_than_there_are_kernels() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some((_, results)) = speed(&["counts/throughput/one-queue"], directory.path()) else { return };
+    for result in results.as_array().unwrap() {
+        // A bound that no machine is too slow for; the goal is `cargo xtask bench`'s.
+        assert!(result["vgpu"].as_f64().unwrap() < 100.0, "{result}");
+    }
+    assert_eq!(results.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn every_workload_has_a_name_that_the_list_tells() {
+    let list = |names: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_xtask")).args(["bench", "--list"]).args(names).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(list(&["latency/two-queues", "idle"]), "latency/two-queues\nidle\n");
+    assert!(list(&[]).lines().count() > 100);
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_xtask")).args(["bench", "data/rea", "--short"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("there is no workload data/rea; --list"), "{error}");
 }

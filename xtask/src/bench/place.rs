@@ -40,6 +40,11 @@ impl Place {
         self.files.path()
     }
 
+    /// The folder of our programs.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// One of our programs.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)

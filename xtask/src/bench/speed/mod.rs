@@ -1,5 +1,9 @@
 //! `cargo xtask bench`: what a vGPU costs, compared with the host's own OpenCL in the same run.
 
+mod counts;
+mod guest;
+mod idle;
+mod programs;
 mod row;
 mod worker;
 mod workload;
@@ -11,17 +15,21 @@ use super::place::Place;
 use crate::interrupt;
 use crate::say;
 use crate::sides::kill_all;
+use crate::vm::VmOptions;
 use crate::workspace::{self, Profile};
 use anyhow::{Context, Result};
 use clap::Args;
 use row::{Round, Row};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use worker::Worker;
-use workload::Workload;
+use workload::{Workload, is_chosen};
 
 /// Rounds of each workload, unless told otherwise.
 const ROUNDS: usize = 15;
+/// The same of whole programs.
+const PROGRAM_ROUNDS: usize = 3;
 /// The same for a short run.
 const FEW: usize = 3;
 /// How long one side of a round is to take: long enough for some samples, short enough that both see the same machine.
@@ -32,6 +40,9 @@ const LONG_NS: f64 = 3e9;
 const MOST: usize = 100;
 /// Samples that are not told, at the begin and after each turn of the other side: caches and threads have gone cold.
 const WARMUP: usize = 10;
+/// A program that was built by another process of the same vGPU, and natively by another one with the same cache.
+const AGAIN: &str = "build/again-process";
+
 /// What belongs to the applications' mean, in milliseconds.
 const LONG_MS: f64 = 10.0;
 
@@ -65,9 +76,11 @@ pub(crate) struct Speed {
     /// The OpenCL platform of the device, by its whole name.
     #[arg(long, value_name = "NAME", default_value = "Portable Computing Language")]
     platform: String,
-    /// The folder of paragpu, paragpud, libparagpu_opencl.so and examples/, instead of building them.
+    /// The folder of paragpu, paragpud, libparagpu_opencl.so and examples/, instead of building them (not in the VM).
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
+    #[command(flatten)]
+    vm: VmOptions,
 }
 
 /// The sides that take turns.
@@ -80,9 +93,16 @@ struct Sides {
 impl Speed {
     /// Measures; the exit status says whether all results were right.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let workloads = Workload::chosen(&self.names, &[])?;
+        let mut others = vec![AGAIN.to_owned(), idle::NAME.to_owned()];
+        for place in [counts::NAME, guest::NAME] {
+            others.extend(counts::WORKLOADS.map(|(name, ..)| format!("{place}/{name}")));
+        }
+        others.extend(programs::PROGRAMS.map(|program| format!("{}/{}", programs::NAME, program.name)));
+        let workloads = Workload::chosen(&self.names, &others)?;
         if self.list {
-            workloads.iter().for_each(|workload| println!("{}", workload.name));
+            let names = workloads.iter().map(|workload| &workload.name);
+            let others = others.iter().filter(|name| is_chosen(&self.names, name));
+            names.chain(others).for_each(|name| println!("{name}"));
             return Ok(ExitCode::SUCCESS);
         }
         let programs = match &self.programs {
@@ -119,50 +139,82 @@ impl Speed {
     /// The rows, and the names of what failed.
     fn measure(&self, place: &Place, workloads: &[Workload]) -> Result<(Vec<Row>, Vec<String>)> {
         let daemon = Daemon::start(place, &vgpus([""]))?;
-        let (mut rows, mut failed) = (Vec::new(), Vec::new());
+        let mut results = Results { json: self.json.as_deref(), rows: Vec::new(), failed: Vec::new() };
         let mut sides = None;
         for workload in workloads {
             let mut all = match sides.take() {
                 Some(all) => all,
                 None => self.start(place, &daemon)?,
             };
-            match self.rounds_of(workload, &mut all) {
-                Ok(rounds) => {
-                    let row = Row::of_medians(&workload.name, &rounds, workload.goal);
-                    tell(&row);
-                    rows.push(row);
-                    if let Some(goal) = workload.tail {
-                        let row = Row::of_tails(&workload.name, &rounds, goal);
-                        tell(&row);
-                        rows.push(row);
-                    }
-                    sides = Some(all);
-                }
-                // The others go on with other workers.
-                Err(error) => {
-                    say::error(&error.context(workload.name.clone()));
-                    failed.push(workload.name.clone());
-                }
-            }
-            if let Some(file) = &self.json {
-                row::write_json(file, &rows)?;
+            let rounds = self.rounds_of(workload, &mut all);
+            // After an error the others go on with other workers.
+            sides = rounds.is_ok().then_some(all);
+            results.add(&workload.name, rounds.map(|rounds| rows_of(workload, &rounds)))?;
+        }
+        if self.is_chosen("applications") {
+            results.add_mean()?;
+        }
+        if self.is_chosen(idle::NAME) {
+            let mut all = sides.take().map_or_else(|| self.start(place, &daemon), Ok)?;
+            results.add(idle::NAME, idle::measure(&mut all.native, &mut all.vgpu, &daemon))?;
+        }
+        drop(sides);
+        if self.is_chosen(AGAIN) {
+            let row = self.again(place, &daemon);
+            results.add(AGAIN, row.map(|row| vec![row]))?;
+        }
+        for workload in counts::WORKLOADS {
+            let name = format!("{}/{}", counts::NAME, workload.0);
+            if self.is_chosen(&name) {
+                results.add(&name, counts::measure(place, &daemon, workload).map(Vec::from))?;
             }
         }
-        let long = |row: &&Row| {
-            let milliseconds = match row.unit {
-                "s" => f64::INFINITY,
-                "ms" => row.native.unwrap_or(0.0),
-                _ => 0.0,
-            };
-            row.name.starts_with("applications/") && milliseconds >= LONG_MS
-        };
-        let applications: Vec<&Row> = rows.iter().filter(long).collect();
-        let name = format!("applications of {LONG_MS} ms and more, geometric mean");
-        rows.extend(row::geometric_mean(&name, &applications, Goal::AtMost(1.012)));
-        if let Some(file) = &self.json {
-            row::write_json(file, &rows)?;
+        // Whole programs and a VM take long: a short run has them only if asked.
+        let takes_long = !self.short || !self.names.is_empty();
+        for program in programs::PROGRAMS {
+            let name = format!("{}/{}", programs::NAME, program.name);
+            if takes_long && self.is_chosen(&name) {
+                if let Some(reason) = program.missing()? {
+                    say::step("bench", format!("{name}: skipped: {reason}"));
+                    continue;
+                }
+                let rounds = self.rounds.unwrap_or(if self.short { 1 } else { PROGRAM_ROUNDS });
+                results.add(&name, program.measure(place, rounds))?;
+            }
         }
-        Ok((rows, failed))
+        if takes_long
+            && counts::WORKLOADS.iter().any(|(name, ..)| self.is_chosen(&format!("{}/{name}", guest::NAME)))
+        {
+            say::step("bench", "booting a VM to count in");
+            results.add(guest::NAME, guest::measure(&self.vm))?;
+        }
+        Ok((results.rows, results.failed))
+    }
+
+    fn is_chosen(&self, name: &str) -> bool {
+        is_chosen(&self.names, name)
+    }
+
+    /// Each round has new processes, which build what those of no round have built.
+    fn again(&self, place: &Place, daemon: &Daemon) -> Result<Row> {
+        let name = format!("build/again:{}", std::process::id());
+        let sides = self.start(place, daemon)?;
+        for mut worker in [sides.native, sides.vgpu].into_iter().chain(sides.peer) {
+            worker.run(&name, 1, 0)?;
+            worker.check()?;
+            worker.end()?;
+        }
+        let mut rounds = Vec::new();
+        for _ in 0..self.rounds.unwrap_or(if self.short { FEW } else { ROUNDS }) {
+            let mut sides = self.start(place, daemon)?;
+            rounds.push(sides.round(&name, 1, 0)?);
+            sides.all().into_iter().try_for_each(Worker::check)?;
+            drop(sides);
+            daemon.await_quiet()?;
+            // An executor that starts soon after another one of its vGPU is made to wait.
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        Ok(Row::of_medians(AGAIN, &rounds, Goal::AtMost(0.2)))
     }
 
     fn start(&self, place: &Place, daemon: &Daemon) -> Result<Sides> {
@@ -205,18 +257,65 @@ impl Speed {
         let warmup = ((TURN_NS / 4.0 / longest) as usize).clamp(usize::from(!workload.is_costly), warmup);
         let mut all = Vec::new();
         for _ in 0..rounds {
-            all.push(Round {
-                native: sides.native.run(name, samples, warmup)?,
-                vgpu: sides.vgpu.run(name, samples, warmup)?,
-                peer: sides.peer.as_mut().map_or(Ok(Vec::new()), |peer| peer.run(name, samples, warmup))?,
-            });
+            all.push(sides.round(name, samples, warmup)?);
         }
         sides.all().into_iter().try_for_each(Worker::check)?;
         Ok(all)
     }
 }
 
+/// What came of it so far.
+struct Results<'a> {
+    json: Option<&'a Path>,
+    rows: Vec<Row>,
+    failed: Vec<String>,
+}
+
+impl Results<'_> {
+    fn add(&mut self, name: &str, rows: Result<Vec<Row>>) -> Result<()> {
+        match rows {
+            Ok(rows) => {
+                rows.iter().for_each(|row| say::step("bench", row.line()));
+                self.rows.extend(rows);
+            }
+            Err(error) => {
+                say::error(&error.context(name.to_owned()));
+                self.failed.push(name.to_owned());
+            }
+        }
+        self.json.map_or(Ok(()), |file| row::write_json(file, &self.rows))
+    }
+
+    /// Adds the mean of the applications that are long enough.
+    fn add_mean(&mut self) -> Result<()> {
+        let is_long = |row: &&Row| {
+            let native = row.native.unwrap_or(0.0);
+            row.name.starts_with("applications/")
+                && (row.unit == "s" || row.unit == "ms" && native >= LONG_MS)
+        };
+        let applications: Vec<&Row> = self.rows.iter().filter(is_long).collect();
+        let name = format!("applications of {LONG_MS} ms and more, geometric mean");
+        let mean = row::geometric_mean(&name, &applications, Goal::AtMost(1.012));
+        self.add(&name, Ok(mean.into_iter().collect()))
+    }
+}
+
+fn rows_of(workload: &Workload, rounds: &[Round]) -> Vec<Row> {
+    let mut rows = vec![Row::of_medians(&workload.name, rounds, workload.goal)];
+    rows.extend(workload.tail.map(|goal| Row::of_tails(&workload.name, rounds, goal)));
+    rows
+}
+
 impl Sides {
+    /// One turn of each.
+    fn round(&mut self, name: &str, samples: usize, warmup: usize) -> Result<Round> {
+        Ok(Round {
+            native: self.native.run(name, samples, warmup)?,
+            vgpu: self.vgpu.run(name, samples, warmup)?,
+            peer: self.peer.as_mut().map_or(Ok(Vec::new()), |peer| peer.run(name, samples, warmup))?,
+        })
+    }
+
     fn all(&mut self) -> Vec<&mut Worker> {
         [&mut self.native, &mut self.vgpu].into_iter().chain(&mut self.peer).collect()
     }
@@ -227,9 +326,4 @@ fn build() -> Result<PathBuf> {
     workspace::build(Profile::Release, &["-p", "paragpu", "-p", "paragpu-opencl"])?;
     workspace::build_example(Profile::Release, worker::PROGRAM)?;
     Ok(workspace::target_directory()?.join(Profile::Release.folder()))
-}
-
-/// Tells a result as it comes.
-fn tell(row: &Row) {
-    say::step("bench", row.line());
 }

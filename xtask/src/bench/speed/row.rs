@@ -47,6 +47,25 @@ impl Row {
         Row { ratio: row.native.map(|native| row.vgpu / native), ..row }
     }
 
+    /// Of what a program says of itself. Of a rate, the ratio is that of the times.
+    pub(super) fn of_printed(name: &str, rounds: &[Round], unit: &'static str, is_rate: bool) -> Row {
+        let row = Row::of(name, rounds, Goal::None, median);
+        let all = together(rounds);
+        let turned = |ratio: f64| if is_rate { 1.0 / ratio } else { ratio };
+        let spread = row.spread.map(|[low, high]| {
+            let [one, other] = [turned(low), turned(high)];
+            [one.min(other), one.max(other)]
+        });
+        Row {
+            unit,
+            native: Some(median(&all.native)),
+            vgpu: median(&all.vgpu),
+            ratio: row.ratio.map(turned),
+            spread,
+            ..row
+        }
+    }
+
     fn of(name: &str, rounds: &[Round], goal: Goal, figure: impl Fn(&[f64]) -> f64) -> Row {
         let all = together(rounds);
         let ratios: Vec<f64> =
@@ -235,6 +254,15 @@ mod tests {
         let row = Row::of_tails("x", &rounds, Goal::AtMost(1.2));
         assert_eq!((row.ratio, row.met()), (Some(9.0), Some(false)));
         assert_eq!(row.name, "x, 99th percentile");
+    }
+
+    #[test]
+    fn half_the_rate_is_twice_the_time() {
+        let rounds = [round(10.0, 5.0), round(10.0, 4.0), round(12.0, 6.0)];
+        let row = Row::of_printed("x", &rounds, "GB/s", true);
+        assert_eq!((row.native, row.vgpu, row.ratio), (Some(10.0), 5.0, Some(2.0)));
+        assert_eq!(row.spread, Some([2.0, 2.5]));
+        assert_eq!(Row::of_printed("x", &rounds, "µs", false).ratio, Some(0.5));
     }
 
     #[test]

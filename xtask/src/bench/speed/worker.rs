@@ -9,9 +9,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// The worker's program.
 pub(super) const PROGRAM: &str = "speed";
+
+/// How long it may take to end.
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// It ends with this, or with this process.
 pub(super) struct Worker {
@@ -73,6 +77,16 @@ impl Worker {
     pub(super) fn check(&mut self) -> Result<()> {
         self.ask("check")?;
         Ok(())
+    }
+
+    /// Has it end by itself.
+    pub(super) fn end(self) -> Result<()> {
+        let Worker { what, group, stdin, .. } = self;
+        drop(stdin);
+        match group.wait(END_LIMIT)? {
+            Some(status) if status.success() => Ok(()),
+            _ => bail!("{what} does not end well"),
+        }
     }
 
     fn ask(&mut self, request: &str) -> Result<Value> {

@@ -69,7 +69,7 @@ impl Workload {
     }
 
     /// Those that names choose: each is a workload's or the beginning of several, such as `data/read`.
-    pub(super) fn chosen(names: &[String], others: &[&str]) -> Result<Vec<Workload>> {
+    pub(super) fn chosen(names: &[String], others: &[String]) -> Result<Vec<Workload>> {
         let all = Workload::all();
         for name in names {
             if !all.iter().any(|workload| covers(name, &workload.name))
@@ -100,7 +100,7 @@ mod tests {
     fn a_name_chooses_what_it_begins_and_nothing_that_it_only_resembles() {
         let count = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            Workload::chosen(&names, &["idle"]).map(|chosen| chosen.len())
+            Workload::chosen(&names, &["idle".to_owned()]).map(|chosen| chosen.len())
         };
         assert_eq!(count(&[]).unwrap(), Workload::all().len());
         assert_eq!(count(&["data"]).unwrap(), 75);
