@@ -16,7 +16,7 @@ use paragpu::limits::Limits;
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::Body;
 use paragpu_protocol::limits::{MAX_FRAME_BYTES, MIN_RING_BYTES};
-use paragpu_protocol::ring::{self, Producer, Pushed, RingMemory, RingPages, Status, Word};
+use paragpu_protocol::ring::{self, Producer, Pushed, RingMemory, RingPages, Sleep, Status, Word};
 use paragpu_protocol::slot::{DONE, STATE, Slot};
 use paragpu_protocol::types::{Create, Enqueue, SlotRef, Span};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -211,7 +211,7 @@ impl<B: Backend> Guest<B> {
     pub fn wait(&self, slot: SlotRef) -> Slot {
         let until = Instant::now() + PATIENCE;
         loop {
-            let _seen = ring::about_to_wait(&self.ring);
+            let _seen = ring::about_to_sleep(&self.ring, Sleep::Wait);
             let done = self.peek(slot);
             if done.is_none() {
                 let timeout = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
@@ -220,7 +220,7 @@ impl<B: Backend> Guest<B> {
                 let lost = woken == 0 && self.is_done(slot);
                 assert!(!lost, "a wake-up was lost");
             }
-            ring::woken(&self.ring);
+            ring::woken(&self.ring, Sleep::Wait);
             if let Some(slot) = done {
                 return slot;
             }
