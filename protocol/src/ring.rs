@@ -9,9 +9,10 @@
 //! | 0x040 | `head` | host | bytes consumed, modulo 2^32 |
 //! | 0x080 | `kick_wanted` | host sets, guest clears | the host sleeps: ring the doorbell |
 //! | 0x0c0 | `waiters` | guest | guest threads that sleep or are about to |
-//! | 0x100 | `wake_seq` | host | changes when something happened while `waiters` was not zero |
+//! | 0x100 | `wake_seq` | host | changes when something happened while `waiters` or `sleepers` was not zero |
 //! | 0x140 | `status` | host | see [`Status`] |
 //! | 0x144 | `reason` | host | number of a [`Fault`], or 0 |
+//! | 0x180 | `sleepers` | guest | threads of the host's own kernel that sleep on `wake_seq` (a futex), or are about to |
 //!
 //! **Sleeping without lost wake-ups.** Both directions use the same argument: the sleeper announces itself,
 //! then looks once more; the other side publishes, then looks for sleepers; a sequentially consistent fence
@@ -40,12 +41,14 @@ pub enum Word {
     KickWanted,
     /// Number of guest threads that sleep or are about to.
     Waiters,
-    /// Changes when something happened while `Waiters` was not zero.
+    /// Changes when something happened while `Waiters` or `Sleepers` was not zero.
     WakeSeq,
     /// See [`Status`].
     Status,
     /// Number of a [`Fault`], or 0.
     Reason,
+    /// Number of threads under the host's own kernel that sleep on `WakeSeq` as a futex, or are about to.
+    Sleepers,
 }
 
 impl Word {
@@ -59,6 +62,7 @@ impl Word {
             Word::WakeSeq => 0x100,
             Word::Status => 0x140,
             Word::Reason => 0x144,
+            Word::Sleepers => 0x180,
         }
     }
 }
@@ -204,13 +208,22 @@ impl Producer {
 pub struct Consumer {
     head: u32,
     data_bytes: u32,
+    /// The longest frame.
+    longest: u32,
+    /// `head` when the guest was last told of room.
+    told: u32,
 }
 
 impl Consumer {
     /// A consumer on a ring from its start, with `data_bytes` as checked by
     /// [`StartRing::checked_data_bytes`](crate::control::StartRing::checked_data_bytes).
     pub fn new(data_bytes: u32) -> Consumer {
-        Consumer { head: 0, data_bytes }
+        Consumer::of_frames(data_bytes, MAX_FRAME_BYTES)
+    }
+
+    /// The same where no frame is longer than `longest`.
+    pub fn of_frames(data_bytes: u32, longest: u32) -> Consumer {
+        Consumer { head: 0, data_bytes, longest, told: 0 }
     }
 
     /// Copies the next frame into `frame` and gives its room back to the guest. Returns its length, or `None`
@@ -256,6 +269,24 @@ impl Consumer {
         memory.store(Word::Head, self.head);
     }
 
+    /// Frames were taken: who sleeps and must be woken, because there is room again. Nobody, if the ring was so empty that
+    /// none can have been missing: a thread that waits for something else is not woken for nothing.
+    ///
+    /// A producer that found no room looks once more after its fence. Either it sees `head` as it is now, or the load here
+    /// sees what it had produced, which was more than fits beside the longest frame and its padding.
+    pub fn made_room(&mut self, memory: &impl RingMemory) -> Asleep {
+        let before = core::mem::replace(&mut self.told, self.head);
+        if before == self.head {
+            return Asleep::default();
+        }
+        memory.fence();
+        let used = memory.load(Word::Tail).wrapping_sub(before);
+        if u64::from(used) + 2 * u64::from(self.longest) <= u64::from(self.data_bytes) {
+            return Asleep::default();
+        }
+        published(memory)
+    }
+
     /// Announces that the host is about to sleep. True if the ring is still empty, so that it may.
     pub fn prepare_sleep(&self, memory: &impl RingMemory) -> bool {
         memory.swap(Word::KickWanted, 1);
@@ -278,30 +309,57 @@ impl Consumer {
     }
 }
 
-/// The host published something that a guest thread may sleep for (a slot, room in the ring, the status).
-/// True if a guest thread sleeps and must be woken.
+/// Who sleeps and must be woken.
 #[must_use]
-pub fn published(memory: &impl RingMemory) -> bool {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asleep {
+    /// A guest thread, whose `Wait` the broker is to answer.
+    pub waiters: bool,
+    /// A thread of the host's own kernel, which sleeps on `wake_seq`.
+    pub sleepers: bool,
+}
+
+/// The host published something that a guest thread may sleep for (a slot, room in the ring, the status).
+pub fn published(memory: &impl RingMemory) -> Asleep {
     memory.fence();
-    if memory.load(Word::Waiters) == 0 {
-        return false;
+    let asleep =
+        Asleep { waiters: memory.load(Word::Waiters) != 0, sleepers: memory.load(Word::Sleepers) != 0 };
+    if asleep != Asleep::default() {
+        memory.add(Word::WakeSeq, 1);
     }
-    memory.add(Word::WakeSeq, 1);
-    true
+    asleep
+}
+
+/// How a guest thread sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// By a `Wait` on the virtqueue.
+    Wait,
+    /// On `wake_seq` as a futex: it and the host are under one kernel.
+    Futex,
+}
+
+impl Sleep {
+    fn word(self) -> Word {
+        match self {
+            Sleep::Wait => Word::Waiters,
+            Sleep::Futex => Word::Sleepers,
+        }
+    }
 }
 
 /// A guest thread announces that it is about to sleep. Returns the `wake_seq` to sleep on; the thread must
 /// look for what it waits for between this call and sleeping, and call [`woken`] afterwards in any case.
 #[must_use]
-pub fn about_to_wait(memory: &impl RingMemory) -> u32 {
-    memory.add(Word::Waiters, 1);
+pub fn about_to_sleep(memory: &impl RingMemory, how: Sleep) -> u32 {
+    memory.add(how.word(), 1);
     memory.fence();
     memory.load(Word::WakeSeq)
 }
 
-/// A guest thread that called [`about_to_wait`] no longer sleeps.
-pub fn woken(memory: &impl RingMemory) {
-    memory.add(Word::Waiters, u32::MAX);
+/// A guest thread that called [`about_to_sleep`] no longer sleeps.
+pub fn woken(memory: &impl RingMemory, how: Sleep) {
+    memory.add(how.word(), u32::MAX);
 }
 
 #[cfg(test)]
@@ -442,11 +500,14 @@ mod tests {
     #[test]
     fn waking_is_asked_for_only_while_somebody_waits() {
         let memory = Plain::new();
-        assert!(!published(&memory));
-        let seen = about_to_wait(&memory);
-        assert!(published(&memory));
-        assert_ne!(memory.load(Word::WakeSeq), seen);
-        woken(&memory);
-        assert!(!published(&memory));
+        for how in [Sleep::Wait, Sleep::Futex] {
+            assert_eq!(published(&memory), Asleep::default());
+            let seen = about_to_sleep(&memory, how);
+            let asleep = Asleep { waiters: how == Sleep::Wait, sleepers: how == Sleep::Futex };
+            assert_eq!(published(&memory), asleep);
+            assert_ne!(memory.load(Word::WakeSeq), seen);
+            woken(&memory, how);
+            assert_eq!(published(&memory), Asleep::default());
+        }
     }
 }

@@ -10,15 +10,19 @@ use loom::thread;
 
 use paragpu_protocol::frame::write_frame;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
-use paragpu_protocol::ring::{Consumer, Producer, Pushed, RingMemory, Word, about_to_wait, published, woken};
+use paragpu_protocol::ring::{
+    Consumer, Producer, Pushed, RingMemory, Sleep, Word, about_to_sleep, published, woken,
+};
 
 /// Room for two of the smallest frames: the second lap starts at once.
 const DATA_BYTES: u32 = 32;
+/// Room for four.
+const LONG_BYTES: u32 = 64;
 
 struct Model {
-    words: [AtomicU32; 7],
+    words: [AtomicU32; 8],
     // Relaxed on purpose: only the order of `tail` and `head` makes the data visible.
-    data: [AtomicU32; DATA_BYTES as usize / 4],
+    data: [AtomicU32; LONG_BYTES as usize / 4],
 }
 
 impl Model {
@@ -158,24 +162,77 @@ fn a_sleeping_guest_thread_is_woken_when_its_slot_is_done() {
             let (memory, wake, slot) = (memory.clone(), wake.clone(), slot.clone());
             thread::spawn(move || {
                 slot.store(1, Ordering::Release);
-                if published(&*memory) {
+                if published(&*memory).waiters {
                     wake.signal();
                 }
             })
         };
         loop {
-            let seen = about_to_wait(&*memory);
+            let seen = about_to_sleep(&*memory, Sleep::Wait);
             let done = slot.load(Ordering::Acquire) == 1;
             if !done {
                 broker_wait(&memory, &wake, seen);
             }
-            woken(&*memory);
+            woken(&*memory, Sleep::Wait);
             if done {
                 break;
             }
         }
         host.join().unwrap();
         assert_eq!(memory.load(Word::Waiters), 0);
+    });
+}
+
+/// A futex on `wake_seq`: the look at the word and going to sleep are one step.
+struct Futex {
+    queue: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Futex {
+    fn wait(&self, memory: &Model, seen: u32) {
+        let queue = self.queue.lock().unwrap();
+        if memory.load(Word::WakeSeq) == seen {
+            drop(self.woken.wait(queue).unwrap());
+        }
+    }
+
+    fn wake(&self) {
+        let _queue = self.queue.lock().unwrap();
+        self.woken.notify_all();
+    }
+}
+
+#[test]
+fn a_thread_that_sleeps_on_the_word_is_woken_when_its_slot_is_done() {
+    loom::model(|| {
+        let memory = Arc::new(Model::new());
+        let futex = Arc::new(Futex { queue: Mutex::new(()), woken: Condvar::new() });
+        let slot = Arc::new(AtomicU32::new(0));
+        let host = {
+            let (memory, futex, slot) = (memory.clone(), futex.clone(), slot.clone());
+            thread::spawn(move || {
+                slot.store(1, Ordering::Release);
+                let asleep = published(&*memory);
+                assert!(!asleep.waiters);
+                if asleep.sleepers {
+                    futex.wake();
+                }
+            })
+        };
+        loop {
+            let seen = about_to_sleep(&*memory, Sleep::Futex);
+            let done = slot.load(Ordering::Acquire) == 1;
+            if !done {
+                futex.wait(&memory, seen);
+            }
+            woken(&*memory, Sleep::Futex);
+            if done {
+                break;
+            }
+        }
+        host.join().unwrap();
+        assert_eq!(memory.load(Word::Sleepers), 0);
     });
 }
 
@@ -195,18 +252,57 @@ fn a_guest_thread_that_waits_for_room_is_woken_by_the_consumer() {
             thread::spawn(move || {
                 let mut buffer = frame_buffer();
                 assert_eq!(Consumer::new(DATA_BYTES).pop(&*memory, &mut buffer), Ok(Some(16)));
-                if published(&*memory) {
+                if published(&*memory).waiters {
                     wake.signal();
                 }
             })
         };
         loop {
-            let seen = about_to_wait(&*memory);
+            let seen = about_to_sleep(&*memory, Sleep::Wait);
             let full = producer.push(&*memory, &frame(3)) == Pushed::Full;
             if full {
                 broker_wait(&memory, &wake, seen);
             }
-            woken(&*memory);
+            woken(&*memory, Sleep::Wait);
+            if !full {
+                break;
+            }
+        }
+        host.join().unwrap();
+    });
+}
+
+#[test]
+fn a_guest_thread_that_waits_for_room_is_woken_though_the_host_does_not_tell_of_every_frame() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let memory = Arc::new(Model::new());
+        let wake = Arc::new(Event::new());
+        let mut producer = Producer::new(LONG_BYTES);
+        for opcode in 1..=4 {
+            assert_ne!(producer.push(&*memory, &frame(opcode)), Pushed::Full);
+        }
+        let host = {
+            let (memory, wake) = (memory.clone(), wake.clone());
+            thread::spawn(move || {
+                let mut buffer = frame_buffer();
+                let mut consumer = Consumer::of_frames(LONG_BYTES, 16);
+                for _ in 1..=4 {
+                    assert_eq!(consumer.pop(&*memory, &mut buffer), Ok(Some(16)));
+                    if consumer.made_room(&*memory).waiters {
+                        wake.signal();
+                    }
+                }
+            })
+        };
+        loop {
+            let seen = about_to_sleep(&*memory, Sleep::Wait);
+            let full = producer.push(&*memory, &frame(5)) == Pushed::Full;
+            if full {
+                broker_wait(&memory, &wake, seen);
+            }
+            woken(&*memory, Sleep::Wait);
             if !full {
                 break;
             }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_IN_FLIGHT;
-use paragpu_protocol::ring::{self, RingMemory, RingPages, Status, Word};
+use paragpu_protocol::ring::{self, Asleep, RingMemory, RingPages, Status, Word};
 use paragpu_protocol::slot::{DONE, STATE, Slot};
+use rustix::thread::futex;
 use zerocopy::IntoBytes;
 
 use super::backend::Outcome;
@@ -18,6 +19,9 @@ use super::objects::{EventState, Gates};
 use super::pace;
 use super::print::Launch;
 use crate::sys::map::{Mapping, Window};
+
+/// As many as there are.
+const ALL: u32 = i32::MAX as u32;
 
 /// A ring in a region that was found to be long enough for it.
 #[derive(Clone, Debug)]
@@ -32,6 +36,14 @@ impl RingView {
             return Err(Fault::BadRing);
         }
         Ok(RingView { mapping })
+    }
+
+    /// Wakes the threads that sleep on `wake_seq`.
+    fn wake_sleepers(&self) {
+        // Not a private one: who sleeps is another process.
+        if let Err(error) = futex::wake(self.word(Word::WakeSeq), futex::Flags::empty(), ALL) {
+            log::warn!("waking sleepers: {error}");
+        }
     }
 }
 
@@ -113,8 +125,18 @@ impl Notifier {
 
     /// Wakes guest threads that sleep, if there are any. After whatever they may sleep for was written.
     pub(crate) fn publish(&self) {
+        if let Some(ring) = self.ring.get() {
+            self.wake(ring::published(ring));
+        }
+    }
+
+    /// Wakes those who sleep.
+    pub(crate) fn wake(&self, asleep: Asleep) {
         let Some(ring) = self.ring.get() else { return };
-        if ring::published(ring)
+        if asleep.sleepers {
+            ring.wake_sleepers();
+        }
+        if asleep.waiters
             && let Some(wake) = &self.wake
             // A full counter is a wake-up too.
             && let Err(error) = rustix::io::write(wake, &1_u64.to_ne_bytes())

@@ -270,10 +270,7 @@ impl<B: Backend> RingThread<B> {
             // Before sleeping it is done anyway, but a ring that is never empty does not sleep.
             context.tend();
         }
-        if taken != 0 {
-            // There is room in the ring again.
-            context.notifier.publish();
-        }
+        context.notifier.wake(ring.consumer.made_room(&ring.view));
         context.publish_usage();
         if let Some(commands) = &self.commands {
             lock(commands).take(taken as u32, Instant::now());

@@ -56,9 +56,15 @@ impl Buffer {
         properties: Vec<u64>,
     ) -> ClResult<Arc<Object<Buffer>>> {
         let connection = context.connection();
-        if context.memory_model() == MemoryModel::Shared
-            && let Some(place) = connection.place(size)
-        {
+        let is_shared = context.memory_model() == MemoryModel::Shared;
+        if is_shared && host_memory.is_none() && size < WAIT_FROM_BYTES {
+            if connection.is_lost() {
+                return Err(ClError::DEVICE_NOT_AVAILABLE);
+            }
+            let memory = Memory::deferred(context, flags, size, properties);
+            return Ok(Object::new(Buffer { memory, size, parent: None }));
+        }
+        if is_shared && let Some(place) = connection.place(size) {
             return Buffer::placed(context, flags, (size, PlacedBytes::new(place)), host_memory, properties);
         }
         let staging = match host_memory {

@@ -12,7 +12,7 @@ use paragpu_protocol::command::{Body, Release, ReleaseShared};
 use paragpu_protocol::control::{Doorbell, MAX_WAIT_MILLIS, StartRing};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
-use paragpu_protocol::ring::{self, Producer, Pushed, RingMemory, Status, Word};
+use paragpu_protocol::ring::{self, Producer, Pushed, RingMemory, Sleep, Status, Word};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
@@ -30,9 +30,12 @@ use crate::transport::{self, Transport};
 /// Data area of the ring in bytes: some thousand small kernels.
 const RING_DATA_BYTES: u32 = 512 * 1024;
 
-/// How long a waiting thread polls before it sleeps. Waking a sleeping thread costs 30 to 60 µs, but the
-/// device may be computing on the very core that polls.
-const SPIN: Duration = Duration::from_micros(100);
+/// How long a waiting thread polls before it sleeps: about what a sleep and a wake-up cost. The device may be computing on
+/// the very processor that polls, so that is given up after each look.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// How long a thread sleeps on shared memory before it asks the host.
+const LOCAL_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long the host may take to start a ring: it may have to start a process and load an OpenCL driver.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -264,6 +267,7 @@ impl Connection {
     /// Sleeps until `ready` gives something. `ready` must come true by something that the host publishes, or by
     /// the connection being lost.
     pub(crate) fn sleep_until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
+        let is_local = self.transport.is_local();
         let spin_end = Instant::now() + SPIN;
         loop {
             if let Some(value) = ready() {
@@ -274,16 +278,29 @@ impl Connection {
             }
             rustix::thread::sched_yield();
         }
+        let mut how = if is_local { Sleep::Futex } else { Sleep::Wait };
         loop {
-            let seen = ring::about_to_wait(&*self.ring);
+            let seen = ring::about_to_sleep(&*self.ring, how);
             // Between the announcement and sleeping, so that no wake-up is lost (see `ring`).
             let value = ready();
-            if value.is_none()
-                && let Err(error) = self.transport.wait(seen, Duration::from_millis(2 * MAX_WAIT_MILLIS))
-            {
-                self.mark_lost(&error.to_string());
+            match how {
+                _ if value.is_some() => {}
+                Sleep::Futex => {
+                    if !self.ring.sleep_on(Word::WakeSeq, seen, LOCAL_PATIENCE) {
+                        // Whether there is still a host, the other way finds out.
+                        how = Sleep::Wait;
+                        ring::woken(&*self.ring, Sleep::Futex);
+                        continue;
+                    }
+                }
+                Sleep::Wait => {
+                    if let Err(error) = self.transport.wait(seen, Duration::from_millis(2 * MAX_WAIT_MILLIS))
+                    {
+                        self.mark_lost(&error.to_string());
+                    }
+                }
             }
-            ring::woken(&*self.ring);
+            ring::woken(&*self.ring, how);
             if let Some(value) = value {
                 return value;
             }

@@ -59,6 +59,9 @@ struct State {
     sizes: Vec<Size>,
     values: Vec<Option<Value>>,
     missing: usize,
+    /// Arguments that the host has an older value of. It hears of the newest before the next launch: applications set
+    /// arguments far more often than that changes anything.
+    unsent: Vec<u32>,
 }
 
 /// How long a value may be.
@@ -185,6 +188,7 @@ impl Kernel {
                     sizes: args.iter().map(Size::of).collect(),
                     values: vec![None; args.len()],
                     missing: args.len(),
+                    unsent: Vec::new(),
                 }),
                 args,
                 limits: Mutex::default(),
@@ -237,6 +241,7 @@ impl Kernel {
             return Ok(());
         }
         send(&mut state)?;
+        state.unsent.retain(|unsent| *unsent != index);
         if state.values[index as usize].replace(value).is_none() {
             state.missing -= 1;
         }
@@ -245,6 +250,9 @@ impl Kernel {
 
     /// Sets an argument to bytes.
     pub(crate) fn set_value(&self, index: u32, bytes: &[u8]) -> ClResult<()> {
+        if self.replace_value(&mut lock(&self.state), index, bytes) {
+            return Ok(());
+        }
         self.set(index, Value::Bytes(bytes.into()), |state| {
             let size = &mut state.sizes[index as usize];
             // CL_INVALID_ARG_SIZE if arg_size does not match the size of the data type for an argument that is not a
@@ -270,6 +278,32 @@ impl Kernel {
             }
             Ok(())
         })
+    }
+
+    /// Sets an argument that is as many bytes already to others, of which the host hears later. False if it is not.
+    fn replace_value(&self, state: &mut State, index: u32, bytes: &[u8]) -> bool {
+        let Some(Some(Value::Bytes(old))) = state.values.get_mut(index as usize) else { return false };
+        if old.len() != bytes.len() {
+            return false;
+        }
+        if **old != *bytes {
+            old.copy_from_slice(bytes);
+            if !state.unsent.contains(&index) {
+                state.unsent.push(index);
+            }
+        }
+        true
+    }
+
+    /// Tells the host the values that it does not know yet. Their lengths are right: it took others as long before.
+    fn send_values(&self, state: &mut State) -> ClResult<()> {
+        while let Some(index) = state.unsent.pop() {
+            if let Some(Some(Value::Bytes(bytes))) = state.values.get(index as usize) {
+                let body = SetArgValue { kernel: self.id.into(), index: index.into(), reply: SlotRef::NONE };
+                self.connection().send(&body, &[], bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Sets an argument to an object, or to a null pointer.
@@ -321,7 +355,8 @@ impl Kernel {
     pub(crate) fn duplicate(&self) -> ClResult<Arc<Object<Kernel>>> {
         let id = self.connection().new_id();
         // Locked, so that both are copied as they are now.
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
+        self.send_values(&mut state)?;
         self.connection().send(&CloneKernel { create: context::create(id, self.id) }, &[], &[])?;
         Ok(Object::new(Kernel {
             id,
@@ -333,6 +368,7 @@ impl Kernel {
                 sizes: state.sizes.clone(),
                 values: state.values.clone(),
                 missing: state.missing,
+                unsent: Vec::new(),
             }),
             limits: Mutex::new(lock(&self.limits).clone()),
             share: self.program().share(),
@@ -425,6 +461,7 @@ impl Kernel {
         request: &Request<'_>,
         range: Range,
     ) -> ClResult<Option<Arc<Object<Event>>>> {
+        self.send_values(&mut lock(&self.state))?;
         let payload = if self.may_print { Payload::Elsewhere } else { Payload::None };
         let posted = queue.enqueue(request, payload, &[], |enqueue| EnqueueKernel {
             enqueue,

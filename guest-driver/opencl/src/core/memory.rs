@@ -1,12 +1,15 @@
 //! Memory objects: what a `cl_mem` may be, and what all kinds of it have in common.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use opencl_sys::{
     CL_MEM_CONTEXT, CL_MEM_FLAGS, CL_MEM_HOST_NO_ACCESS, CL_MEM_HOST_PTR, CL_MEM_HOST_READ_ONLY,
     CL_MEM_HOST_WRITE_ONLY, CL_MEM_MAP_COUNT, CL_MEM_PROPERTIES, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE,
     CL_MEM_REFERENCE_COUNT, CL_MEM_USES_SVM_POINTER, CL_MEM_WRITE_ONLY,
 };
+
+use paragpu_protocol::command::{CreateBuffer, CreatePlacedBuffer};
+use paragpu_protocol::types::Span;
 
 use crate::boundary::callback::{Callback, HandleFn};
 use crate::boundary::object::{Handle, Object, RawHandle};
@@ -46,8 +49,12 @@ pub(crate) fn kernel_access(flags: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Memory {
     context: Arc<Object<Context>>,
-    id: u32,
+    /// What the host calls it; nothing for a buffer that the host need not know of yet.
+    id: OnceLock<u32>,
     flags: u64,
+    /// Length of a buffer that is made on the host, in shared memory if there is room, when somebody first wants to know
+    /// its id or its bytes.
+    deferred: Option<usize>,
     host_memory: Option<AppMemory>,
     /// Its bytes, where kernels and the application see the same.
     shared: Option<SharedBytes>,
@@ -56,7 +63,7 @@ pub(crate) struct Memory {
     /// The memory here of an object whose bytes a device has at the same address.
     coarse: Option<CoarseBytes>,
     /// Its bytes, where kernels use them in shared memory and the application is not told.
-    placed: Option<PlacedBytes>,
+    placed: OnceLock<PlacedBytes>,
     properties: Vec<u64>,
     mappings: Mutex<Vec<Mapping>>,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
@@ -73,13 +80,14 @@ impl Memory {
     ) -> Memory {
         Memory {
             context: context.arc(),
-            id,
+            id: id.into(),
             flags,
+            deferred: None,
             host_memory,
             shared: None,
             has_pages: false,
             coarse: None,
-            placed: None,
+            placed: OnceLock::new(),
             properties,
             mappings: Mutex::default(),
             destructors: Mutex::default(),
@@ -128,18 +136,53 @@ impl Memory {
 
     /// The same object, whose bytes are these. One that `has_pages` gives them up with it.
     pub(crate) fn placed(mut self, bytes: PlacedBytes, has_pages: bool) -> Memory {
-        (self.placed, self.has_pages) = (Some(bytes), has_pages);
+        (self.placed, self.has_pages) = (bytes.into(), has_pages);
         self
+    }
+
+    /// A buffer of `size` bytes that the host does not know yet, in a context whose devices share memory with the host.
+    pub(crate) fn deferred(
+        context: &Object<Context>,
+        flags: u64,
+        size: usize,
+        properties: Vec<u64>,
+    ) -> Memory {
+        let mut memory = Memory::new(context, 0, flags, None, properties);
+        (memory.id, memory.deferred, memory.has_pages) = (OnceLock::new(), Some(size), true);
+        memory
+    }
+
+    /// Makes a deferred buffer on the host, and returns its id.
+    fn make(&self) -> u32 {
+        let connection = self.context.connection();
+        let id = connection.new_id();
+        let create = context::create(id, self.context.id());
+        let (flags, size) = (host_flags(self.flags).into(), self.deferred.unwrap_or_default());
+        // That fails only with the connection, and then everything else does, too.
+        let _sent = match connection.place(size) {
+            Some(place) => {
+                let body = CreatePlacedBuffer { create, flags, memory: place.span() };
+                // Empty until now: nobody else makes the buffer.
+                let _ = self.placed.set(PlacedBytes::new(place));
+                connection.send(&body, &[], &[])
+            }
+            None => {
+                let body = CreateBuffer { create, flags, size: (size as u64).into(), init: Span::NONE };
+                connection.send(&body, &[], &[])
+            }
+        };
+        id
     }
 
     /// Its bytes, where kernels use them in shared memory and the application is not told.
     pub(crate) fn placed_bytes(&self) -> Option<&PlacedBytes> {
-        self.placed.as_ref()
+        self.id();
+        self.placed.get()
     }
 
     /// Where this process sees the very bytes that kernels use, if it does.
     pub(crate) fn visible(&self) -> Option<AppMemory> {
-        match (&self.placed, &self.shared) {
+        match (self.placed_bytes(), &self.shared) {
             (Some(bytes), _) => Some(bytes.memory()),
             (None, Some(bytes)) => Some(AppMemory::at_address(bytes.address())),
             (None, None) => None,
@@ -163,7 +206,7 @@ impl Memory {
 
     /// What the host calls it.
     pub(crate) fn id(&self) -> u32 {
-        self.id
+        *self.id.get_or_init(|| self.make())
     }
 
     /// `CL_MEM_FLAGS`.
@@ -207,12 +250,14 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        // A deferred buffer that nobody ever used is known to nobody.
+        let Some(&id) = self.id.get() else { return };
         let connection = self.context.connection();
-        match (&self.shared, &self.placed) {
-            (Some(bytes), _) if self.has_pages => connection.release_shared(self.id, bytes.region()),
-            (_, Some(bytes)) if self.has_pages => connection.release_placed(self.id, bytes.place()),
+        match (&self.shared, self.placed.get()) {
+            (Some(bytes), _) if self.has_pages => connection.release_shared(id, bytes.region()),
+            (_, Some(bytes)) if self.has_pages => connection.release_placed(id, bytes.place()),
             // The host knows a part of a shared object as any part of an object.
-            _ => connection.release(self.id),
+            _ => connection.release(id),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Access to memory that this process shares with the host: the one place where raw shared bytes are touched.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use paragpu_protocol::ring::{HEADER_BYTES, RingPages, Word};
 use paragpu_protocol::slot::{self, SLOT_BYTES, Slot};
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Timespec};
 use zerocopy::FromBytes;
 
 use crate::sys::region::{Region, View};
@@ -67,6 +70,15 @@ impl Shared {
         // SAFETY: in range and aligned (regions start on a page), lives as long as `self`, and every access to
         // this word in this process is atomic.
         unsafe { AtomicU32::from_ptr(address) }
+    }
+
+    /// Sleeps until somebody wakes those who sleep on the word, or for `timeout`, unless it is something else than `seen`.
+    /// False if the time was over.
+    pub fn sleep_on(&self, word: Word, seen: u32, timeout: Duration) -> bool {
+        let timeout = Timespec::try_from(timeout).ok();
+        let slept =
+            futex::wait(Shared::word(self, word.offset()), futex::Flags::empty(), seen, timeout.as_ref());
+        slept != Err(Errno::TIMEDOUT)
     }
 
     /// Makes the slot at `offset` pending.

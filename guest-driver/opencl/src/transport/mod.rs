@@ -41,6 +41,11 @@ pub trait Transport: Send + Sync + fmt::Debug {
         Err(TransportError::Unusable("only paragpu's kernel module can pin memory".into()))
     }
 
+    /// True if the host is under the same kernel as this process: it can wake threads that sleep on shared memory.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Bytes that buffers may lie in, of those that the host can reach: the rest is for transfers.
     fn buffer_room(&self) -> usize;
 

@@ -108,6 +108,10 @@ impl Transport for Direct {
         self.device.create_region(bytes)
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn buffer_room(&self) -> usize {
         self.device.session.memory().mapping().len() / 2
     }
