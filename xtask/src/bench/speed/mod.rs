@@ -149,7 +149,7 @@ impl Speed {
             let rounds = self.rounds_of(workload, &mut all);
             // After an error the others go on with other workers.
             sides = rounds.is_ok().then_some(all);
-            results.add(&workload.name, rounds.map(|rounds| rows_of(workload, &rounds)))?;
+            results.add(&workload.name, rounds.map(|rounds| rows_of(workload, &rounds, self.peer_name())))?;
         }
         if self.is_chosen("applications") {
             results.add_mean()?;
@@ -222,7 +222,8 @@ impl Speed {
             None => None,
             Some(peer) => {
                 let (name, folder) = peer.split_once('=').context("--peer NAME=FOLDER")?;
-                Some(Worker::peer(place, name, folder.as_ref())?)
+                let worker = Worker::peer(place, name, folder.as_ref());
+                worker.inspect_err(|error| say::step("bench", format!("{name}: skipped: {error:#}"))).ok()
             }
         };
         Ok(Sides { native: Worker::native(place)?, vgpu: Worker::vgpu(place, daemon, "v0")?, peer })
@@ -300,9 +301,16 @@ impl Results<'_> {
     }
 }
 
-fn rows_of(workload: &Workload, rounds: &[Round]) -> Vec<Row> {
+fn rows_of(workload: &Workload, rounds: &[Round], peer: Option<&str>) -> Vec<Row> {
     let mut rows = vec![Row::of_medians(&workload.name, rounds, workload.goal)];
     rows.extend(workload.tail.map(|goal| Row::of_tails(&workload.name, rounds, goal)));
+    if let Some(peer) = peer.filter(|_| rounds.iter().all(|round| !round.peer.is_empty())) {
+        let against =
+            |round: &Round| Round { native: round.peer.clone(), vgpu: round.vgpu.clone(), peer: Vec::new() };
+        let rounds: Vec<Round> = rounds.iter().map(against).collect();
+        let name = format!("{}, against {peer} in place of native", workload.name);
+        rows.push(Row::of_medians(&name, &rounds, workload.against_peer()));
+    }
     rows
 }
 

@@ -68,6 +68,16 @@ impl Workload {
         all
     }
 
+    /// What it is to be in units of a peer that forwards the same calls over a socket.
+    pub(super) fn against_peer(&self) -> Goal {
+        let parts: Vec<&str> = self.name.split('/').collect();
+        Goal::AtMost(match parts[..] {
+            ["throughput", "one-queue" | "four-queues"] => 0.01,
+            ["data", "map", _, "1M" | "16M" | "256M"] => 0.02,
+            _ => 1.0,
+        })
+    }
+
     /// Those that names choose: each is a workload's or the beginning of several, such as `data/read`.
     pub(super) fn chosen(names: &[String], others: &[String]) -> Result<Vec<Workload>> {
         let all = Workload::all();
