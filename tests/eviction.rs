@@ -121,7 +121,9 @@ fn killing_a_vgpu_ends_its_contexts_and_no_others() {
     wait_until("both to compute", || ["web", "other"].iter().all(|vgpu| launches(&daemon, vgpu) > 1));
     assert!(daemon.tool(&["kill", "web"]).status.success());
     let ended = killed.end();
-    assert!(!ended.success && ended.complained.contains("CL_DEVICE_NOT_AVAILABLE"), "{ended:?}");
+    // Whatever it did just then: it posted a kernel, or waited for one.
+    let errors = ["CL_DEVICE_NOT_AVAILABLE", "CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST"];
+    assert!(!ended.success && errors.iter().any(|error| ended.complained.contains(error)), "{ended:?}");
     other.end().is_right();
     Guest::load(&daemon, "web", "0.2").end().is_right();
 }

@@ -37,8 +37,10 @@ pub struct Capset {
     pub reserved: U32,
     /// Largest region in bytes.
     pub max_region_bytes: U64,
+    /// Most bytes of all regions of a connection together; 0 if there is no limit but the guest's memory.
+    pub max_shared_bytes: U64,
     /// Reserved, zero.
-    pub reserved2: [U64; 4],
+    pub reserved2: [U64; 3],
 }
 
 impl Capset {
@@ -52,7 +54,8 @@ impl Capset {
             max_ring_bytes: limits::MAX_RING_BYTES.into(),
             reserved: U32::ZERO,
             max_region_bytes: limits::MAX_REGION_BYTES.into(),
-            reserved2: [U64::ZERO; 4],
+            max_shared_bytes: U64::ZERO,
+            reserved2: [U64::ZERO; 3],
         }
     }
 

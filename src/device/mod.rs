@@ -166,7 +166,7 @@ impl Device {
                 Ok(Reply::Data(response::capset_info(header)))
             }
             Command::GetCapset { id: CAPSET_ID, version: CAPSET_VERSION } => {
-                Ok(Reply::Data(response::capset(header)))
+                Ok(Reply::Data(response::capset(header, self.vgpu.limits.staging_bytes)))
             }
             Command::GetCapsetInfo { .. } | Command::GetCapset { .. } => Err(Refusal::UnknownCapset),
             Command::ResourceCreate { resource, bytes } => self.create_resource(resource, bytes),

@@ -56,8 +56,10 @@ pub(super) fn capset_info(request: &Header) -> Vec<u8> {
     with(request, Response::OkCapsetInfo, info.as_bytes())
 }
 
-pub(super) fn capset(request: &Header) -> Vec<u8> {
-    with(request, Response::OkCapset, Capset::current().as_bytes())
+/// What the host says of itself; `most_shared` bytes may be shared by regions, if that is limited.
+pub(super) fn capset(request: &Header, most_shared: Option<u64>) -> Vec<u8> {
+    let capset = Capset { max_shared_bytes: most_shared.unwrap_or_default().into(), ..Capset::current() };
+    with(request, Response::OkCapset, capset.as_bytes())
 }
 
 /// The whole configuration space.

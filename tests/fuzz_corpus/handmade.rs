@@ -5,11 +5,11 @@ use paragpu::executor::message::{ContextUsage, ToBroker};
 use paragpu_protocol::capset::{CAPSET_ID, CAPSET_VERSION};
 use paragpu_protocol::command::{
     Barrier, Body, BuildProgram, CopyBuffer, CopyBufferRect, CopyBufferToImage, CopyImage, CopyImageToBuffer,
-    CreateBuffer, CreateCoarseBuffer, CreateContext, CreateImage, CreateKernel, CreateProgram, CreateQueue,
-    CreateSampler, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices, CreateUserEvent, EnqueueKernel,
-    FillBuffer, FillImage, Finish, GetImageFormats, GetInfo, Marker, Nop, ReadBuffer, ReadBufferRect,
-    ReadImage, ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue,
-    SetExecInfo, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect, WriteImage,
+    CreateBuffer, CreateCoarseBuffer, CreateContext, CreateImage, CreateKernel, CreatePlacedBuffer,
+    CreateProgram, CreateQueue, CreateSampler, CreateSharedBuffer, CreateSubBuffer, CreateSubDevices,
+    CreateUserEvent, EnqueueKernel, FillBuffer, FillImage, Finish, GetImageFormats, GetInfo, Marker, Nop,
+    ReadBuffer, ReadBufferRect, ReadImage, ReadPrint, Release, ReleaseShared, SetArgLocal, SetArgObject,
+    SetArgSvm, SetArgValue, SetExecInfo, SetUserEvent, WatchEvent, WriteBuffer, WriteBufferRect, WriteImage,
 };
 use paragpu_protocol::control::{Doorbell, StartRing, Wait};
 use paragpu_protocol::image::{ImageFormat, ImageShape, ImageType};
@@ -215,6 +215,11 @@ fn every_command() -> Vec<u8> {
     let reachable = [COARSE.to_le_bytes(), SHARED.to_le_bytes()].concat();
     frames.add(&SetExecInfo { kernel, ..SetExecInfo::default() }, &[], &reachable);
     let release = ReleaseShared { id: SHARED.into(), reply: slot(24), ..ReleaseShared::default() };
+    frames.add(&release, &[], &[]);
+    let placed = CreatePlacedBuffer { create: create(SHARED, CONTEXT), flags: 1.into(), memory };
+    frames.add(&placed, &[], &[]);
+    frames.add(&CopyBuffer { enqueue: enqueue(25), dst: SHARED.into(), ..copy_linear }, &[], &[]);
+    let release = ReleaseShared { id: SHARED.into(), reply: slot(26), ..ReleaseShared::default() };
     frames.add(&release, &[], &[]);
     for id in [CONTEXT, BUFFER, 20, KERNEL, PROGRAM, QUEUE, SUB_DEVICE] {
         frames.add(&Release { id: id.into(), ..Release::default() }, &[], &[]);

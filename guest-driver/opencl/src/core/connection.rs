@@ -113,6 +113,15 @@ impl Retired {
     }
 }
 
+/// Bytes that buffers may lie in: a part of what may be shared, so that transfers find some, and other processes.
+fn buffer_room(transport: &dyn Transport) -> usize {
+    let room = transport.buffer_room();
+    match transport.capset().max_shared_bytes.get() {
+        0 => room,
+        most => room.min(usize::try_from(most / 4).unwrap_or(usize::MAX)),
+    }
+}
+
 static CURRENT: Mutex<Option<Arc<Connection>>> = Mutex::new(None);
 
 impl Connection {
@@ -152,7 +161,7 @@ impl Connection {
             ids: Mutex::default(),
             slots: Arc::new(SlotPool::new(transport.clone())),
             staging: Arc::new(StagingPool::new(transport.clone())),
-            room: Room::new(transport.buffer_room()),
+            room: Room::new(buffer_room(&*transport)),
             retired: Mutex::default(),
             prints,
             lost: AtomicBool::new(false),
