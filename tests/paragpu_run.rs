@@ -86,6 +86,18 @@ fn memory_is_shared_with_a_device_that_reaches_the_hosts() {
 }
 
 #[test]
+fn buffers_hold_what_they_must_whoever_reads_and_writes_them() {
+    let daemon = Daemon::start();
+    let output = succeeds(&mut daemon.run(&example("vgpu_buffers")));
+    assert!(output.contains(" passed, 0 failed"), "{output}");
+    let mut apart = paragpu();
+    apart.args(["run", "--"]).arg(example("vgpu_buffers"));
+    apart.env("XDG_RUNTIME_DIR", "/nowhere").env("PARAGPU_SHARE_MEMORY", "no");
+    let output = succeeds(&mut apart);
+    assert!(output.contains(" passed, 0 failed"), "{output}");
+}
+
+#[test]
 fn memory_is_shared_coarsely_with_a_device_that_has_its_own() {
     let mut command = paragpu();
     command.args(["run", "--"]).arg(example("vgpu_memory"));

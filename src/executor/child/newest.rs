@@ -73,3 +73,40 @@ impl fmt::Debug for Newest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::child::completion::{Notifier, Reply};
+    use crate::sys::map::{Mapping, Window};
+    use paragpu_protocol::slot::{DONE, SLOT_BYTES, Slot};
+    use zerocopy::FromBytes;
+
+    /// Somebody who waits, and where they look.
+    fn waiting() -> (Completion, impl Fn() -> Option<i32>) {
+        let memory = Arc::new(Mapping::anonymous(4096).unwrap());
+        let slot = Window::new(Arc::clone(&memory), 0, SLOT_BYTES.into());
+        let completion = Reply::new(slot, &Arc::new(Notifier::default())).later(None, Default::default(), 0);
+        let status = move || {
+            let mut bytes = [0; SLOT_BYTES as usize];
+            assert!(memory.read(0, &mut bytes));
+            let slot = Slot::read_from_bytes(&bytes).unwrap();
+            (slot.state.get() == DONE).then_some(slot.status.get())
+        };
+        (completion, status)
+    }
+
+    #[test]
+    fn who_waits_is_told_when_the_command_is_over_and_who_comes_later_at_once() {
+        let newest = Newest::new();
+        let ((first, first_status), (other, other_status), (late, late_status)) =
+            (waiting(), waiting(), waiting());
+        newest.join(first, None);
+        newest.join(other, Some(ClError::OUT_OF_RESOURCES));
+        assert_eq!((first_status(), other_status()), (None, None));
+        newest.over(-59);
+        assert_eq!((first_status(), other_status()), (Some(-59), Some(ClError::OUT_OF_RESOURCES.code())));
+        newest.join(late, None);
+        assert_eq!(late_status(), Some(-59));
+    }
+}
