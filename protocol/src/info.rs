@@ -107,7 +107,7 @@ impl InfoKind {
             InfoKind::Image => param == 0x1102,
             InfoKind::DeviceTimers => param == 0,
             InfoKind::SuggestedLocalSize => matches!(param, 1..=3),
-            InfoKind::Memory => param == crate::svm::MEMORY_MODEL,
+            InfoKind::Memory => matches!(param, crate::svm::MEMORY_MODEL | crate::svm::PLACES),
         }
     }
 }

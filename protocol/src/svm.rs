@@ -16,6 +16,10 @@ pub struct SharedInfo {
 /// With [`InfoKind::Memory`](crate::info::InfoKind::Memory): the number of a [`MemoryModel`], as a `u32`.
 pub const MEMORY_MODEL: u32 = 0;
 
+/// With [`InfoKind::Memory`](crate::info::InfoKind::Memory) and a context as object: 1 if `CreatePlacedBuffer` works there,
+/// otherwise 0, as a `u32`.
+pub const PLACES: u32 = 1;
+
 /// How a device's memory relates to the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -56,7 +56,7 @@ impl Buffer {
         properties: Vec<u64>,
     ) -> ClResult<Arc<Object<Buffer>>> {
         let connection = context.connection();
-        let is_shared = context.memory_model() == MemoryModel::Shared;
+        let is_shared = context.places_buffers();
         if is_shared && host_memory.is_none() && size < WAIT_FROM_BYTES {
             if connection.is_lost() {
                 return Err(ClError::DEVICE_NOT_AVAILABLE);

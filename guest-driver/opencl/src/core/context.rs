@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use opencl_sys::{
     CL_CONTEXT_DEVICES, CL_CONTEXT_NUM_DEVICES, CL_CONTEXT_PROPERTIES, CL_CONTEXT_REFERENCE_COUNT,
 };
 use paragpu_protocol::command::CreateContext;
 use paragpu_protocol::image::{ImageFormat, ImageType};
+use paragpu_protocol::info::InfoKind;
 use paragpu_protocol::limits::MAX_CONTEXT_DEVICES;
-use paragpu_protocol::svm::MemoryModel;
+use paragpu_protocol::svm::{MemoryModel, PLACES};
 use paragpu_protocol::types::{Create, SlotRef};
 
 use crate::boundary::callback::{Callback, HandleFn, NotifyFn};
@@ -20,9 +21,10 @@ use crate::core::connection::Connection;
 use crate::core::device::{self, Device};
 use crate::core::device_queue::DefaultQueues;
 use crate::core::error::{ClError, ClResult, refuse_if};
-use crate::core::info::Info;
+use crate::core::info::{self, Info};
 use crate::core::lock;
 use crate::core::notifier::Notifier;
+use crate::core::query::Question;
 use crate::core::queue::Queue;
 use crate::core::svm::Allocations;
 
@@ -37,6 +39,7 @@ pub(crate) struct Context {
     devices: Vec<Arc<Object<Device>>>,
     /// What the host calls them.
     references: Vec<u32>,
+    places_buffers: OnceLock<bool>,
     properties: Vec<isize>,
     notify: Option<Callback<NotifyFn>>,
     is_lost_told: AtomicBool,
@@ -97,6 +100,7 @@ impl Context {
             id,
             devices,
             references,
+            places_buffers: OnceLock::new(),
             properties,
             notify,
             is_lost_told: AtomicBool::new(false),
@@ -148,6 +152,16 @@ impl Context {
             (MemoryModel::Shared, other) => other,
             (MemoryModel::Coarse, MemoryModel::Shared | MemoryModel::Coarse) => MemoryModel::Coarse,
             _ => MemoryModel::Apart,
+        })
+    }
+
+    /// True if buffers can lie in shared memory without an address. Waits for the host the first time.
+    pub(crate) fn places_buffers(&self) -> bool {
+        *self.places_buffers.get_or_init(|| {
+            let question = Question { kind: InfoKind::Memory, object: self.id, param: PLACES, index: 0 };
+            let answer = || question.ask(&self.connection).ok();
+            self.memory_model() == MemoryModel::Shared
+                && answer().is_some_and(|answer| info::number::<u32>(&answer) == Some(1))
         })
     }
 

@@ -7,6 +7,7 @@ use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
 use paragpu_protocol::info::{DEVICE_COUNT, InfoKind};
 use paragpu_protocol::limits::{MAX_DEVICES, MAX_INFO_BYTES};
+use paragpu_protocol::svm::PLACES;
 use paragpu_protocol::types::Dim3;
 use zerocopy::FromBytes;
 
@@ -58,6 +59,10 @@ impl<B: Backend> Context<B> {
                 let answer = handle(&device.host)
                     .and_then(|device| self.backend.query(Query::Device(&device.handle), param));
                 answer.map(|answer| self.within_quota(param, answer))
+            }
+            Some(InfoKind::Memory) if param == PLACES => {
+                let context = self.objects.context(object)?;
+                Ok(u32::from(context.host.is_ok() && self.places(&context)).to_le_bytes().to_vec())
             }
             Some(InfoKind::Memory) => {
                 let device = self.objects.device(index)?;

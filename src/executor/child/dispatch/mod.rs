@@ -13,6 +13,7 @@ mod info;
 mod kernels;
 mod launches;
 mod objects;
+mod placed;
 mod print;
 mod programs;
 mod shared;

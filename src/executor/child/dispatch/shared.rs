@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use paragpu_protocol::command::{
-    CreateCoarseBuffer, CreatePlacedBuffer, CreateSharedBuffer, ReleaseShared, SetArgSvm, SetExecInfo,
+    CreateCoarseBuffer, CreateSharedBuffer, ReleaseShared, SetArgSvm, SetExecInfo,
 };
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::Tail;
@@ -16,7 +16,7 @@ use super::super::context::Context;
 use super::super::objects::{ArgObject, BufferObject, ContextObject, Object, SharedMemory, creation, handle};
 use super::super::record::{ArgRecord, BufferRecord, SharedRecord};
 use super::kernels::argument;
-use super::objects::{check_flags, split};
+use super::objects::check_flags;
 use super::{require, reserved, same_context, size};
 use crate::sys::map::Window;
 
@@ -164,50 +164,6 @@ impl<B: Backend> Context<B> {
             return Err(ClError::INVALID_OPERATION);
         };
         self.backend.create_coarse_memory(host, &first.handle, bytes)
-    }
-
-    pub(crate) fn create_placed_buffer(&mut self, body: &CreatePlacedBuffer) -> Result<(), Fault> {
-        let context = self.objects.context(body.create.parent.get())?;
-        let flags = body.flags.get();
-        check_flags(flags)?;
-        let memory = self.regions.window(&body.memory)?;
-        require(!memory.is_empty(), Fault::BadValue)?;
-        let reply = self.reply(&body.create.reply)?;
-        let id = body.create.id.get();
-        let common = self.objects.admit(id)?;
-        let bytes = memory.len() as u64;
-        let placed = Arc::new(SharedMemory::of_buffer(memory.clone()));
-        let made = match &context.host {
-            Err(error) => Err(*error),
-            Ok(_) if !self.share_memory(&context) => Err(ClError::INVALID_OPERATION),
-            Ok(_) if bytes > context.max_alloc() => Err(ClError::INVALID_BUFFER_SIZE),
-            Ok(context) => self.charged(bytes, || {
-                self.backend.create_shared_buffer(context, flags, memory, Box::new(Arc::clone(&placed)))
-            }),
-        };
-        let (host, charge) = split(made);
-        let outcome = creation(&host);
-        let object = BufferObject {
-            common,
-            record: BufferRecord {
-                context: context.common.serial,
-                flags,
-                size: bytes,
-                parent: None,
-                shared: None,
-                place: Some((body.memory.region.get(), body.memory.offset.get())),
-            },
-            context,
-            parent: None,
-            shared: None,
-            coarse: None,
-            placed: Some(placed),
-            _charge: charge,
-            host,
-        };
-        self.objects.insert(id, Object::Buffer(Arc::new(object)));
-        reply.status(outcome);
-        Ok(())
     }
 
     pub(crate) fn release_shared(&mut self, body: &ReleaseShared) -> Result<(), Fault> {

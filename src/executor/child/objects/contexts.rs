@@ -1,6 +1,6 @@
 //! OpenCL contexts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::super::backend::Backend;
 use super::super::kept::{Kept, KeptRoom};
@@ -14,6 +14,8 @@ pub(crate) struct ContextObject<B: Backend> {
     pub(crate) host: Host<B::Context>,
     pub(super) default_queues: DefaultQueues<B>,
     kept: Mutex<Kept<B::Program>>,
+    /// Whether buffers can be placed in the guest's memory, once it has been tried.
+    pub(crate) places: OnceLock<bool>,
 }
 
 impl<B: Backend> ContextObject<B> {
@@ -24,7 +26,14 @@ impl<B: Backend> ContextObject<B> {
         kept: KeptRoom,
     ) -> ContextObject<B> {
         let kept = Mutex::new(Kept::new(kept));
-        ContextObject { common, devices, host, default_queues: DefaultQueues::default(), kept }
+        ContextObject {
+            common,
+            devices,
+            host,
+            default_queues: DefaultQueues::default(),
+            kept,
+            places: OnceLock::new(),
+        }
     }
 
     pub(crate) fn has_device(&self, device: &Arc<DeviceObject<B>>) -> bool {
