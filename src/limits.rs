@@ -70,7 +70,7 @@ pub struct BuildLimits {
 
 impl Default for BuildLimits {
     fn default() -> BuildLimits {
-        BuildLimits { concurrent: 4, seconds: 60, memory_bytes: 2 << 30, idle_seconds: 30, trial: true }
+        BuildLimits { concurrent: 4, seconds: 60, memory_bytes: 2 << 30, idle_seconds: 5, trial: true }
     }
 }
 
