@@ -252,13 +252,13 @@ fn mapped(bench: &Bench) -> Result<()> {
         Buffer::create(&bench.gpu.context, flags, LEN, memory.as_mut_ptr().cast())?
     };
     let place = memory.as_ptr() as usize;
-    for (mut buffer, is_there) in [(uses, true), (bench.fresh(&[3; LEN])?, false)] {
+    for (buffer, is_there) in [(uses, true), (bench.fresh(&[3; LEN])?, false)] {
         for round in 0..3 {
             bench.launch(&bench.queue, &kernel, (&buffer, 1), LEN)?;
             let mut at: *mut c_void = ptr::null_mut();
             let flags = CL_MAP_READ | CL_MAP_WRITE;
             // SAFETY: the whole buffer, until it is unmapped.
-            unsafe { bench.queue.enqueue_map_buffer(&mut buffer, CL_TRUE, flags, 0, 4 * LEN, &mut at, &[])? };
+            unsafe { bench.queue.enqueue_map_buffer(&buffer, CL_TRUE, flags, 0, 4 * LEN, &mut at, &[])? };
             ensure!(!is_there || at as usize == place, "mapped elsewhere");
             // SAFETY: mapped, and nobody else writes meanwhile.
             let ints = unsafe { std::slice::from_raw_parts_mut(at.cast::<i32>(), LEN) };
