@@ -129,15 +129,20 @@ fn workloads_of_every_group_are_measured_on_both_sides_with_right_results() {
     assert_eq!(left, ["results.json"], "nothing else stays behind");
 }
 
+/// Most kicks or interrupts for 1,000 commands. `cargo xtask bench` holds a stream to 5 on a quiet machine, and measures 0.1;
+/// a test machine's host side may fall asleep a few times.
+const MOST_WAKE_UPS: f64 = 20.0;
+
 #[test]
-fn a_stream_of_kernels_is_counted_to_wake_less_often_than_there_are_kernels() {
+fn commands_that_stream_or_need_no_host_wake_hardly_anybody() {
     let directory = tempfile::tempdir().unwrap();
-    let Some((_, results)) = speed(&["counts/throughput/one-queue"], directory.path()) else { return };
+    let streams = ["counts/throughput/one-queue", "counts/throughput/arguments"];
+    let at_once = ["counts/throughput/buffers-in-turn", "counts/data/read/plain/64K"];
+    let Some((_, results)) = speed(&[streams, at_once].concat(), directory.path()) else { return };
     for result in results.as_array().unwrap() {
-        // A bound that no machine is too slow for; the goal is `cargo xtask bench`'s.
-        assert!(result["vgpu"].as_f64().unwrap() < 100.0, "{result}");
+        assert!(result["vgpu"].as_f64().unwrap() <= MOST_WAKE_UPS, "{result}");
     }
-    assert_eq!(results.as_array().unwrap().len(), 2);
+    assert_eq!(results.as_array().unwrap().len(), 2 * (streams.len() + at_once.len()));
 }
 
 #[test]
