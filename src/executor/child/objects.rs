@@ -109,6 +109,28 @@ pub(crate) struct BufferObject<B: Backend> {
     pub(crate) host: Host<B::Buffer>,
 }
 
+impl<B: Backend> BufferObject<B> {
+    /// A buffer with memory of its own that is charged to nobody.
+    pub(crate) fn new(
+        common: Common,
+        context: Arc<ContextObject<B>>,
+        record: BufferRecord,
+        host: Host<B::Buffer>,
+    ) -> BufferObject<B> {
+        BufferObject {
+            common,
+            context,
+            parent: None,
+            record,
+            shared: None,
+            coarse: None,
+            placed: None,
+            _charge: None,
+            host,
+        }
+    }
+}
+
 /// Memory of the guest's or of a driver's that is a buffer's, and whom to tell when the last thing that uses it is gone.
 /// Dropping it calls no OpenCL, so that commands may hold it to their end.
 #[derive(Debug)]

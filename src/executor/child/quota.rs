@@ -1,7 +1,8 @@
 //! The device memory that a vGPU may have.
 //!
 //! Counted is what the guest asks for: what a driver keeps beside it is the executor's, and the operating system's to
-//! limit. Memory that is the guest's own (shared buffers) is not counted.
+//! limit. Memory that is the guest's own is counted only where the guest asked for the device's (placed buffers), not where
+//! kernels have addresses of it (shared buffers).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

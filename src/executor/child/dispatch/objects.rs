@@ -139,24 +139,15 @@ impl<B: Backend> Context<B> {
             self.usage.bytes_written = self.usage.bytes_written.saturating_add(bytes as u64);
         }
         let outcome = creation(&host);
-        let object = BufferObject {
-            common,
-            record: BufferRecord {
-                context: context.common.serial,
-                flags,
-                size: bytes as u64,
-                parent: None,
-                shared: None,
-                place: None,
-            },
-            context,
+        let record = BufferRecord {
+            context: context.common.serial,
+            flags,
+            size: bytes as u64,
             parent: None,
             shared: None,
-            coarse: None,
-            placed: None,
-            _charge: charge,
-            host,
+            place: None,
         };
+        let object = BufferObject { _charge: charge, ..BufferObject::new(common, context, record, host) };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
         reply.status(outcome);
         Ok(())
@@ -175,24 +166,17 @@ impl<B: Backend> Context<B> {
         let host = handle(&parent.host)
             .and_then(|parent| self.backend.create_sub_buffer(parent, flags, origin, bytes));
         let outcome = creation(&host);
-        let object = BufferObject {
-            common,
-            record: BufferRecord {
-                context: parent.context.common.serial,
-                flags,
-                size: bytes as u64,
-                parent: Some((parent.common.serial, origin as u64)),
-                shared: None,
-                place: None,
-            },
-            context: parent.context.clone(),
-            parent: Some(parent),
+        let record = BufferRecord {
+            context: parent.context.common.serial,
+            flags,
+            size: bytes as u64,
+            parent: Some((parent.common.serial, origin as u64)),
             shared: None,
-            coarse: None,
-            placed: None,
-            _charge: None,
-            host,
+            place: None,
         };
+        let context = parent.context.clone();
+        let object =
+            BufferObject { parent: Some(parent), ..BufferObject::new(common, context, record, host) };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
         reply.status(outcome);
         Ok(())

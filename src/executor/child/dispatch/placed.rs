@@ -38,23 +38,18 @@ impl<B: Backend> Context<B> {
         };
         let (host, charge) = split(made);
         let outcome = creation(&host);
-        let object = BufferObject {
-            common,
-            record: BufferRecord {
-                context: context.common.serial,
-                flags,
-                size: bytes,
-                parent: None,
-                shared: None,
-                place: Some((body.memory.region.get(), body.memory.offset.get())),
-            },
-            context,
+        let record = BufferRecord {
+            context: context.common.serial,
+            flags,
+            size: bytes,
             parent: None,
             shared: None,
-            coarse: None,
+            place: Some((body.memory.region.get(), body.memory.offset.get())),
+        };
+        let object = BufferObject {
             placed: Some(placed),
             _charge: charge,
-            host,
+            ..BufferObject::new(common, context, record, host)
         };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
         reply.status(outcome);

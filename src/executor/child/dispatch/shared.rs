@@ -46,24 +46,16 @@ impl<B: Backend> Context<B> {
         let outcome = creation(&host).map_or_else(Outcome::failed, |()| Outcome::SUCCESS);
         let region = Some((body.memory.region.get(), body.memory.offset.get()));
         let place = SharedRecord { address: address as u64, region };
-        let object = BufferObject {
-            common,
-            record: BufferRecord {
-                context: context.common.serial,
-                flags,
-                size: bytes,
-                parent: None,
-                shared: Some(place),
-                place: None,
-            },
-            context,
+        let record = BufferRecord {
+            context: context.common.serial,
+            flags,
+            size: bytes,
             parent: None,
-            shared: Some(shared),
-            coarse: None,
-            placed: None,
-            _charge: None,
-            host,
+            shared: Some(place),
+            place: None,
         };
+        let object =
+            BufferObject { shared: Some(shared), ..BufferObject::new(common, context, record, host) };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
         reply.complete(outcome, size_of::<SharedInfo>() as u32);
         Ok(())
@@ -125,17 +117,7 @@ impl<B: Backend> Context<B> {
             shared: place,
             place: None,
         };
-        let object = BufferObject {
-            common,
-            record,
-            context,
-            parent: None,
-            shared,
-            coarse,
-            placed: None,
-            _charge: None,
-            host,
-        };
+        let object = BufferObject { shared, coarse, ..BufferObject::new(common, context, record, host) };
         self.objects.insert(id, Object::Buffer(Arc::new(object)));
         reply.complete(outcome, size_of::<SharedInfo>() as u32);
         Ok(())
