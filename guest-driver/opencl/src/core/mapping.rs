@@ -1,8 +1,9 @@
 //! Mapped regions of buffers and images.
 //!
-//! A mapped region is staging memory with the object's bytes in it, without gaps, and the application gets the address
-//! of that memory itself; unmapping writes it back. Only objects with `CL_MEM_USE_HOST_PTR` must show the region at a
-//! fixed address, so there the bytes are copied once more.
+//! Where kernels use bytes that this process sees, a mapped region is those bytes, and nothing is copied. Elsewhere it is staging
+//! memory with the object's bytes in it, without gaps, and the application gets the address of that memory itself; unmapping
+//! writes it back. Only objects with `CL_MEM_USE_HOST_PTR` must show the region at a fixed address, so there the bytes are
+//! copied once more.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub(crate) struct Mapping {
     memory: AppMemory,
     place: Place,
     flags: u64,
-    /// Nothing for `CL_MEM_USE_HOST_PTR`.
+    /// Nothing for `CL_MEM_USE_HOST_PTR`, and for bytes that are mapped where they are.
     staging: Option<Staging>,
     read: Option<Arc<Completion>>,
 }
