@@ -208,8 +208,7 @@ impl Pacer {
         let pace = Arc::clone(&self.pace);
         let mut device = pace.device(index);
         let room = match word::begin(pace.page.lease(index)) {
-            Begin::Go { contended: true } => device.load < AHEAD_CONTENDED || device.load == 0,
-            Begin::Go { contended: false } => device.load < AHEAD_ALONE || device.up == 1,
+            Begin::Go { contended } => device.has_room(contended),
             Begin::Wait { ring } => {
                 if ring {
                     pace.ring();
@@ -336,6 +335,11 @@ impl Pacer {
     }
 }
 
+/// How much may be in flight, in nanoseconds.
+fn ahead(contended: bool) -> u64 {
+    if contended { AHEAD_CONTENDED } else { AHEAD_ALONE }
+}
+
 impl Drop for Pacer {
     fn drop(&mut self) {
         self.rest(None);
@@ -343,6 +347,18 @@ impl Drop for Pacer {
 }
 
 impl Device {
+    /// May one more command be in flight?
+    fn has_room(&self, contended: bool) -> bool {
+        self.load < ahead(contended) || (!contended && self.up == 1)
+    }
+
+    /// Is it worth waking a thread that waits for room? It sleeps until half of what may be in flight has landed: to be woken
+    /// for each landing, with its queues' tails watched before each sleep, costs more than short commands take. Of commands
+    /// that are long, the last but one may be the last for long.
+    fn has_drained(&self, contended: bool) -> bool {
+        self.load <= ahead(contended) / 2 || (self.up <= 1 && self.has_room(contended))
+    }
+
     fn change(&mut self, stand: &mut Stand, to: Stand) {
         match *stand {
             Stand::Resting => {}
@@ -419,7 +435,7 @@ impl Drop for Flight {
             cost.learn(*items, self.estimate.nanos, took as f64 / self.load.max(1) as f64);
         }
         pace.settle(self.index, &device);
-        if device.wants > 0 {
+        if device.wants > 0 && device.has_drained(word::is_contended(page.lease(self.index))) {
             pace.wake();
         }
         drop(device);

@@ -24,6 +24,7 @@ use crate::core::shared::SharedRegion;
 use crate::core::slots::{Slot, SlotPool};
 use crate::core::staging::{Staging, StagingPool};
 use crate::debug::debug;
+use crate::sys::process::Opener;
 use crate::sys::shared::Shared;
 use crate::transport::{self, Transport};
 
@@ -75,7 +76,7 @@ pub(crate) struct Connection {
     retired: Mutex<Retired>,
     prints: Prints,
     lost: AtomicBool,
-    process: u32,
+    opener: Opener,
     // Last: regions are released before the context they belong to.
     transport: Arc<dyn Transport>,
 }
@@ -130,13 +131,13 @@ impl Connection {
         let mut current = lock(&CURRENT);
         if let Some(connection) = &*current {
             // After a fork the ring is the parent's; a child that touched it would corrupt it.
-            if connection.process == std::process::id() && !connection.is_lost() {
+            if connection.is_this_process() && !connection.is_lost() {
                 return Ok(connection.clone());
             }
         }
         let connection = Arc::new(Connection::open().inspect_err(|error| debug!("{error}"))?);
         if let Some(old) = current.replace(connection.clone())
-            && old.process != std::process::id()
+            && !old.is_this_process()
         {
             std::mem::forget(old);
         }
@@ -165,7 +166,7 @@ impl Connection {
             retired: Mutex::default(),
             prints,
             lost: AtomicBool::new(false),
-            process: std::process::id(),
+            opener: Opener::this_process(),
             ring,
             transport,
         };
@@ -189,7 +190,7 @@ impl Connection {
 
     /// False in a child of the process that opened the connection.
     pub(crate) fn is_this_process(&self) -> bool {
-        self.process == std::process::id()
+        self.opener.is_this_process()
     }
 
     /// The launches that may print.
@@ -249,7 +250,7 @@ impl Connection {
 
     /// Posts a command. Blocks only while the ring is full.
     pub(crate) fn send<B: Body>(&self, body: &B, wait: &[u32], data: &[u8]) -> ClResult<()> {
-        if self.process != std::process::id() {
+        if !self.is_this_process() {
             return Err(ClError::DEVICE_NOT_AVAILABLE);
         }
         let mut outgoing = lock(&self.outgoing);

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// A file's pages, mapped readable and writable and shared with whoever else maps them, until dropped.
 pub(crate) struct Mapping {
@@ -88,6 +88,13 @@ impl Mapping {
         } else {
             Err(std::io::ErrorKind::AlreadyExists.into())
         }
+    }
+
+    /// Has a child of this process find zeroes here. Of private memory; by kernels since 4.14.
+    pub(crate) fn wipe_on_fork(&self) -> std::io::Result<()> {
+        // SAFETY: the range is the mapping's. In this process nothing changes; a child gets zeroes, which may be read as
+        // any `Shareable`, and other references into a mapping nobody makes.
+        Ok(unsafe { madvise(self.ptr.as_ptr().cast(), self.len, Advice::LinuxWipeOnFork)? })
     }
 
     /// First byte.

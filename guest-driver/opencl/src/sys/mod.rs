@@ -6,6 +6,7 @@ pub(crate) mod drm;
 pub(crate) mod event;
 pub(crate) mod mapping;
 pub(crate) mod module;
+pub(crate) mod process;
 pub(crate) mod region;
 pub(crate) mod shared;
 pub(crate) mod stdout;

@@ -26,6 +26,8 @@ use paragpu_protocol::capset::Capset;
 pub use crate::sys::region::{Memory, Region, RegionOwner, View};
 pub use crate::sys::shared::Shared;
 
+use crate::sys::process::Opener;
+
 /// A door to the device. One connection is one virtio-gpu context; it ends when this is dropped, which frees
 /// everything in it on the host.
 pub trait Transport: Send + Sync + fmt::Debug {
@@ -129,28 +131,14 @@ enum Door {
     },
 }
 
-/// The process that opened a connection. A child made by `fork` inherits the mapping, the descriptors and every
-/// lock as it was at that moment; whatever it did with them it would do to its parent.
-#[derive(Debug)]
-struct Opener(rustix::process::Pid);
-
-impl Opener {
-    fn this_process() -> Opener {
-        Opener(rustix::process::getpid())
+/// Refuses a child of the process that opened a connection.
+fn check(opener: &Opener) -> Result<(), TransportError> {
+    if opener.is_this_process() {
+        return Ok(());
     }
-
-    fn is_this_process(&self) -> bool {
-        self.0 == rustix::process::getpid()
-    }
-
-    fn check(&self) -> Result<(), TransportError> {
-        if self.is_this_process() {
-            return Ok(());
-        }
-        Err(TransportError::Unusable(
-            "this connection belongs to the parent process; after a fork, the child must open its own".into(),
-        ))
-    }
+    Err(TransportError::Unusable(
+        "this connection belongs to the parent process; after a fork, the child must open its own".into(),
+    ))
 }
 
 /// The file of a kernel driver's node, which is the context.
@@ -167,7 +155,7 @@ impl Node {
 
     /// The file, for its opener.
     fn file(&self) -> Result<&std::fs::File, TransportError> {
-        self.opener.check()?;
+        check(&self.opener)?;
         Ok(&self.file)
     }
 }
@@ -266,9 +254,8 @@ mod tests {
 
     #[test]
     fn a_connection_is_its_openers_alone() {
-        assert!(Opener::this_process().check().is_ok());
-        let parent = rustix::process::getppid().expect("tests have a parent");
-        assert!(Opener(parent).check().is_err());
+        assert!(check(&Opener::this_process()).is_ok());
+        assert!(check(&Opener::of_parent()).is_err());
     }
 
     #[test]

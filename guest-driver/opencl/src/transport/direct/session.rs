@@ -17,7 +17,8 @@ use super::handshake::Link;
 use super::memory::Memory;
 use super::requests;
 use crate::sys::event;
-use crate::transport::{Opener, TransportError};
+use crate::sys::process::Opener;
+use crate::transport::{self, TransportError};
 
 /// Longer than any process lives, and still something that can be added to a point in time.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -153,7 +154,7 @@ impl Session {
     /// What every call from outside starts with.
     fn enter(&self) -> Result<MutexGuard<'_, State>, TransportError> {
         // First of all: in a forked child the lock may be held by a thread that is not there.
-        self.opener.check()?;
+        transport::check(&self.opener)?;
         Ok(self.lock())
     }
 
