@@ -51,7 +51,7 @@ fn create_checked(
     check_flags(flags)?;
     // CL_INVALID_BUFFER_SIZE if size is 0 or if size is greater than CL_DEVICE_MAX_MEM_ALLOC_SIZE for all devices in
     // context.
-    let largest = context.devices().iter().map(|device| device.max_alloc()).max();
+    let largest = context.devices().iter().map(|device| device.limits().alloc).max();
     refuse_if(size == 0 || size as u64 > largest.unwrap_or(0), ClError::INVALID_BUFFER_SIZE)?;
     // CL_INVALID_HOST_PTR if host_ptr is NULL and CL_MEM_USE_HOST_PTR or CL_MEM_COPY_HOST_PTR are set in flags or if
     // host_ptr is not NULL but CL_MEM_COPY_HOST_PTR or CL_MEM_USE_HOST_PTR are not set in flags.

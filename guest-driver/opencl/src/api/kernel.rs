@@ -245,12 +245,12 @@ fn check_local(kernel: &Kernel, device: &Object<Device>, range: &Range) -> ClRes
     refuse_if(is_required && local64 != limits.required, ClError::INVALID_WORK_GROUP_SIZE)?;
     // CL_INVALID_WORK_ITEM_SIZE if the number of work-items specified in any of local_work_size[0], …
     // local_work_size[work_dim - 1] is greater than the corresponding values specified by CL_DEVICE_MAX_WORK_ITEM_SIZES.
-    let most = device.max_work_item_sizes();
+    let most = device.limits().work_item_sizes;
     refuse_if((0..3).any(|dim| local64[dim] > most[dim]), ClError::INVALID_WORK_ITEM_SIZE)?;
     // CL_INVALID_WORK_GROUP_SIZE if the total number of work-items in the work-group is greater than
     // CL_KERNEL_WORK_GROUP_SIZE, or if any size is 0.
     let total = local64.iter().try_fold(1u64, |product, size| product.checked_mul(*size)).unwrap_or(u64::MAX);
-    let most = limits.work_group_size.min(device.max_work_group_size());
+    let most = limits.work_group_size.min(device.limits().work_group_size);
     refuse_if(total == 0 || total > most, ClError::INVALID_WORK_GROUP_SIZE)?;
     // CL_INVALID_WORK_GROUP_SIZE if the program was compiled with -cl-uniform-work-group-size, or the device has no
     // non-uniform work-groups, and the number of work-items specified by global_work_size is not evenly divisible by the

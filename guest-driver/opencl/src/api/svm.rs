@@ -38,7 +38,7 @@ pub(super) fn alloc(
     // alignment for at least one device in context", or "size is 0 or > CL_DEVICE_MAX_MEM_ALLOC_SIZE value for any device
     // in context".
     let aligned = alignment == 0 || (alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT);
-    let fits = context.devices().iter().all(|device| size as u64 <= device.max_alloc());
+    let fits = context.devices().iter().all(|device| size as u64 <= device.limits().alloc);
     if !aligned || size == 0 || !fits {
         return None;
     }

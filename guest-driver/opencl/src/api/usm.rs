@@ -39,7 +39,7 @@ fn alloc(
     // CL_INVALID_VALUE if alignment is not zero or a power of two, or larger than what is supported.
     refuse_if(alignment != 0 && (!alignment.is_power_of_two() || alignment > PAGE), ClError::INVALID_VALUE)?;
     // CL_INVALID_BUFFER_SIZE if size is zero or greater than CL_DEVICE_MAX_MEM_ALLOC_SIZE for any device in context.
-    let fits = context.devices().iter().all(|device| size as u64 <= device.max_alloc());
+    let fits = context.devices().iter().all(|device| size as u64 <= device.limits().alloc);
     refuse_if(size == 0 || !fits, ClError::INVALID_BUFFER_SIZE)?;
     let flags = alloc_flags(&properties.properties().unwrap_or_default())?;
     // CL_INVALID_OPERATION if the allocation type is not supported by a device in context.

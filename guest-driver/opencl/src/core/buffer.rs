@@ -61,7 +61,7 @@ impl Buffer {
             if connection.is_lost() {
                 return Err(ClError::DEVICE_NOT_AVAILABLE);
             }
-            let memory = Memory::deferred(context, flags, size, properties);
+            let memory = Memory::deferred(context, flags, size).with_properties(properties);
             return Ok(Object::new(Buffer { memory, size, parent: None }));
         }
         if is_shared && let Some(place) = connection.place(size) {
@@ -90,7 +90,7 @@ impl Buffer {
         connection.send(&body, &[], &[])?;
         // From here on dropping it releases it on the host.
         let host_memory = host_memory.filter(|_| flags & CL_MEM_USE_HOST_PTR != 0);
-        let memory = Memory::new(context, id, flags, host_memory, properties);
+        let memory = Memory::new(context, id, flags, host_memory).with_properties(properties);
         let buffer = Object::new(Buffer { memory, size, parent: None });
         if let Some(slot) = slot {
             if must_wait {
@@ -126,7 +126,8 @@ impl Buffer {
         connection.send(&body, &[], &[])?;
         // From here on dropping it releases it on the host.
         let host_memory = host_memory.filter(|_| flags & CL_MEM_USE_HOST_PTR != 0);
-        let memory = Memory::new(context, id, flags, host_memory, properties).placed(bytes, true);
+        let memory = Memory::new(context, id, flags, host_memory).placed(bytes, true);
+        let memory = memory.with_properties(properties);
         let buffer = Object::new(Buffer { memory, size, parent: None });
         if let Some(slot) = slot {
             connection.wait(&slot).ok()?;
@@ -145,11 +146,11 @@ impl Buffer {
         let memory = match context.memory_model() {
             MemoryModel::Shared => {
                 let (id, bytes) = shared::allocate(context, host_flags(flags), size)?;
-                Memory::of_shared(context, id, flags, bytes, Vec::new())
+                Memory::of_shared(context, id, flags, (bytes, true))
             }
             MemoryModel::Coarse => {
                 let (id, bytes) = shared::allocate_coarse(context, host_flags(flags), size)?;
-                Memory::of_coarse(context, id, flags, bytes, Vec::new())
+                Memory::of_coarse(context, id, flags, bytes)
             }
             MemoryModel::Apart => return Err(ClError::INVALID_OPERATION),
         };
@@ -168,15 +169,16 @@ impl Buffer {
             (Some(bytes), _) => {
                 let bytes = bytes.part(offset);
                 let id = shared::buffer_of(context, host_flags(flags), &bytes, size)?;
-                Memory::of_shared(context, id, flags, bytes, properties)
+                Memory::of_shared(context, id, flags, (bytes, true))
             }
             (None, Some(bytes)) => {
                 let bytes = bytes.part(offset);
                 let id = shared::buffer_of_coarse(context, host_flags(flags), &bytes, size)?;
-                Memory::of_coarse(context, id, flags, bytes, properties)
+                Memory::of_coarse(context, id, flags, bytes)
             }
             (None, None) => return Err(ClError::INVALID_OPERATION),
         };
+        let memory = memory.with_properties(properties);
         Ok(Object::new(Buffer { memory, size, parent: None }))
     }
 
@@ -209,10 +211,10 @@ impl Object<Buffer> {
         };
         connection.send(&body, &[], &[])?;
         let memory = match self.shared_bytes() {
-            Some(bytes) => Memory::part_of_shared(self.context(), id, flags, bytes.part(origin)),
+            Some(bytes) => Memory::of_shared(self.context(), id, flags, (bytes.part(origin), false)),
             None => {
                 let host_memory = self.host_memory().map(|memory| memory.offset(origin));
-                let memory = Memory::new(self.context(), id, flags, host_memory, Vec::new());
+                let memory = Memory::new(self.context(), id, flags, host_memory);
                 match self.placed_bytes() {
                     Some(bytes) => memory.placed(bytes.part(origin), false),
                     None => memory,

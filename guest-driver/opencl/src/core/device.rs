@@ -48,7 +48,24 @@ use crate::core::{extensions, lock, platform};
 pub(crate) struct Device {
     place: Place,
     answers: Mutex<HashMap<u32, Vec<u8>>>,
+    limits: OnceLock<Limits>,
     memory_model: OnceLock<MemoryModel>,
+}
+
+/// What buffers and launches are checked against, which are too many to look for the host's answers each time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// `CL_DEVICE_MAX_MEM_ALLOC_SIZE`, in bytes.
+    pub(crate) alloc: u64,
+    /// `CL_DEVICE_MAX_WORK_GROUP_SIZE`, in work-items.
+    pub(crate) work_group_size: u64,
+    /// `CL_DEVICE_MAX_WORK_ITEM_SIZES`.
+    pub(crate) work_item_sizes: [u64; 3],
+}
+
+impl Limits {
+    /// Of a device that does not answer: nothing is possible in its context.
+    const UNKNOWN: Limits = Limits { alloc: 0, work_group_size: 1, work_item_sizes: [u64::MAX; 3] };
 }
 
 /// Where a device comes from.
@@ -72,7 +89,7 @@ impl Device {
     }
 
     fn at(place: Place) -> Device {
-        Device { place, answers: Mutex::default(), memory_model: OnceLock::new() }
+        Device { place, answers: Mutex::default(), limits: OnceLock::new(), memory_model: OnceLock::new() }
     }
 
     /// A part of a device.
@@ -126,9 +143,19 @@ impl Device {
         self.number(CL_DEVICE_TYPE).unwrap_or(0)
     }
 
-    /// `CL_DEVICE_MAX_MEM_ALLOC_SIZE`.
-    pub(crate) fn max_alloc(&self) -> u64 {
-        self.number(CL_DEVICE_MAX_MEM_ALLOC_SIZE).unwrap_or(0)
+    /// What buffers and launches are checked against.
+    pub(crate) fn limits(&self) -> Limits {
+        if let Some(limits) = self.limits.get() {
+            return *limits;
+        }
+        let ask = || {
+            Some(Limits {
+                alloc: self.number(CL_DEVICE_MAX_MEM_ALLOC_SIZE)?,
+                work_group_size: self.number(CL_DEVICE_MAX_WORK_GROUP_SIZE)?,
+                work_item_sizes: self.number(CL_DEVICE_MAX_WORK_ITEM_SIZES)?,
+            })
+        };
+        ask().map_or(Limits::UNKNOWN, |limits| *self.limits.get_or_init(|| limits))
     }
 
     /// `CL_DEVICE_MEM_BASE_ADDR_ALIGN`, in bytes (the query's answer is in bits).
@@ -139,16 +166,6 @@ impl Device {
     /// `CL_DEVICE_QUEUE_ON_HOST_PROPERTIES`.
     pub(crate) fn queue_properties(&self) -> u64 {
         self.number(CL_DEVICE_QUEUE_ON_HOST_PROPERTIES).unwrap_or(0)
-    }
-
-    /// `CL_DEVICE_MAX_WORK_GROUP_SIZE`.
-    pub(crate) fn max_work_group_size(&self) -> u64 {
-        self.number(CL_DEVICE_MAX_WORK_GROUP_SIZE).unwrap_or(1)
-    }
-
-    /// `CL_DEVICE_MAX_WORK_ITEM_SIZES`.
-    pub(crate) fn max_work_item_sizes(&self) -> [u64; 3] {
-        self.number(CL_DEVICE_MAX_WORK_ITEM_SIZES).unwrap_or([u64::MAX; 3])
     }
 
     /// `CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT`.

@@ -147,7 +147,7 @@ impl Image {
             Base::Buffer(buffer, row_pitch) => (buffer.host_memory(), packed(*row_pitch)?),
             Base::Image(image) => (image.host_memory(), image.pitches),
         };
-        let memory = Memory::new(context, id, description.flags, host_memory, properties);
+        let memory = Memory::new(context, id, description.flags, host_memory).with_properties(properties);
         let image = Object::new(Image { memory, description, texels, pitches, parent });
         if let Some(slot) = slot {
             let outcome = if must_wait { connection.wait(&slot).ok().map(|_| ()) } else { Ok(()) };

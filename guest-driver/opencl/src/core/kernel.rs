@@ -1,6 +1,5 @@
 //! Kernels and their arguments.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use opencl_sys::{
@@ -48,7 +47,8 @@ pub(crate) struct Kernel {
     may_print: bool,
     executable: Executable,
     state: Mutex<State>,
-    limits: Mutex<HashMap<u32, Limits>>,
+    /// By what its context calls the device. There are few.
+    limits: Mutex<Vec<(u32, Limits)>>,
     // Last: the kernel is released before the program it belongs to.
     share: KernelShare,
 }
@@ -59,8 +59,7 @@ struct State {
     sizes: Vec<Size>,
     values: Vec<Option<Value>>,
     missing: usize,
-    /// Arguments that the host has an older value of. It hears of the newest before the next launch: applications set
-    /// arguments far more often than that changes anything.
+    /// The arguments that are [unsent](Value::Bytes).
     unsent: Vec<u32>,
 }
 
@@ -85,7 +84,9 @@ impl Size {
 /// What an argument is set to: for telling whether all are, for leaving out what changes nothing, and for clones.
 #[derive(Clone, Debug)]
 enum Value {
-    Bytes(Box<[u8]>),
+    /// Bytes. They are unsent while the host has older ones: it hears of the newest before the next launch, as applications
+    /// set arguments far more often than that changes anything.
+    Bytes { bytes: Box<[u8]>, is_unsent: bool },
     Object(Option<Weak<dyn Passable>>),
     /// A pointer into shared memory.
     Pointer(Weak<Object<Buffer>>, usize),
@@ -128,10 +129,21 @@ impl Passable for Object<DeviceQueue> {
     }
 }
 
+/// Copies a value of the same length. Most are one number, for which a call of `memcpy` takes longer than the copy.
+fn copy_value(old: &mut [u8], new: &[u8]) {
+    if let (Some(old), Some(new)) = (old.as_mut_array::<4>(), new.as_array::<4>()) {
+        *old = *new;
+    } else if let (Some(old), Some(new)) = (old.as_mut_array::<8>(), new.as_array::<8>()) {
+        *old = *new;
+    } else {
+        old.copy_from_slice(new);
+    }
+}
+
 impl Value {
     fn is_same(&self, other: &Value) -> bool {
         match (self, other) {
-            (Value::Bytes(a), Value::Bytes(b)) => a == b,
+            (Value::Bytes { bytes: a, .. }, Value::Bytes { bytes: b, .. }) => a == b,
             // Weak references keep the address from being used again, so equal ones are the same object.
             (Value::Object(Some(a)), Value::Object(Some(b))) => Weak::ptr_eq(a, b),
             (Value::Object(None), Value::Object(None)) => true,
@@ -253,7 +265,7 @@ impl Kernel {
         if self.replace_value(&mut lock(&self.state), index, bytes) {
             return Ok(());
         }
-        self.set(index, Value::Bytes(bytes.into()), |state| {
+        self.set(index, Value::Bytes { bytes: bytes.into(), is_unsent: false }, |state| {
             let size = &mut state.sizes[index as usize];
             // CL_INVALID_ARG_SIZE if arg_size does not match the size of the data type for an argument that is not a
             // memory object.
@@ -281,16 +293,19 @@ impl Kernel {
     }
 
     /// Sets an argument that is as many bytes already to others, of which the host hears later. False if it is not.
-    fn replace_value(&self, state: &mut State, index: u32, bytes: &[u8]) -> bool {
-        let Some(Some(Value::Bytes(old))) = state.values.get_mut(index as usize) else { return false };
-        if old.len() != bytes.len() {
+    fn replace_value(&self, state: &mut State, index: u32, new: &[u8]) -> bool {
+        let Some(Some(Value::Bytes { bytes, is_unsent })) = state.values.get_mut(index as usize) else {
+            return false;
+        };
+        if bytes.len() != new.len() {
             return false;
         }
-        if **old != *bytes {
-            old.copy_from_slice(bytes);
-            if !state.unsent.contains(&index) {
-                state.unsent.push(index);
-            }
+        if *is_unsent {
+            copy_value(bytes, new);
+        } else if **bytes != *new {
+            copy_value(bytes, new);
+            *is_unsent = true;
+            state.unsent.push(index);
         }
         true
     }
@@ -298,7 +313,9 @@ impl Kernel {
     /// Tells the host the values that it does not know yet. Their lengths are right: it took others as long before.
     fn send_values(&self, state: &mut State) -> ClResult<()> {
         while let Some(index) = state.unsent.pop() {
-            if let Some(Some(Value::Bytes(bytes))) = state.values.get(index as usize) {
+            if let Some(Some(Value::Bytes { bytes, is_unsent })) = state.values.get_mut(index as usize)
+                && std::mem::take(is_unsent)
+            {
                 let body = SetArgValue { kernel: self.id.into(), index: index.into(), reply: SlotRef::NONE };
                 self.connection().send(&body, &[], bytes)?;
             }
@@ -406,7 +423,7 @@ impl Kernel {
     /// What limits the work-group size; asked for once per kernel and device.
     pub(crate) fn limits(&self, device: &Object<Device>) -> ClResult<Limits> {
         let reference = self.context().reference(device)?;
-        if let Some(limits) = lock(&self.limits).get(&reference) {
+        if let Some((_, limits)) = lock(&self.limits).iter().find(|(known, _)| *known == reference) {
             return Ok(*limits);
         }
         let ask = |param| self.ask(InfoKind::KernelWorkGroup, param, reference, &[]);
@@ -414,7 +431,7 @@ impl Kernel {
             work_group_size: info::number(&ask(CL_KERNEL_WORK_GROUP_SIZE)?).unwrap_or(u64::MAX),
             required: info::number(&ask(CL_KERNEL_COMPILE_WORK_GROUP_SIZE)?).unwrap_or_default(),
         };
-        lock(&self.limits).insert(reference, limits);
+        lock(&self.limits).push((reference, limits));
         Ok(limits)
     }
 

@@ -45,129 +45,121 @@ pub(crate) fn kernel_access(flags: u64) -> u64 {
     if flags & KERNEL_ACCESS == 0 { CL_MEM_READ_WRITE } else { flags & KERNEL_ACCESS }
 }
 
-/// What every memory object has. Dropping it releases the object on the host.
+/// What every memory object has. Dropping it releases the object on the host. Kept small: applications make thousands.
 #[derive(Debug)]
 pub(crate) struct Memory {
     context: Arc<Object<Context>>,
     /// What the host calls it; nothing for a buffer that the host need not know of yet.
     id: OnceLock<u32>,
     flags: u64,
-    /// Length of a buffer that is made on the host, in shared memory if there is room, when somebody first wants to know
-    /// its id or its bytes.
-    deferred: Option<usize>,
     host_memory: Option<AppMemory>,
-    /// Its bytes, where kernels and the application see the same.
-    shared: Option<SharedBytes>,
-    /// Those bytes are its own, not a part of another object's.
-    has_pages: bool,
-    /// The memory here of an object whose bytes a device has at the same address.
-    coarse: Option<CoarseBytes>,
-    /// Its bytes, where kernels use them in shared memory and the application is not told.
-    placed: OnceLock<PlacedBytes>,
+    bytes: Bytes,
+    extras: OnceLock<Box<Extras>>,
+}
+
+/// Where an object's bytes are, as far as this side has to do with it.
+#[derive(Debug)]
+enum Bytes {
+    /// On the host.
+    Host,
+    /// Kernels and the application see the same. `is_whole` if they are no part of another object's.
+    Shared { bytes: SharedBytes, is_whole: bool },
+    /// A device has them at the same address as the memory here.
+    Coarse(CoarseBytes),
+    /// In shared memory, where kernels use them, and the application is not told.
+    Placed { bytes: PlacedBytes, is_whole: bool },
+    /// Of a buffer of `size` bytes that is made on the host, in shared memory if there is room, when somebody first wants to
+    /// know its id or its bytes.
+    Deferred { size: usize, placed: OnceLock<PlacedBytes> },
+}
+
+/// What few objects have.
+#[derive(Debug, Default)]
+struct Extras {
     properties: Vec<u64>,
     mappings: Mutex<Vec<Mapping>>,
     destructors: Mutex<Vec<Callback<HandleFn>>>,
 }
 
 impl Memory {
+    fn with(
+        context: &Object<Context>,
+        id: OnceLock<u32>,
+        flags: u64,
+        host_memory: Option<AppMemory>,
+        bytes: Bytes,
+    ) -> Memory {
+        Memory { context: context.arc(), id, flags, host_memory, bytes, extras: OnceLock::new() }
+    }
+
     /// What the host knows as `id`. `host_memory` is the application's, of an object that is to lie in it.
     pub(crate) fn new(
         context: &Object<Context>,
         id: u32,
         flags: u64,
         host_memory: Option<AppMemory>,
-        properties: Vec<u64>,
     ) -> Memory {
-        Memory {
-            context: context.arc(),
-            id: id.into(),
-            flags,
-            deferred: None,
-            host_memory,
-            shared: None,
-            has_pages: false,
-            coarse: None,
-            placed: OnceLock::new(),
-            properties,
-            mappings: Mutex::default(),
-            destructors: Mutex::default(),
-        }
+        Memory::with(context, id.into(), flags, host_memory, Bytes::Host)
     }
 
-    /// What the host knows as `id`, and made of these bytes.
+    /// What the host knows as `id`, and made of these bytes. `is_whole` if it gives them up with itself.
     pub(crate) fn of_shared(
         context: &Object<Context>,
         id: u32,
         flags: u64,
-        bytes: SharedBytes,
-        properties: Vec<u64>,
+        (bytes, is_whole): (SharedBytes, bool),
     ) -> Memory {
         let host_memory = Some(AppMemory::at_address(bytes.address()));
-        let mut memory = Memory::new(context, id, flags, host_memory, properties);
-        (memory.shared, memory.has_pages) = (Some(bytes), true);
-        memory
-    }
-
-    /// A part of such an object.
-    pub(crate) fn part_of_shared(
-        context: &Object<Context>,
-        id: u32,
-        flags: u64,
-        bytes: SharedBytes,
-    ) -> Memory {
-        let mut memory = Memory::of_shared(context, id, flags, bytes, Vec::new());
-        memory.has_pages = false;
-        memory
+        Memory::with(context, id.into(), flags, host_memory, Bytes::Shared { bytes, is_whole })
     }
 
     /// What the host knows as `id`, and at the address of these bytes.
-    pub(crate) fn of_coarse(
-        context: &Object<Context>,
-        id: u32,
-        flags: u64,
-        bytes: CoarseBytes,
-        properties: Vec<u64>,
-    ) -> Memory {
+    pub(crate) fn of_coarse(context: &Object<Context>, id: u32, flags: u64, bytes: CoarseBytes) -> Memory {
         let host_memory = Some(AppMemory::at_address(bytes.address()));
-        let mut memory = Memory::new(context, id, flags, host_memory, properties);
-        memory.coarse = Some(bytes);
-        memory
+        Memory::with(context, id.into(), flags, host_memory, Bytes::Coarse(bytes))
     }
 
-    /// The same object, whose bytes are these. One that `has_pages` gives them up with it.
-    pub(crate) fn placed(mut self, bytes: PlacedBytes, has_pages: bool) -> Memory {
-        (self.placed, self.has_pages) = (bytes.into(), has_pages);
+    /// The same object, whose bytes are these. `is_whole` if it gives them up with itself.
+    pub(crate) fn placed(mut self, bytes: PlacedBytes, is_whole: bool) -> Memory {
+        self.bytes = Bytes::Placed { bytes, is_whole };
         self
     }
 
     /// A buffer of `size` bytes that the host does not know yet, in a context whose devices share memory with the host.
-    pub(crate) fn deferred(
-        context: &Object<Context>,
-        flags: u64,
-        size: usize,
-        properties: Vec<u64>,
-    ) -> Memory {
-        let mut memory = Memory::new(context, 0, flags, None, properties);
-        (memory.id, memory.deferred, memory.has_pages) = (OnceLock::new(), Some(size), true);
-        memory
+    pub(crate) fn deferred(context: &Object<Context>, flags: u64, size: usize) -> Memory {
+        let bytes = Bytes::Deferred { size, placed: OnceLock::new() };
+        Memory::with(context, OnceLock::new(), flags, None, bytes)
+    }
+
+    /// The same object, with these properties.
+    pub(crate) fn with_properties(mut self, properties: Vec<u64>) -> Memory {
+        if !properties.is_empty() {
+            self.extras = Box::new(Extras { properties, ..Extras::default() }).into();
+        }
+        self
+    }
+
+    fn extras(&self) -> &Extras {
+        self.extras.get_or_init(Box::default)
     }
 
     /// Makes a deferred buffer on the host, and returns its id.
     fn make(&self) -> u32 {
         let connection = self.context.connection();
         let id = connection.new_id();
+        let Bytes::Deferred { size, placed } = &self.bytes else { return id };
         let create = context::create(id, self.context.id());
-        let (flags, size) = (host_flags(self.flags).into(), self.deferred.unwrap_or_default());
+        let flags = host_flags(self.flags).into();
         // That fails only with the connection, and then everything else does, too.
-        let _sent = match connection.place(size) {
+        let _sent = match connection.place(*size) {
             Some(place) => {
                 let body = CreatePlacedBuffer { create, flags, memory: place.span() };
                 // Empty until now: nobody else makes the buffer.
-                let _ = self.placed.set(PlacedBytes::new(place));
+                let _ = placed.set(PlacedBytes::new(place));
                 connection.send(&body, &[], &[])
             }
             None => {
-                let body = CreateBuffer { create, flags, size: (size as u64).into(), init: Span::NONE };
+                let body = CreateBuffer { create, flags, size: (*size as u64).into(), init: Span::NONE };
                 connection.send(&body, &[], &[])
             }
         };
@@ -176,27 +168,32 @@ impl Memory {
 
     /// Its bytes, where kernels use them in shared memory and the application is not told.
     pub(crate) fn placed_bytes(&self) -> Option<&PlacedBytes> {
-        self.id();
-        self.placed.get()
+        match &self.bytes {
+            Bytes::Placed { bytes, .. } => Some(bytes),
+            Bytes::Deferred { placed, .. } => {
+                self.id();
+                placed.get()
+            }
+            Bytes::Host | Bytes::Shared { .. } | Bytes::Coarse(_) => None,
+        }
     }
 
     /// Where this process sees the very bytes that kernels use, if it does.
     pub(crate) fn visible(&self) -> Option<AppMemory> {
-        match (self.placed_bytes(), &self.shared) {
-            (Some(bytes), _) => Some(bytes.memory()),
-            (None, Some(bytes)) => Some(AppMemory::at_address(bytes.address())),
-            (None, None) => None,
+        match &self.bytes {
+            Bytes::Shared { bytes, .. } => Some(AppMemory::at_address(bytes.address())),
+            _ => self.placed_bytes().map(PlacedBytes::memory),
         }
     }
 
     /// The memory here of an object whose bytes a device has at the same address.
     pub(crate) fn coarse_bytes(&self) -> Option<&CoarseBytes> {
-        self.coarse.as_ref()
+        if let Bytes::Coarse(bytes) = &self.bytes { Some(bytes) } else { None }
     }
 
     /// Its bytes, where kernels and the application see the same.
     pub(crate) fn shared_bytes(&self) -> Option<&SharedBytes> {
-        self.shared.as_ref()
+        if let Bytes::Shared { bytes, .. } = &self.bytes { Some(bytes) } else { None }
     }
 
     /// Its context.
@@ -221,17 +218,19 @@ impl Memory {
 
     /// The regions that are mapped now.
     pub(crate) fn mappings(&self) -> &Mutex<Vec<Mapping>> {
-        &self.mappings
+        &self.extras().mappings
     }
 
     /// `clSetMemObjectDestructorCallback`.
     pub(crate) fn on_destruction(&self, callback: Callback<HandleFn>) {
-        lock(&self.destructors).push(callback);
+        lock(&self.extras().destructors).push(callback);
     }
 
     /// Calls the destructor callbacks.
     pub(crate) fn last_words(&self, handle: RawHandle) {
-        context::call_destructors(&self.destructors, handle);
+        if let Some(extras) = self.extras.get() {
+            context::call_destructors(&extras.destructors, handle);
+        }
     }
 
     /// `clGetMemObjectInfo`, as far as it does not depend on the kind.
@@ -239,10 +238,16 @@ impl Memory {
         Some(match param {
             CL_MEM_FLAGS => Info::value(self.flags),
             CL_MEM_HOST_PTR => Info::value(self.host_memory.map_or(0, |memory| memory.address())),
-            CL_MEM_MAP_COUNT => Info::value(lock(&self.mappings).len() as u32),
+            CL_MEM_MAP_COUNT => {
+                Info::value(self.extras.get().map_or(0, |extras| lock(&extras.mappings).len() as u32))
+            }
             CL_MEM_CONTEXT => Info::handle(self.context.handle()),
-            CL_MEM_USES_SVM_POINTER => Info::bool(self.shared.is_some() || self.coarse.is_some()),
-            CL_MEM_PROPERTIES => Info::list(&self.properties),
+            CL_MEM_USES_SVM_POINTER => {
+                Info::bool(matches!(self.bytes, Bytes::Shared { .. } | Bytes::Coarse(_)))
+            },
+            CL_MEM_PROPERTIES => {
+                Info::list(self.extras.get().map_or(&[], |extras| extras.properties.as_slice()))
+            },
             _ => return None,
         })
     }
@@ -253,9 +258,13 @@ impl Drop for Memory {
         // A deferred buffer that nobody ever used is known to nobody.
         let Some(&id) = self.id.get() else { return };
         let connection = self.context.connection();
-        match (&self.shared, self.placed.get()) {
-            (Some(bytes), _) if self.has_pages => connection.release_shared(id, bytes.region()),
-            (_, Some(bytes)) if self.has_pages => connection.release_placed(id, bytes.place()),
+        match &self.bytes {
+            Bytes::Shared { bytes, is_whole: true } => connection.release_shared(id, bytes.region()),
+            Bytes::Placed { bytes, is_whole: true } => connection.release_placed(id, bytes.place()),
+            Bytes::Deferred { placed, .. } => match placed.get() {
+                Some(bytes) => connection.release_placed(id, bytes.place()),
+                None => connection.release(id),
+            },
             // The host knows a part of a shared object as any part of an object.
             _ => connection.release(id),
         }

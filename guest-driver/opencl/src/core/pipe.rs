@@ -56,7 +56,7 @@ impl Pipe {
         let body = CreatePipe { create, packet_size: packet_size.into(), max_packets: max_packets.into() };
         connection.send(&body, &[], &[])?;
         // From here on dropping it releases it on the host.
-        let memory = Memory::new(context, id, flags, None, Vec::new());
+        let memory = Memory::new(context, id, flags, None);
         let pipe = Object::new(Pipe { memory, packet_size, max_packets });
         connection.wait(&slot).ok()?;
         Ok(pipe)
