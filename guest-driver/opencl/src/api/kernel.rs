@@ -99,7 +99,8 @@ pub(super) fn set_arg(
 
 /// `clSetKernelArg`, or what a recorded launch shall have as an argument.
 pub(super) fn give_arg(kernel: &Kernel, arg_index: u32, arg_size: usize, arg_value: Bytes) -> ClResult<()> {
-    match kernel.arg_kind(arg_index)? {
+    let arg = kernel.arg(arg_index)?;
+    match arg.kind {
         ArgKind::Value => {
             // CL_INVALID_ARG_SIZE if arg_size is zero. CL_INVALID_ARG_VALUE if arg_value specified is not a valid value.
             refuse_if(arg_size == 0, ClError::INVALID_ARG_SIZE)?;
@@ -120,7 +121,7 @@ pub(super) fn give_arg(kernel: &Kernel, arg_index: u32, arg_size: usize, arg_val
             let image = arg_value.as_object::<Image>()?.ok_or(ClError::INVALID_MEM_OBJECT)?;
             let is_own = image.context().handle() == kernel.context().handle();
             refuse_if(!is_own, ClError::INVALID_MEM_OBJECT)?;
-            check_access(kernel.arg_access(arg_index), image.flags())?;
+            check_access(arg.access, image.flags())?;
             kernel.set_object(arg_index, Some(image))
         }
         ArgKind::Sampler => {
@@ -170,7 +171,7 @@ pub(super) fn info(kernel: Handle<Kernel>, param_name: u32) -> ClResult<Info> {
 pub(super) fn arg_info(kernel: Handle<Kernel>, arg_index: u32, param_name: u32) -> ClResult<Info> {
     let kernel = kernel.get()?;
     // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index.
-    kernel.arg_kind(arg_index)?;
+    kernel.arg(arg_index)?;
     Ok(kernel.arg_info(arg_index, param_name)?.into())
 }
 

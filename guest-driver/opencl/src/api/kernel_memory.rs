@@ -29,7 +29,7 @@ pub(super) fn give_pointer(kernel: &Kernel, index: u32, pointer: AppMemory) -> C
     check_svm(kernel)?;
     // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index. CL_INVALID_ARG_VALUE if arg_value specified is not a
     // valid value: a pointer to something that is not shared, or for an argument that is no pointer.
-    refuse_if(kernel.arg_kind(index)? != ArgKind::Buffer, ClError::INVALID_ARG_VALUE)?;
+    refuse_if(kernel.arg(index)?.kind != ArgKind::Buffer, ClError::INVALID_ARG_VALUE)?;
     if pointer.is_null() {
         return kernel.set_object(index, None);
     }

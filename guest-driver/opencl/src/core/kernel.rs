@@ -1,6 +1,6 @@
 //! Kernels and their arguments.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use opencl_sys::{
     CL_KERNEL_ATTRIBUTES, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, CL_KERNEL_CONTEXT, CL_KERNEL_FUNCTION_NAME,
@@ -11,12 +11,13 @@ use paragpu_protocol::command::{
     CloneKernel, CreateKernel, EnqueueKernel, SetArgLocal, SetArgObject, SetArgSvm, SetArgValue, SetExecInfo,
 };
 use paragpu_protocol::info::InfoKind;
-use paragpu_protocol::kernel::{ArgInfo, ArgKind, KernelInfo, MAY_PRINT};
-use paragpu_protocol::limits::{MAX_INLINE_BYTES, MAX_KERNEL_ARGS};
+use paragpu_protocol::kernel::{ArgInfo, KernelInfo, MAY_PRINT};
+use paragpu_protocol::limits::MAX_KERNEL_ARGS;
 use paragpu_protocol::types::{Create, SlotRef};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::boundary::object::{Kind, Object};
+use crate::core::arguments::{Arg, Arguments, Passable, Value};
 use crate::core::buffer::Buffer;
 use crate::core::connection::Connection;
 use crate::core::context::{self, Context};
@@ -43,60 +44,13 @@ const FEW_ARGS_BYTES: usize = 4096;
 pub(crate) struct Kernel {
     id: u32,
     name: String,
-    args: Vec<ArgInfo>,
+    arguments: Arguments,
     may_print: bool,
     executable: Executable,
-    state: Mutex<State>,
     /// By what its context calls the device. There are few.
     limits: Mutex<Vec<(u32, Limits)>>,
     // Last: the kernel is released before the program it belongs to.
     share: KernelShare,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Sizes of each value in bytes.
-    sizes: Vec<Size>,
-    values: Vec<Option<Value>>,
-    missing: usize,
-    /// The arguments that are [unsent](Value::Bytes).
-    unsent: Vec<u32>,
-}
-
-/// How long a value may be.
-#[derive(Clone, Copy, Debug)]
-enum Size {
-    /// That many bytes: its type is one of OpenCL C's own.
-    Exact(usize),
-    /// The host decides, and took this many before; 0 for nothing yet.
-    Taken(usize),
-}
-
-impl Size {
-    fn of(arg: &ArgInfo) -> Size {
-        match arg.size.get() {
-            0 => Size::Taken(0),
-            size => Size::Exact(size as usize),
-        }
-    }
-}
-
-/// What an argument is set to: for telling whether all are, for leaving out what changes nothing, and for clones.
-#[derive(Clone, Debug)]
-enum Value {
-    /// Bytes. They are unsent while the host has older ones: it hears of the newest before the next launch, as applications
-    /// set arguments far more often than that changes anything.
-    Bytes { bytes: Box<[u8]>, is_unsent: bool },
-    Object(Option<Weak<dyn Passable>>),
-    /// A pointer into shared memory.
-    Pointer(Weak<Object<Buffer>>, usize),
-    Local(usize),
-}
-
-/// An object that can be an argument.
-pub(crate) trait Passable: std::fmt::Debug + Send + Sync {
-    /// What the host calls it.
-    fn id(&self) -> u32;
 }
 
 impl Passable for Object<Buffer> {
@@ -126,31 +80,6 @@ impl Passable for Object<Pipe> {
 impl Passable for Object<DeviceQueue> {
     fn id(&self) -> u32 {
         (**self).id()
-    }
-}
-
-/// Copies a value of the same length. Most are one number, for which a call of `memcpy` takes longer than the copy.
-fn copy_value(old: &mut [u8], new: &[u8]) {
-    if let (Some(old), Some(new)) = (old.as_mut_array::<4>(), new.as_array::<4>()) {
-        *old = *new;
-    } else if let (Some(old), Some(new)) = (old.as_mut_array::<8>(), new.as_array::<8>()) {
-        *old = *new;
-    } else {
-        old.copy_from_slice(new);
-    }
-}
-
-impl Value {
-    fn is_same(&self, other: &Value) -> bool {
-        match (self, other) {
-            (Value::Bytes { bytes: a, .. }, Value::Bytes { bytes: b, .. }) => a == b,
-            // Weak references keep the address from being used again, so equal ones are the same object.
-            (Value::Object(Some(a)), Value::Object(Some(b))) => Weak::ptr_eq(a, b),
-            (Value::Object(None), Value::Object(None)) => true,
-            (Value::Pointer(a, at), Value::Pointer(b, other)) => Weak::ptr_eq(a, b) && at == other,
-            (Value::Local(a), Value::Local(b)) => a == b,
-            _ => false,
-        }
     }
 }
 
@@ -196,13 +125,7 @@ impl Kernel {
                 name: name.to_owned(),
                 may_print,
                 executable,
-                state: Mutex::new(State {
-                    sizes: args.iter().map(Size::of).collect(),
-                    values: vec![None; args.len()],
-                    missing: args.len(),
-                    unsent: Vec::new(),
-                }),
-                args,
+                arguments: Arguments::new(args),
                 limits: Mutex::default(),
                 share: program.share(),
             }))
@@ -223,16 +146,10 @@ impl Kernel {
         self.context().connection()
     }
 
-    /// What may be set as argument `index`.
-    pub(crate) fn arg_kind(&self, index: u32) -> ClResult<ArgKind> {
+    /// What the host says of argument `index`.
+    pub(crate) fn arg(&self, index: u32) -> ClResult<&Arg> {
         // CL_INVALID_ARG_INDEX if arg_index is not a valid argument index.
-        let arg = self.args.get(index as usize).ok_or(ClError::INVALID_ARG_INDEX)?;
-        Ok(ArgKind::from_wire(arg.kind).unwrap_or(ArgKind::Other))
-    }
-
-    /// What the kernel does with the image that is argument `index`: `ACCESS_READ`, `ACCESS_WRITE`.
-    pub(crate) fn arg_access(&self, index: u32) -> u8 {
-        self.args.get(index as usize).map_or(0, |arg| arg.access)
+        self.arguments.get(index).ok_or(ClError::INVALID_ARG_INDEX)
     }
 
     /// True if the kernel may print.
@@ -242,90 +159,31 @@ impl Kernel {
 
     /// True if every argument is set.
     pub(crate) fn has_all_args(&self) -> bool {
-        lock(&self.state).missing == 0
-    }
-
-    /// Sets an argument unless it has that value already. Kernels are launched in loops that set every argument each
-    /// time, and few of them change.
-    fn set(&self, index: u32, value: Value, send: impl FnOnce(&mut State) -> ClResult<()>) -> ClResult<()> {
-        let mut state = lock(&self.state);
-        if state.values[index as usize].as_ref().is_some_and(|old| old.is_same(&value)) {
-            return Ok(());
-        }
-        send(&mut state)?;
-        state.unsent.retain(|unsent| *unsent != index);
-        if state.values[index as usize].replace(value).is_none() {
-            state.missing -= 1;
-        }
-        Ok(())
+        self.arguments.are_all_set()
     }
 
     /// Sets an argument to bytes.
     pub(crate) fn set_value(&self, index: u32, bytes: &[u8]) -> ClResult<()> {
-        if self.replace_value(&mut lock(&self.state), index, bytes) {
-            return Ok(());
-        }
-        self.set(index, Value::Bytes { bytes: bytes.into(), is_unsent: false }, |state| {
-            let size = &mut state.sizes[index as usize];
-            // CL_INVALID_ARG_SIZE if arg_size does not match the size of the data type for an argument that is not a
-            // memory object.
-            let (is_known, is_wrong) = match *size {
-                Size::Exact(exact) => (true, exact != bytes.len()),
-                Size::Taken(taken) => (taken == bytes.len(), false),
-            };
-            if is_wrong || bytes.len() > MAX_INLINE_BYTES as usize {
-                return Err(ClError::INVALID_ARG_SIZE);
-            }
+        self.arguments.set_value(index, bytes, |must_wait| {
             let connection = self.connection();
-            let slot = (!is_known).then(|| connection.slot()).transpose()?;
+            let slot = must_wait.then(|| connection.slot()).transpose()?;
             let reply = slot.as_ref().map_or(SlotRef::NONE, |slot| slot.to_ref());
-            connection.send(
-                &SetArgValue { kernel: self.id.into(), index: index.into(), reply },
-                &[],
-                bytes,
-            )?;
-            if let Some(slot) = slot {
-                connection.wait(&slot).ok()?;
-                *size = Size::Taken(bytes.len());
-            }
-            Ok(())
+            self.send_value(index, reply, bytes)?;
+            slot.map_or(Ok(()), |slot| connection.wait(&slot).ok().map(|_| ()))
         })
     }
 
-    /// Sets an argument that is as many bytes already to others, of which the host hears later. False if it is not.
-    fn replace_value(&self, state: &mut State, index: u32, new: &[u8]) -> bool {
-        let Some(Some(Value::Bytes { bytes, is_unsent })) = state.values.get_mut(index as usize) else {
-            return false;
-        };
-        if bytes.len() != new.len() {
-            return false;
-        }
-        if *is_unsent {
-            copy_value(bytes, new);
-        } else if **bytes != *new {
-            copy_value(bytes, new);
-            *is_unsent = true;
-            state.unsent.push(index);
-        }
-        true
-    }
-
-    /// Tells the host the values that it does not know yet. Their lengths are right: it took others as long before.
-    fn send_values(&self, state: &mut State) -> ClResult<()> {
-        while let Some(index) = state.unsent.pop() {
-            if let Some(Some(Value::Bytes { bytes, is_unsent })) = state.values.get_mut(index as usize)
-                && std::mem::take(is_unsent)
-            {
-                let body = SetArgValue { kernel: self.id.into(), index: index.into(), reply: SlotRef::NONE };
-                self.connection().send(&body, &[], bytes)?;
-            }
-        }
-        Ok(())
+    fn send_value(&self, index: u32, reply: SlotRef, bytes: &[u8]) -> ClResult<()> {
+        self.connection().send(
+            &SetArgValue { kernel: self.id.into(), index: index.into(), reply },
+            &[],
+            bytes,
+        )
     }
 
     /// Sets an argument to an object, or to a null pointer.
     pub(crate) fn set_object(&self, index: u32, object: Option<Arc<dyn Passable>>) -> ClResult<()> {
-        self.set(index, Value::Object(object.as_ref().map(Arc::downgrade)), |_| {
+        self.arguments.set(index, Value::Object(object.as_ref().map(Arc::downgrade)), || {
             let body = SetArgObject {
                 kernel: self.id.into(),
                 index: index.into(),
@@ -339,7 +197,7 @@ impl Kernel {
     /// Sets an argument to a pointer into shared memory.
     pub(crate) fn set_pointer(&self, index: u32, place: &Place) -> ClResult<()> {
         let buffer = &place.allocation.buffer;
-        self.set(index, Value::Pointer(Arc::downgrade(buffer), place.offset), |_| {
+        self.arguments.set(index, Value::Pointer(Arc::downgrade(buffer), place.offset), || {
             let body = SetArgSvm {
                 kernel: self.id.into(),
                 index: index.into(),
@@ -360,7 +218,7 @@ impl Kernel {
 
     /// Sets the size of a local memory argument.
     pub(crate) fn set_local(&self, index: u32, size: usize) -> ClResult<()> {
-        self.set(index, Value::Local(size), |_| {
+        self.arguments.set(index, Value::Local(size), || {
             let body =
                 SetArgLocal { kernel: self.id.into(), index: index.into(), size: (size as u64).into() };
             self.connection().send(&body, &[], &[])
@@ -371,22 +229,16 @@ impl Kernel {
     /// using clSetKernelExecInfo". The host copies them: the application may have released what they name.
     pub(crate) fn duplicate(&self) -> ClResult<Arc<Object<Kernel>>> {
         let id = self.connection().new_id();
-        // Locked, so that both are copied as they are now.
-        let mut state = lock(&self.state);
-        self.send_values(&mut state)?;
-        self.connection().send(&CloneKernel { create: context::create(id, self.id) }, &[], &[])?;
+        let arguments = self.arguments.duplicate(
+            |index, bytes| self.send_value(index, SlotRef::NONE, bytes),
+            || self.connection().send(&CloneKernel { create: context::create(id, self.id) }, &[], &[]),
+        )?;
         Ok(Object::new(Kernel {
             id,
             name: self.name.clone(),
-            args: self.args.clone(),
+            arguments,
             may_print: self.may_print,
             executable: self.executable.clone(),
-            state: Mutex::new(State {
-                sizes: state.sizes.clone(),
-                values: state.values.clone(),
-                missing: state.missing,
-                unsent: Vec::new(),
-            }),
             limits: Mutex::new(lock(&self.limits).clone()),
             share: self.program().share(),
         }))
@@ -478,7 +330,7 @@ impl Kernel {
         request: &Request<'_>,
         range: Range,
     ) -> ClResult<Option<Arc<Object<Event>>>> {
-        self.send_values(&mut lock(&self.state))?;
+        self.arguments.send_values(|index, bytes| self.send_value(index, SlotRef::NONE, bytes))?;
         let payload = if self.may_print { Payload::Elsewhere } else { Payload::None };
         let posted = queue.enqueue(request, payload, &[], |enqueue| EnqueueKernel {
             enqueue,
@@ -502,7 +354,7 @@ impl Object<Kernel> {
     pub(crate) fn info(&self, param: u32) -> ClResult<Info> {
         Ok(match param {
             CL_KERNEL_FUNCTION_NAME => Info::text(&self.name),
-            CL_KERNEL_NUM_ARGS => Info::value(self.args.len() as u32),
+            CL_KERNEL_NUM_ARGS => Info::value(self.arguments.count() as u32),
             CL_KERNEL_REFERENCE_COUNT => Info::value(self.reference_count()),
             CL_KERNEL_CONTEXT => Info::handle(self.context().handle()),
             CL_KERNEL_PROGRAM => Info::handle(self.program().handle()),
@@ -516,7 +368,7 @@ impl Object<Kernel> {
 /// A kernel as the host has made it.
 struct Created {
     id: u32,
-    args: Vec<ArgInfo>,
+    args: Vec<Arg>,
     may_print: bool,
 }
 
@@ -555,11 +407,11 @@ fn create(connection: &Connection, program: u32, name: &str) -> ClResult<Created
 }
 
 /// The arguments, and whether the kernel may print, from the answer to `CreateKernel`.
-fn parse_info(bytes: &[u8]) -> Option<(Vec<ArgInfo>, bool)> {
+fn parse_info(bytes: &[u8]) -> Option<(Vec<Arg>, bool)> {
     let (info, rest) = KernelInfo::read_from_prefix(bytes).ok()?;
     let count = info.num_args.get().min(MAX_KERNEL_ARGS) as usize;
     let (args, _) = <[ArgInfo]>::ref_from_prefix_with_elems(rest, count).ok()?;
-    Some((args.to_vec(), info.flags.get() & MAY_PRINT != 0))
+    Some((args.iter().map(Arg::from).collect(), info.flags.get() & MAY_PRINT != 0))
 }
 
 impl Drop for Kernel {
@@ -570,6 +422,8 @@ impl Drop for Kernel {
 
 #[cfg(test)]
 mod tests {
+    use paragpu_protocol::kernel::ArgKind;
+
     use super::*;
 
     #[test]

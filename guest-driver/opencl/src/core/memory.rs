@@ -244,10 +244,10 @@ impl Memory {
             CL_MEM_CONTEXT => Info::handle(self.context.handle()),
             CL_MEM_USES_SVM_POINTER => {
                 Info::bool(matches!(self.bytes, Bytes::Shared { .. } | Bytes::Coarse(_)))
-            },
+            }
             CL_MEM_PROPERTIES => {
                 Info::list(self.extras.get().map_or(&[], |extras| extras.properties.as_slice()))
-            },
+            }
             _ => return None,
         })
     }

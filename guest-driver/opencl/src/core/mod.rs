@@ -1,6 +1,7 @@
 //! The object model, in safe Rust.
 
 pub(crate) mod area;
+pub(crate) mod arguments;
 mod background;
 pub(crate) mod buffer;
 pub(crate) mod command_buffer;
