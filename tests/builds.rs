@@ -5,15 +5,19 @@ mod building_guest;
 mod common;
 mod fake_driver;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use building_guest::{VGpu, directory_of};
 use common::wait_until;
 use paragpu::executor::child::backend::traps::{CRASHES, EATS, HANGS, LINK_HANGS, SLOW};
+use paragpu::executor::supervisor::SharedBuilds;
 use paragpu::limits::BuildLimits;
 use paragpu_protocol::ring::Status;
 
 const TRAPS: &str = "PARAGPU_BACKEND=traps";
+/// Where there are no compilers, only what is known can be built.
+const WITHOUT_COMPILERS: &str = "test \"$1\" != compiler || exit 1; PARAGPU_BACKEND=traps";
 
 const BUILD_FAILURE: i32 = -11;
 const COMPILE_FAILURE: i32 = -15;
@@ -152,6 +156,83 @@ fn what_a_vgpu_has_built_it_does_not_build_again_and_another_one_does() {
 }
 
 #[test]
+fn what_one_connection_has_built_the_next_of_the_same_vgpu_builds_without_a_compiler() {
+    let shared = Arc::new(SharedBuilds::default());
+    let mut first = VGpu::sharing("first", TRAPS, limits(16, 2), Some(&shared));
+    let mut process = first.process(1);
+    let (object, status) = first.compile(&mut process, "object");
+    assert_eq!((status, first.build(&mut process, "good").1), (0, 0));
+    assert_eq!(first.link(&mut process, object).1, 0);
+    // This one starts while the first is there, and the next when it has gone.
+    let mut beside = VGpu::sharing("beside", WITHOUT_COMPILERS, limits(17, 2), Some(&shared));
+    let mut other_limit = beside.process(1);
+    assert_eq!(
+        beside.build(&mut other_limit, "good").1,
+        BUILD_FAILURE,
+        "with less memory it may not end well"
+    );
+    for trap in [HANGS, EATS, CRASHES] {
+        assert_eq!(first.build(&mut process, trap).1, BUILD_FAILURE);
+    }
+    first.hang_up();
+    beside.hang_up();
+
+    let mut next = VGpu::sharing("next", WITHOUT_COMPILERS, limits(16, 2), Some(&shared));
+    let mut process = next.process(1);
+    let (program, status) = next.build(&mut process, "good");
+    assert_eq!((status, next.kernel(&mut process, program)), (0, 0));
+    let (object, status) = next.compile(&mut process, "object");
+    assert_eq!((status, next.link(&mut process, object).1), (0, 0));
+    // Otherwise its executor would hang, or be gone.
+    for text in ["new", HANGS, EATS, CRASHES] {
+        let (program, status) = next.build(&mut process, text);
+        assert_eq!(status, BUILD_FAILURE, "{text}");
+        assert!(next.build_log(&mut process, program).contains("could not be started"), "{text}");
+    }
+    next.hang_up();
+
+    for (name, shared) in [("alone", None), ("elsewhere", Some(Arc::new(SharedBuilds::default())))] {
+        let mut stranger = VGpu::sharing(name, WITHOUT_COMPILERS, limits(16, 2), shared.as_ref());
+        let mut process = stranger.process(1);
+        assert_eq!(stranger.build(&mut process, "good").1, BUILD_FAILURE);
+        stranger.hang_up();
+    }
+}
+
+#[test]
+fn after_a_crash_of_an_executor_its_vgpu_begins_anew() {
+    let shared = Arc::new(SharedBuilds::default());
+    let mut vgpu = VGpu::sharing("before-a-crash", TRAPS, limits(18, 60), Some(&shared));
+    let mut process = vgpu.process(1);
+    assert_eq!(vgpu.build(&mut process, "good").1, 0);
+    let directory = directory_of(vgpu.compilers()[0]);
+    vgpu.hang_up();
+    assert!(directory.exists());
+    let limits = |trial| BuildLimits { trial, ..limits(18, 60) };
+    let mut crashing = VGpu::sharing("crashing", TRAPS, limits(false), Some(&shared));
+    let mut process = crashing.process(1);
+    let program = crashing.source(&mut process, CRASHES);
+    crashing.begin(&mut process, program);
+    wait_until("the context to be lost", || process.ring_status() == Some(Status::Lost));
+    crashing.hang_up();
+    assert!(!directory.exists());
+    let mut next = VGpu::sharing("after-a-crash", WITHOUT_COMPILERS, limits(true), Some(&shared));
+    let mut process = next.process(1);
+    assert_eq!(next.build(&mut process, "good").1, BUILD_FAILURE);
+    next.hang_up();
+}
+
+/// The executor that has this directory.
+fn executor_in(directory: &std::path::Path) -> u32 {
+    let children = common::children_of(std::process::id());
+    let executor = children.into_iter().find(|pid| {
+        let is_executor = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        is_executor.is_ok_and(|line| line.ends_with("\0executor\0")) && directory_of(*pid) == directory
+    });
+    executor.unwrap()
+}
+
+#[test]
 fn a_compiler_that_was_killed_while_it_had_nothing_to_do_is_replaced() {
     let mut vgpu = VGpu::new("killed", TRAPS, limits(6, 60));
     let mut process = vgpu.process(1);
@@ -220,12 +301,7 @@ fn an_executor_that_is_killed_takes_its_compilers_along() {
     vgpu.begin(&mut process, program);
     wait_until("it to build", || vgpu.compilers().len() == 1);
     let directory = directory_of(vgpu.compilers()[0]);
-    let children = common::children_of(std::process::id());
-    let executor = children.into_iter().find(|pid| {
-        let is_executor = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
-        is_executor.is_ok_and(|line| line.ends_with("\0executor\0")) && directory_of(*pid) == directory
-    });
-    common::kill(executor.unwrap());
+    common::kill(executor_in(&directory));
     wait_until("the context to be lost", || process.ring_status() == Some(Status::Lost));
     wait_until("the compiler to end", || vgpu.compilers().is_empty());
     vgpu.hang_up();
@@ -248,8 +324,7 @@ fn without_a_trial_the_executor_builds_at_once() {
 
 #[test]
 fn without_a_compiler_nothing_is_built() {
-    let environment = format!("test \"$1\" != compiler || exit 1; {TRAPS}");
-    let mut vgpu = VGpu::new("none", &environment, limits(13, 60));
+    let mut vgpu = VGpu::new("none", WITHOUT_COMPILERS, limits(13, 60));
     let mut process = vgpu.process(1);
     let (program, status) = vgpu.build(&mut process, "good");
     assert_eq!(status, BUILD_FAILURE);

@@ -177,15 +177,17 @@ pub(super) fn keys(assignments: &[String]) -> anyhow::Result<Value> {
     Ok(Value::Object(keys))
 }
 
-/// Numbers are numbers, but for permissions, which are octal text; lists have commas; "default" is `null`.
+/// Numbers are numbers, but for permissions, which are octal text; so are true and false what they are; lists have commas;
+/// "default" is `null`.
 fn read_value(key: &str, value: &str) -> Value {
     match key {
         "devices" => value.split(',').filter(|device| !device.is_empty()).collect(),
         "mode" | "socket" => value.into(),
         _ if value == "default" => Value::Null,
-        _ => match (value.parse::<i64>(), value.parse::<f64>()) {
-            (Ok(integer), _) => integer.into(),
-            (_, Ok(number)) if number.is_finite() => number.into(),
+        _ => match (value.parse::<i64>(), value.parse::<f64>(), value.parse::<bool>()) {
+            (Ok(integer), ..) => integer.into(),
+            (_, Ok(number), _) if number.is_finite() => number.into(),
+            (.., Ok(truth)) => truth.into(),
             _ => value.into(),
         },
     }
@@ -214,11 +216,13 @@ mod tests {
             "eviction.limit-s=5",
             "owner=bob",
             "share=default",
+            "share-builds=true",
         ];
         let given: Vec<String> = given.iter().map(|text| (*text).to_owned()).collect();
         let expected = json!({
             "weight": 200, "cap": 12.5, "memory": "2 GiB", "limits": {"builds": 2, "staging": "none"},
-            "mode": "0660", "devices": ["a", "b/1"], "eviction": {"limit-s": 5}, "owner": "bob", "share": null
+            "mode": "0660", "devices": ["a", "b/1"], "eviction": {"limit-s": 5}, "owner": "bob", "share": null,
+            "share-builds": true
         });
         assert_eq!(keys(&given).unwrap(), expected);
         assert!(keys(&["weight".to_owned()]).is_err());

@@ -65,6 +65,8 @@ pub struct Settings {
     pub devices: Vec<String>,
     /// Connections that are served at once.
     pub connections: u32,
+    /// What one connection has built, others need not build again, now and later: for guests that trust each other.
+    pub share_builds: bool,
     /// Limits that are not about device time or memory.
     pub limits: Limits,
 }
@@ -76,6 +78,7 @@ impl Default for Settings {
             memory: None,
             devices: Vec::new(),
             connections: DEFAULT_CONNECTIONS,
+            share_builds: false,
             limits: Limits::default(),
         }
     }
@@ -174,6 +177,8 @@ impl Settings {
             (&base.connections, &default.connections),
             value::integer(1..=MAX_CONNECTIONS),
         );
+        let share_builds =
+            reader.pick("share-builds", (&base.share_builds, &default.share_builds), value::truth);
         let limits = match reader.below("limits") {
             None => base.limits.clone(),
             Some(Err(())) => default.limits.clone(),
@@ -184,7 +189,8 @@ impl Settings {
             Some(Err(())) => default.terms.eviction,
             Some(Ok(reader)) => read_eviction(reader, base.terms.eviction, default.terms.eviction),
         };
-        Settings { terms: Terms { policy, cap, eviction }, memory, devices, connections, limits }
+        let terms = Terms { policy, cap, eviction };
+        Settings { terms, memory, devices, connections, share_builds, limits }
     }
 
     /// What the session and its executors hold the vGPU to, on devices of which the smallest has so many bytes of memory,
@@ -237,6 +243,7 @@ impl Settings {
             "memory": memory,
             "devices": self.devices,
             "connections": self.connections,
+            "share-builds": self.share_builds,
             "limits": self.limits.to_json(),
             "eviction": {
                 "limit-s": limit.as_secs_f64(),

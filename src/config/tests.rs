@@ -28,7 +28,7 @@ fn what_is_wrong_is_said_with_its_line_its_value_and_what_is_allowed() {
             vgpu("wieght = 5"),
             &[
                 "p.toml:4:1: vgpu.a.wieght: unknown key; did you mean weight? (keys here: name, socket, mode, owner, \
-                 group, policy, weight, share, deadline-ms, cap, memory, devices, connections, limits, eviction)",
+                 group, policy, weight, share, deadline-ms, cap, memory, devices, connections, share-builds, limits, eviction)",
             ],
         ),
         (
@@ -307,12 +307,13 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         (1..=1000_u32).prop_map(|tenths| Quota::PerCent(f64::from(tenths) / 10.0)),
     ]);
     let cap = prop::option::of((1..=1000_u32).prop_map(|tenths| f64::from(tenths) / 10.0));
-    (policies(), cap, eviction, limits, quota, 1..=512_u32).prop_map(
-        |(policy, cap, eviction, limits, memory, connections)| Settings {
+    (policies(), cap, eviction, limits, quota, (1..=512_u32, any::<bool>())).prop_map(
+        |(policy, cap, eviction, limits, memory, (connections, share_builds))| Settings {
             terms: Terms { policy, cap, eviction },
             memory,
             devices: Vec::new(),
             connections,
+            share_builds,
             limits,
         },
     )

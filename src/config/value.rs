@@ -56,6 +56,14 @@ pub(super) fn time(
     }
 }
 
+/// Yes or no.
+pub(super) fn truth(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Bool(truth) => Ok(*truth),
+        other => Err(format!("this is {}; allowed are true and false", other.kind())),
+    }
+}
+
 /// Text.
 pub(super) fn text(value: &Value) -> Result<String, String> {
     match value {

@@ -32,7 +32,7 @@ use crate::config::{
 };
 use crate::executor::confinement::Confinement;
 use crate::executor::supervisor::cgroup::{CgroupLimits, Cgroups};
-use crate::executor::supervisor::{Launcher, ProcessLauncher, probe, remove_abandoned};
+use crate::executor::supervisor::{Launcher, ProcessLauncher, SharedBuilds, probe, remove_abandoned};
 use crate::guest_log::GuestLog;
 use crate::limits::Limits;
 use crate::registry::mailbox::{Inbox, Request};
@@ -77,6 +77,8 @@ pub(super) struct Server {
     ids: BTreeMap<String, VgpuId>,
     /// vGPUs that are removed, but for their connections.
     retired: BTreeSet<VgpuId>,
+    /// What executors of vGPUs leave for the next ones, where the operator wants that.
+    shared_builds: BTreeMap<VgpuId, Arc<SharedBuilds>>,
     doors: Doors,
     connections: Connections,
     desk: Desk,
@@ -129,6 +131,7 @@ impl Server {
             devices,
             ids: BTreeMap::new(),
             retired: BTreeSet::new(),
+            shared_builds: BTreeMap::new(),
             doors: Doors::default(),
             connections: Connections::new(MAX_CONNECTIONS),
             desk: Desk::default(),
@@ -319,7 +322,10 @@ impl Server {
             orders: orders.clone(),
         };
         self.connections.serve(id, &assignment.name, *vgpu_id, place, orders);
-        let launcher = Arc::new(self.launcher.limited(cgroup_limits(&vgpu.settings)));
+        let shared = vgpu.settings.share_builds;
+        let shared = shared.then(|| self.shared_builds.entry(*vgpu_id).or_default().clone());
+        let launcher = self.launcher.limited(cgroup_limits(&vgpu.settings)).sharing(shared);
+        let launcher = Arc::new(launcher);
         let exit = self.exit.clone();
         let ended = Ended { id, event: self.ended_event.clone(), sender: self.ended_sender.clone() };
         let session = move || {
@@ -417,6 +423,9 @@ impl Server {
             let Some((vgpu, id)) = self.registry.vgpus().get(name).zip(self.ids.get(name)) else { continue };
             info!("{name}: its settings are others now");
             self.scheduler.set_terms(*id, vgpu.settings.terms);
+            if !vgpu.settings.share_builds {
+                remove_elsewhere(self.shared_builds.remove(id));
+            }
             self.connections.order(*id, &Order::Limits(self.limits(&vgpu.settings)));
         }
         for (name, paused) in &steps.pause {
@@ -489,6 +498,7 @@ impl Server {
     fn unschedule(&mut self, name: &str) {
         self.connections.drop_silent(name);
         let Some(id) = self.ids.remove(name) else { return };
+        remove_elsewhere(self.shared_builds.remove(&id));
         if self.connections.order(id, &Order::End) == 0 {
             self.scheduler.remove(id);
         } else {
@@ -551,6 +561,14 @@ fn launcher(options: &Options, config: &Config) -> anyhow::Result<ProcessLaunche
             .ok(),
     };
     Ok(ProcessLauncher::this_program(confinement)?.with_cgroups(cgroups))
+}
+
+/// What executors have left may take a while to remove.
+fn remove_elsewhere(shared: Option<Arc<SharedBuilds>>) {
+    if let Some(shared) = shared {
+        // Without a thread, here.
+        let _none = thread::Builder::new().name("remove".to_owned()).spawn(move || drop(shared));
+    }
 }
 
 fn cgroup_limits(settings: &Settings) -> CgroupLimits {

@@ -233,6 +233,7 @@ impl ModelExecutor {
             | ToExecutor::CreateContext { .. }
             | ToExecutor::Quiesce
             | ToExecutor::Resume
+            | ToExecutor::Known
             | ToExecutor::Compiler { .. } => panic!("a device does not say {message:?}"),
         }
     }

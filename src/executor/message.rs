@@ -103,6 +103,9 @@ pub enum ToExecutor {
         /// The compiler.
         compiler: u32,
     },
+    /// The [table](super::known) of builds that need no compiler any more, one file descriptor. Without it, each build has
+    /// one.
+    Known,
     /// Instead of [`Hello`](ToExecutor::Hello): only say which devices the host has. Answered by [`ToBroker::Found`].
     Probe,
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
-use paragpu::executor::supervisor::ProcessLauncher;
+use paragpu::executor::supervisor::{ProcessLauncher, SharedBuilds};
 use paragpu::limits::{BuildLimits, Limits};
 use paragpu::sys::map::{FilePart, Mapping};
 use paragpu_protocol::command::{
@@ -97,6 +97,16 @@ impl RingPages for Ring {
 impl VGpu {
     /// With this environment for its executor. The limit of memory is how a test knows its compilers from others'.
     pub fn new(name: &'static str, environment: &str, limits: BuildLimits) -> VGpu {
+        VGpu::sharing(name, environment, limits, None)
+    }
+
+    /// One whose executors find there what earlier ones have built.
+    pub fn sharing(
+        name: &'static str,
+        environment: &str,
+        limits: BuildLimits,
+        shared: Option<&Arc<SharedBuilds>>,
+    ) -> VGpu {
         static LOG: Once = Once::new();
         LOG.call_once(|| {
             log::set_logger(&Log).unwrap();
@@ -107,7 +117,7 @@ impl VGpu {
         let script = format!("#!/bin/sh\n{environment} exec {} \"$@\"\n", env!("CARGO_BIN_EXE_paragpud"));
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        let launcher = ProcessLauncher::new(program);
+        let launcher = ProcessLauncher::new(program).sharing(shared.cloned());
         let driver = Guest::connect_within(name, launcher, Limits { builds: limits, ..Limits::default() });
         let part = FilePart { file: driver.ram_file.as_fd(), offset: 0, len: RAM_BYTES };
         let ram = Arc::new(Mapping::of_files(&[part]).unwrap());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::{MAX_BUILDS, MAX_CONTEXTS, MAX_MAPPINGS};
 
-use super::backend::Backend;
+use super::backend::{Backend, Query};
 use super::builds::Builds;
 use super::compiler::trial::Trials;
 use super::completion::Notifier;
@@ -22,6 +22,7 @@ use super::print::Printer;
 use super::quota::Quota;
 use super::region::{Budget, GuestMemory, Regions};
 use super::ring::{Control, Quiesced, RingThread};
+use crate::executor::known::Known;
 use crate::executor::message::{ContextUsage, Extent, MemoryRegion, ToBroker, ToExecutor};
 use crate::lease::LeasePage;
 use crate::limits::{Bucket, BuildLimits, Limits};
@@ -35,6 +36,9 @@ pub trait EventSink: Send + Sync + 'static {
 
 /// Environment variable: `no` has this process compile at once, as a limit's `trial` does.
 const TRIAL_VARIABLE: &str = "PARAGPU_BUILD_TRIAL";
+
+/// `CL_DEVICE_NAME`, `CL_DEVICE_VENDOR`, `CL_DRIVER_VERSION` and `CL_DEVICE_VERSION`
+const DEVICE_IDENTITY: [u32; 4] = [0x102b, 0x102c, 0x102d, 0x102f];
 
 /// How long a command waits for the message that adds its region.
 const REGION_PATIENCE: Duration = Duration::from_millis(500);
@@ -200,6 +204,13 @@ impl<B: Backend> Executor<B> {
                 }
                 Ok(())
             }
+            ToExecutor::Known => {
+                let table = one("Known", fds)?;
+                if let Some(trials) = &self.trials {
+                    trials.set_known(Known::open(table, &self.circumstances())?);
+                }
+                Ok(())
+            }
             ToExecutor::Compiler { compiler } => {
                 if let Some(trials) = &self.trials {
                     trials.answered(compiler, fds.into_iter().next());
@@ -207,6 +218,22 @@ impl<B: Backend> Executor<B> {
                 Ok(())
             }
         }
+    }
+
+    /// What it depends on beside a recipe whether a compiler comes to an end with it, and what is in the driver's cache then.
+    /// A driver may be replaced while the broker runs.
+    fn circumstances(&self) -> Vec<u8> {
+        let BuildLimits { seconds, memory_bytes, concurrent: _, idle_seconds: _, trial: _ } =
+            self.limits.builds;
+        let mut circumstances = [u64::from(seconds), memory_bytes].map(u64::to_le_bytes).concat();
+        for device in self.backend.devices() {
+            for param in DEVICE_IDENTITY {
+                // Behind each a zero, as the host's OpenCL gives it.
+                let text = self.backend.query(Query::Device(&device.handle), param);
+                circumstances.extend(text.unwrap_or_else(|_unknown| vec![0]));
+            }
+        }
+        circumstances
     }
 
     fn limit_builds(&mut self, limits: BuildLimits) {

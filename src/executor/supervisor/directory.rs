@@ -1,10 +1,10 @@
 //! Directories of executors' own, for what drivers keep, and the end of those that a killed daemon left.
 //!
-//! The daemon holds each locked (flock) for as long as its executor runs, and only a locked one gets a name that ends in
+//! The daemon holds each locked (flock) for as long as it is used, and only a locked one gets a name that ends in
 //! [`HELD`]. So one with such a name that nobody holds is a dead daemon's, whichever daemon looks, and however new it is.
 //! Whatever cleans temporary directories by age, as systemd does, leaves locked ones alone, too.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ use rustix::process::geteuid;
 const PREFIX: &str = "paragpu-executor-";
 /// End of the name of a directory that is locked unless its daemon has died.
 const HELD: &str = ".held";
+
+/// Unit in which the operating system counts what a file takes of a disk.
+const BLOCK_BYTES: u64 = 512;
 
 /// An executor's directory; removed when dropped.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ impl PrivateDirectory {
         };
         let mut held = made.path().as_os_str().to_owned();
         held.push(HELD);
-        std::fs::rename(made.path(), &held)?;
+        fs::rename(made.path(), &held)?;
         // Under that name there is nothing any more.
         let _unnamed = made.keep();
         Ok(PrivateDirectory { path: held.into(), _lock: Some(lock) })
@@ -53,6 +56,29 @@ impl PrivateDirectory {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// True if there are more bytes or entries in it, or if that cannot be found out. Looks at no more of them than that, and
+    /// is not kept by how deep a tree is.
+    pub(super) fn has_more_than(&self, bytes: u64, entries: usize) -> bool {
+        self.count(bytes, entries).is_none()
+    }
+
+    fn count(&self, mut bytes: u64, mut entries: usize) -> Option<()> {
+        let mut unseen = vec![self.path.clone()];
+        while let Some(directory) = unseen.pop() {
+            for entry in fs::read_dir(directory).ok()? {
+                let entry = entry.ok()?;
+                // Of a link itself.
+                let metadata = entry.metadata().ok()?;
+                entries = entries.checked_sub(1)?;
+                bytes = bytes.checked_sub(metadata.blocks() * BLOCK_BYTES)?;
+                if metadata.is_dir() {
+                    unseen.push(entry.path());
+                }
+            }
+        }
+        Some(())
     }
 }
 
@@ -68,7 +94,7 @@ pub fn remove_abandoned() {
 }
 
 fn remove_abandoned_in(parent: &Path) {
-    let entries = match std::fs::read_dir(parent) {
+    let entries = match fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) => return log::debug!("{}: {error}", parent.display()),
     };
@@ -106,8 +132,7 @@ fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::{PrivateDirectory, remove_abandoned_in};
-    use std::fs;
+    use super::{PrivateDirectory, fs, remove_abandoned_in};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]

@@ -5,6 +5,7 @@ mod compilers;
 mod directory;
 mod probe;
 mod process;
+mod shared_builds;
 mod stderr;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use rustix::io::Errno;
 pub use directory::remove_abandoned;
 pub use probe::{ProbeError, probe};
 pub use process::{COMPILER_ARGUMENT, EXECUTOR_ARGUMENT, LOG_VARIABLE, ProcessLauncher, Unconfined};
+pub use shared_builds::SharedBuilds;
 
 use self::cgroup::Usage;
 use self::compilers::Compilers;
@@ -51,6 +53,11 @@ pub trait Running: Send + fmt::Debug {
         _socket: UnixStream,
     ) -> io::Result<Box<dyn Running>> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The table of builds that it needs no compiler for.
+    fn known(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Its process id, if it is a process.
@@ -186,6 +193,9 @@ impl Supervisor {
         let mut fds = vec![executor.wake.as_fd()];
         fds.extend(executor.participation.iter().flat_map(Participation::descriptors));
         executor.channel.send(&hello, &fds)?;
+        if let Some(known) = executor.running.known() {
+            executor.channel.send(&ToExecutor::Known, &[known])?;
+        }
         self.send_memory(memory)
     }
 

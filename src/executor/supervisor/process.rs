@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetA
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
 use super::cgroup::{Cgroup, CgroupLimits, Cgroups, Usage};
-use super::directory::PrivateDirectory;
+use super::shared_builds::{Kept, SharedBuilds};
 use super::stderr::{Listener, SharedLog};
 use super::{Launcher, Running};
 use crate::executor::child::{ConfineError, check_confinement};
@@ -66,6 +66,8 @@ pub struct ProcessLauncher {
     namespaces: Namespaces,
     cgroups: Option<Arc<Cgroups>>,
     limits: CgroupLimits,
+    /// None if nothing is left for the next executor.
+    shared: Option<Arc<SharedBuilds>>,
 }
 
 impl ProcessLauncher {
@@ -78,7 +80,8 @@ impl ProcessLauncher {
     pub fn new(program: PathBuf) -> ProcessLauncher {
         let confinement = Confinement::default();
         let namespaces = namespaces_here().unwrap_or(Namespaces::Shared);
-        ProcessLauncher { program, confinement, namespaces, cgroups: None, limits: CgroupLimits::default() }
+        let limits = CgroupLimits::default();
+        ProcessLauncher { program, confinement, namespaces, cgroups: None, limits, shared: None }
     }
 
     fn confined(program: PathBuf, confinement: Confinement) -> Result<ProcessLauncher, Unconfined> {
@@ -110,6 +113,7 @@ impl ProcessLauncher {
             namespaces,
             cgroups: None,
             limits: CgroupLimits::default(),
+            shared: None,
         })
     }
 
@@ -123,11 +127,16 @@ impl ProcessLauncher {
         ProcessLauncher { limits, ..self.clone() }
     }
 
-    fn environment(&self, directory: &PrivateDirectory) -> io::Result<Vec<(OsString, OsString)>> {
+    /// The same, but its executors find what earlier ones have built and left there.
+    pub fn sharing(self, shared: Option<Arc<SharedBuilds>>) -> ProcessLauncher {
+        ProcessLauncher { shared, ..self }
+    }
+
+    fn environment(&self, directory: &Path) -> io::Result<Vec<(OsString, OsString)>> {
         let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         environment.entry(LOG_VARIABLE.into()).or_insert_with(|| log::max_level().as_str().into());
         for variable in DIRECTORY_VARIABLES {
-            environment.insert(variable.into(), directory.path().into());
+            environment.insert(variable.into(), directory.into());
         }
         // Our own driver reports no device in there: the executor shares the host's devices, not ours.
         environment.insert("PARAGPU_DISABLE".into(), "1".into());
@@ -158,9 +167,13 @@ fn has_landlock() -> bool {
 
 impl Launcher for ProcessLauncher {
     fn launch(&self, vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+        let kept = match &self.shared {
+            Some(shared) => shared.take_part()?,
+            None => Arc::new(Kept::new()?),
+        };
         let place = Place {
             launcher: self.clone(),
-            directory: PrivateDirectory::new()?,
+            kept,
             log: Arc::new(Mutex::new(GuestLog::new(vgpu))),
             cgroup: self.cgroups.as_ref().and_then(|cgroups| cgroups.create(vgpu, &self.limits)),
         };
@@ -172,9 +185,9 @@ impl Launcher for ProcessLauncher {
 #[derive(Debug)]
 struct Place {
     launcher: ProcessLauncher,
-    /// Removed after all of them have ended, like the directory.
+    /// Removed after all of them have ended, like the directory if it is not shared.
     cgroup: Option<Cgroup>,
-    directory: PrivateDirectory,
+    kept: Arc<Kept>,
     log: SharedLog,
 }
 
@@ -190,7 +203,7 @@ impl Place {
         let program = Program {
             path: &self.launcher.program,
             arguments: &[&[role], arguments].concat(),
-            environment: self.launcher.environment(&self.directory)?,
+            environment: self.launcher.environment(self.kept.directory.path())?,
             stdio: [socket.as_fd(), null.as_fd(), stderr.as_fd()],
             namespaces: self.launcher.namespaces,
             cgroup: self.cgroup.as_ref().map(Cgroup::as_fd),
@@ -235,12 +248,24 @@ impl Running for Process {
         // Fails for none that has not been waited for. One that is ending already keeps its own status.
         let _ended = kill_process_group(self.pid, Signal::KILL);
         // Waiting lasts until its memory is unmapped, and in a PID namespace until everything in there has ended.
+        let mut is_good_end = false;
         let end = match waitpid(Some(self.pid), WaitOptions::empty()) {
-            Ok(Some((_, status))) => describe(ExitStatus::from_raw(status.as_raw())),
+            Ok(Some((_, status))) => {
+                let status = ExitStatus::from_raw(status.as_raw());
+                is_good_end = status.success() || status.signal() == Some(libc::SIGKILL);
+                describe(status)
+            }
             Ok(None) => "unknown end".to_owned(),
             Err(error) => format!("unknown end: {error}"),
         };
+        if let Some(shared) = self.place.launcher.shared.as_ref().filter(|_| self.is_executor) {
+            shared.executor_ended(&self.place.kept, is_good_end);
+        }
         self.end.insert(end).clone()
+    }
+
+    fn known(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.place.kept.known.as_fd())
     }
 
     fn process(&self) -> Option<u32> {

@@ -1,13 +1,12 @@
 //! The executor's side: has a compiler build what it is about to build itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,14 +16,12 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::recipe::Recipe;
 use super::wire::{ANSWER_BYTES, Answer, MAX_RECIPE_BYTES};
 use crate::executor::child::executor::EventSink;
+use crate::executor::known::Known;
 use crate::executor::message::{CompilerEnd, ToBroker};
 use crate::limits::BuildLimits;
 
 /// How long a compiler may take until it is ready. It loads drivers, and executors do that at leisure, too.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Most recipes that are kept in mind. Each takes some 20 bytes.
-const MAX_KNOWN: usize = 16 * 1024;
 
 /// How often a wait looks whether anybody still wants to know.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -34,36 +31,13 @@ pub(crate) struct Trials {
     limits: BuildLimits,
     sink: Arc<dyn EventSink>,
     next: AtomicU32,
-    known: Mutex<Known>,
+    /// Recipes that a compiler has come to an end with: the driver's cache has what came of them, or at least it is known what
+    /// they take.
+    known: OnceLock<Known>,
     /// Compilers that have nothing to do, and since when. The last one was used last.
     idle: Mutex<Vec<(Instant, Compiler)>>,
     asked: Mutex<HashMap<u32, Asked>>,
     answered: Condvar,
-}
-
-/// Recipes that a compiler has come to an end with: the driver's cache has what came of them, or at least it is known what
-/// they take. By hashes whose keys no guest knows, so that none can make up a recipe that passes for another.
-#[derive(Default)]
-struct Known {
-    keys: [RandomState; 2],
-    hashes: HashSet<[u64; 2]>,
-}
-
-impl Known {
-    fn hash(&self, recipe: &[u8]) -> [u64; 2] {
-        [self.keys[0].hash_one(recipe), self.keys[1].hash_one(recipe)]
-    }
-
-    fn contains(&self, recipe: &[u8]) -> bool {
-        self.hashes.contains(&self.hash(recipe))
-    }
-
-    fn insert(&mut self, recipe: &[u8]) {
-        if self.hashes.len() >= MAX_KNOWN {
-            self.hashes.clear();
-        }
-        self.hashes.insert(self.hash(recipe));
-    }
 }
 
 /// What became of the question for a compiler.
@@ -98,7 +72,7 @@ impl Trials {
             limits,
             sink,
             next: AtomicU32::new(0),
-            known: Mutex::default(),
+            known: OnceLock::new(),
             idle: Mutex::default(),
             asked: Mutex::default(),
             answered: Condvar::new(),
@@ -109,8 +83,15 @@ impl Trials {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What other executors of the vGPU have found out, and where this one says what it does.
+    pub(crate) fn set_known(&self, known: Known) {
+        if self.known.set(known).is_err() {
+            log::warn!("what is known of builds was told twice");
+        }
+    }
+
+    fn knows(&self, framed: &[u8]) -> bool {
+        self.known.get().is_some_and(|known| known.contains(framed))
     }
 
     fn asked(&self) -> MutexGuard<'_, HashMap<u32, Asked>> {
@@ -212,7 +193,7 @@ impl Bench {
         let Some(recipe) = recipe() else { return Ok(()) };
         let because = |end: CompilerEnd| Ended::Because(end.reason(&trials.limits).unwrap_or_default());
         let Some(framed) = framed(&recipe) else { return Err(because(CompilerEnd::Memory)) };
-        if trials.known().contains(&framed) {
+        if trials.knows(&framed) {
             return Ok(());
         }
         let order = Order { framed, earlier: recipe.earlier_builds(), is_unwanted };
@@ -227,8 +208,8 @@ impl Bench {
         if let Err(Stop::Gone) = tried {
             tried = trials.start(is_unwanted).and_then(|compiler| compiler.build(&order));
         }
-        if tried.is_ok() {
-            trials.known().insert(&order.framed);
+        if let (Ok(_), Some(known)) = (&tried, trials.known.get()) {
+            known.insert(&order.framed);
         }
         match tried {
             Ok(compiler) => {
@@ -399,10 +380,11 @@ impl fmt::Debug for Compiler {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::sync::OnceLock;
+    use std::os::fd::AsFd;
     use std::thread;
 
     use super::*;
+    use crate::executor::known::KnownTable;
 
     type Manners = fn(UnixStream);
 
@@ -440,6 +422,11 @@ mod tests {
         let trials = Arc::new(Trials::new(limits, Arc::new(Sink(broker.clone()))));
         broker.trials.set(trials.clone()).unwrap();
         (broker, Bench::new(Some(trials)))
+    }
+
+    fn share(bench: &Bench, table: &KnownTable) {
+        let table = table.as_fd().try_clone_to_owned().unwrap();
+        bench.0.as_ref().unwrap().set_known(Known::open(table, b"").unwrap());
     }
 
     fn take(socket: &mut UnixStream) -> bool {
@@ -529,11 +516,32 @@ mod tests {
     #[test]
     fn one_compiler_serves_many_builds_and_what_is_known_needs_none() {
         let (broker, bench) = broker(&[honest]);
+        share(&bench, &KnownTable::new().unwrap());
         assert!((0..5).all(|number| build(&bench, number).is_ok()));
         bench.end_idle(Duration::ZERO);
         assert_eq!(build(&bench, 3), Ok(()), "there is no other compiler to ask");
         assert!(matches!(build(&bench, 5), Err(Ended::Because(_))));
         assert_eq!(broker.ended.lock().unwrap()[0], CompilerEnd::Unneeded);
+    }
+
+    #[test]
+    fn what_one_executor_has_tried_the_next_does_not_but_what_came_to_no_end_it_does() {
+        let table = KnownTable::new().unwrap();
+        // The last one is another vGPU's, and so has another table.
+        let (_, first) = broker(&[honest, greedy, silent]);
+        let (_, second) = broker(&[greedy]);
+        let (_, stranger) = broker(&[]);
+        share(&first, &table);
+        share(&second, &table);
+        share(&stranger, &KnownTable::new().unwrap());
+        assert!(build(&first, 1).is_ok());
+        first.end_idle(Duration::ZERO);
+        assert!(build(&first, 2).is_err() && build(&first, 3).is_err());
+        assert_eq!(build(&second, 1), Ok(()));
+        for number in [2, 3] {
+            assert!(build(&second, number).is_err(), "{number}");
+        }
+        assert!(build(&stranger, 1).is_err());
     }
 
     #[test]

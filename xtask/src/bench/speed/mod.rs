@@ -138,7 +138,8 @@ impl Speed {
 
     /// The rows, and the names of what failed.
     fn measure(&self, place: &Place, workloads: &[Workload]) -> Result<(Vec<Row>, Vec<String>)> {
-        let daemon = Daemon::start(place, &vgpus([""]))?;
+        // For build/again-process: processes of one vGPU that share what they build.
+        let daemon = Daemon::start(place, &vgpus(["share-builds = true"]))?;
         let mut results = Results { json: self.json.as_deref(), rows: Vec::new(), failed: Vec::new() };
         let mut sides = None;
         for workload in workloads {
