@@ -74,5 +74,5 @@ fn what_is_left_goes_with_the_daemon() {
     assert_eq!(directories(&daemon).len(), 1);
     daemon.signal(rustix::process::Signal::TERM);
     assert!(daemon.child.wait().unwrap().success());
-    assert_eq!(directories(&daemon), [PathBuf::new(); 0]);
+    assert_eq!(directories(&daemon).len(), 0);
 }

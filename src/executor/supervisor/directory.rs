@@ -4,13 +4,18 @@
 //! [`HELD`]. So one with such a name that nobody holds is a dead daemon's, whichever daemon looks, and however new it is.
 //! Whatever cleans temporary directories by age, as systemd does, leaves locked ones alone, too.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2, statat,
+};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 const PREFIX: &str = "paragpu-executor-";
@@ -58,27 +63,52 @@ impl PrivateDirectory {
         &self.path
     }
 
-    /// True if there are more bytes or entries in it, or if that cannot be found out. Looks at no more of them than that, and
-    /// is not kept by how deep a tree is.
+    /// True if there are more bytes or entries in it, or if that cannot be found out. Looks at no more of them than that,
+    /// whatever others do in there meanwhile, and nowhere else.
     pub(super) fn has_more_than(&self, bytes: u64, entries: usize) -> bool {
-        self.count(bytes, entries).is_none()
+        match self.count(bytes, entries) {
+            Ok(is_within) => !is_within,
+            Err(error) => {
+                log::debug!("{}: {error}", self.path.display());
+                true
+            }
+        }
     }
 
-    fn count(&self, mut bytes: u64, mut entries: usize) -> Option<()> {
-        let mut unseen = vec![self.path.clone()];
-        while let Some(directory) = unseen.pop() {
-            for entry in fs::read_dir(directory).ok()? {
-                let entry = entry.ok()?;
-                // Of a link itself.
-                let metadata = entry.metadata().ok()?;
-                entries = entries.checked_sub(1)?;
-                bytes = bytes.checked_sub(metadata.blocks() * BLOCK_BYTES)?;
-                if metadata.is_dir() {
-                    unseen.push(entry.path());
+    fn count(&self, mut bytes: u64, mut entries: usize) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(&self.path, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        let mut unseen = vec![PathBuf::from(".")];
+        while let Some(path) = unseen.pop() {
+            let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let directory = match openat2(&root, &path, flags, Mode::empty(), within) {
+                // Whoever else is there removes files, too.
+                Err(Errno::NOENT) => continue,
+                directory => directory?,
+            };
+            for entry in Dir::read_from(&directory)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if [c".", c".."].contains(&name) {
+                    continue;
+                }
+                let stat = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => continue,
+                    stat => stat?,
+                };
+                let taken = u64::try_from(stat.st_blocks).unwrap_or(u64::MAX).saturating_mul(BLOCK_BYTES);
+                let (Some(entries_left), Some(bytes_left)) =
+                    (entries.checked_sub(1), bytes.checked_sub(taken))
+                else {
+                    return Ok(false);
+                };
+                (entries, bytes) = (entries_left, bytes_left);
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    unseen.push(path.join(OsStr::from_bytes(name.to_bytes())));
                 }
             }
         }
-        Some(())
+        Ok(true)
     }
 }
 

@@ -110,6 +110,8 @@ mod tests {
             let file = fs::File::create(path.join("large")).unwrap();
             fallocate(&file, FallocateFlags::empty(), 0, MAX_KEPT_BYTES + 1).unwrap();
         }));
+        // What a link names is not counted.
+        assert!(fill(&|path| std::os::unix::fs::symlink("/usr", path.join("link")).unwrap()));
         // Deeper than a path may be.
         assert!(!fill(&|path| {
             let name = "d".repeat(200);
