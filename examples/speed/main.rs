@@ -18,6 +18,7 @@ mod latency;
 mod place;
 mod throughput;
 
+use std::hint::black_box;
 use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,21 @@ fn timed(what: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
+/// By its name a profiler knows where samples that are told begin: `cargo xtask bench instructions`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn speed_samples_begin() {
+    // So that it is called where it stands.
+    black_box(());
+}
+
+/// And where they end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn speed_samples_end() {
+    black_box(());
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let place = Place::open(&arguments.platform)?;
@@ -89,10 +105,13 @@ fn main() -> Result<()> {
                     for _ in 0..warmup.parse::<usize>()? {
                         workload.sample()?;
                     }
-                    let samples = (0..samples.parse::<usize>()?).map(|_| workload.sample());
-                    let list: Result<Vec<String>> =
-                        samples.map(|sample| Ok(sample?.as_nanos().to_string())).collect();
-                    Ok(format!(r#"{{"ns":[{}]}}"#, list?.join(",")))
+                    let count = samples.parse::<usize>()?;
+                    speed_samples_begin();
+                    let samples = (0..count).map(|_| workload.sample()).collect::<Result<Vec<_>>>();
+                    speed_samples_end();
+                    let list: Vec<String> =
+                        samples?.into_iter().map(|sample| sample.as_nanos().to_string()).collect();
+                    Ok(format!(r#"{{"ns":[{}]}}"#, list.join(",")))
                 };
                 run().with_context(|| name.to_owned())?
             }

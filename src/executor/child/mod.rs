@@ -57,6 +57,7 @@ use super::message::{ToBroker, ToExecutor};
 pub use confine::{ConfineError, check as check_confinement};
 pub use context::Context;
 pub use executor::{EventSink, Executor, ExecutorError};
+pub use ring::measure;
 
 /// Environment variable: `null` for a backend without a device, for tests of everything else; `traps` for the same whose
 /// builds do not end well if the program says so.

@@ -1,5 +1,7 @@
 //! The thread of one context: takes frames from its ring, and does what the control side asks in between.
 
+pub mod measure;
+
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, TryRecvError};
