@@ -13,6 +13,9 @@
 //! | 0x140 | `status` | host | see [`Status`] |
 //! | 0x144 | `reason` | host | number of a [`Fault`], or 0 |
 //! | 0x180 | `sleepers` | guest | threads of the host's own kernel that sleep on `wake_seq` (a futex), or are about to |
+//! | 0x1c0 | `copies` | guest | how often the guest's driver copied bytes of a transfer, modulo 2^32; only for statistics |
+//! | 0x1c4 | `copied_low` | guest | how many bytes these were, modulo 2^32 |
+//! | 0x1c8 | `copied_high` | guest | how often `copied_low` has wrapped around |
 //!
 //! **Sleeping without lost wake-ups.** Both directions use the same argument: the sleeper announces itself,
 //! then looks once more; the other side publishes, then looks for sleepers; a sequentially consistent fence
@@ -49,6 +52,12 @@ pub enum Word {
     Reason,
     /// Number of threads under the host's own kernel that sleep on `WakeSeq` as a futex, or are about to.
     Sleepers,
+    /// How often the guest's driver copied bytes of a transfer, modulo 2^32. Nothing depends on it.
+    Copies,
+    /// How many bytes these were, modulo 2^32.
+    CopiedLow,
+    /// How often `CopiedLow` has wrapped around.
+    CopiedHigh,
 }
 
 impl Word {
@@ -63,6 +72,9 @@ impl Word {
             Word::Status => 0x140,
             Word::Reason => 0x144,
             Word::Sleepers => 0x180,
+            Word::Copies => 0x1c0,
+            Word::CopiedLow => 0x1c4,
+            Word::CopiedHigh => 0x1c8,
         }
     }
 }
@@ -145,6 +157,35 @@ impl<P: RingPages> RingMemory for P {
 
     fn write_data(&self, offset: u32, from: &[u8]) {
         self.write(offset, from);
+    }
+}
+
+/// The guest's account of the bytes that it copies for transfers, which the host tells in its statistics. Nothing depends on
+/// it, so it needs no order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// How often, modulo 2^32.
+    pub copies: u32,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+impl Copied {
+    /// Adds so many copies of `bytes` bytes each, and may be called by several threads at once.
+    pub fn add(memory: &impl RingMemory, copies: u32, bytes: usize) {
+        memory.add(Word::Copies, copies);
+        let all = (bytes as u64).wrapping_mul(copies.into());
+        let before = memory.add(Word::CopiedLow, all as u32);
+        let wraps = (all >> 32) as u32 + u32::from(before.checked_add(all as u32).is_none());
+        if wraps != 0 {
+            memory.add(Word::CopiedHigh, wraps);
+        }
+    }
+
+    /// What the guest says.
+    pub fn read(memory: &impl RingMemory) -> Copied {
+        let bytes = u64::from(memory.load(Word::CopiedHigh)) << 32 | u64::from(memory.load(Word::CopiedLow));
+        Copied { copies: memory.load(Word::Copies), bytes }
     }
 }
 
@@ -495,6 +536,19 @@ mod tests {
         Producer::new(MIN_RING_BYTES).push(&memory, &frame);
         Consumer::new(MIN_RING_BYTES).pop(&memory, &mut buffer).unwrap();
         assert_eq!(memory.reads.get(), frame.len());
+    }
+
+    #[test]
+    fn copies_are_counted_beyond_32_bits_of_bytes() {
+        let memory = Plain::new();
+        Copied::add(&memory, 1, 5);
+        Copied::add(&memory, 2, u32::MAX as usize);
+        assert_eq!(Copied::read(&memory), Copied { copies: 3, bytes: 5 + 2 * u64::from(u32::MAX) });
+        Copied::add(&memory, 1, 3 << 32);
+        assert_eq!(
+            Copied::read(&memory),
+            Copied { copies: 4, bytes: 5 + 2 * u64::from(u32::MAX) + (3 << 32) }
+        );
     }
 
     #[test]

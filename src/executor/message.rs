@@ -121,6 +121,36 @@ pub struct ContextUsage {
     pub bytes_written: u64,
     /// Bytes that came from the device.
     pub bytes_read: u64,
+    /// How often the executor and the host's driver copied bytes of a transfer.
+    pub copies: u64,
+    /// How many bytes these were.
+    pub bytes_copied: u64,
+    /// How often the guest's driver did so; what the guest says.
+    pub guest_copies: u64,
+    /// How many bytes the guest says that these were.
+    pub guest_bytes_copied: u64,
+}
+
+/// Copies of what travels in a command: out of the ring, to where it waits for the device, and by the host's driver.
+pub(crate) const INLINE_COPIES: u64 = 3;
+
+impl ContextUsage {
+    /// Counts a transfer to the device, whose bytes are copied so many times here.
+    pub(crate) fn wrote(&mut self, bytes: usize, copies: u64) {
+        self.bytes_written = self.bytes_written.saturating_add(bytes as u64);
+        self.copied(bytes, copies);
+    }
+
+    /// Counts a transfer from the device, which the host's driver makes in one go.
+    pub(crate) fn read(&mut self, bytes: usize) {
+        self.bytes_read = self.bytes_read.saturating_add(bytes as u64);
+        self.copied(bytes, 1);
+    }
+
+    fn copied(&mut self, bytes: usize, copies: u64) {
+        self.copies = self.copies.saturating_add(copies);
+        self.bytes_copied = self.bytes_copied.saturating_add(copies.saturating_mul(bytes as u64));
+    }
 }
 
 /// From an executor to the broker.

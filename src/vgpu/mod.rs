@@ -133,8 +133,9 @@ impl fmt::Display for Counters {
         write!(
             f,
             "commands: {} by ring, {requests} by virtqueue, {doorbells} doorbells, {waits} waits, \
-             {interrupts} interrupts, {kicks} kicks",
-            ring.commands
+             {interrupts} interrupts, {kicks} kicks, {} guest copies, {} bytes copied by the guest, \
+             {} host copies, {} bytes copied by the host",
+            ring.commands, ring.guest_copies, ring.guest_bytes_copied, ring.copies, ring.bytes_copied
         )
     }
 }
@@ -147,6 +148,10 @@ impl Counters {
         ring.kernels = ring.kernels.saturating_add(usage.kernels);
         ring.bytes_written = ring.bytes_written.saturating_add(usage.bytes_written);
         ring.bytes_read = ring.bytes_read.saturating_add(usage.bytes_read);
+        ring.copies = ring.copies.saturating_add(usage.copies);
+        ring.bytes_copied = ring.bytes_copied.saturating_add(usage.bytes_copied);
+        ring.guest_copies = ring.guest_copies.saturating_add(usage.guest_copies);
+        ring.guest_bytes_copied = ring.guest_bytes_copied.saturating_add(usage.guest_bytes_copied);
     }
 }
 

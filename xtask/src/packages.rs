@@ -16,13 +16,15 @@ pub(crate) enum Purpose {
     Demo,
     /// `cargo test`.
     Test,
+    /// Counting instructions.
+    Instructions,
     /// Fuzzing.
     Fuzz,
     /// The programs that every run of the checks compares.
     Programs,
 }
 
-use Purpose::{Demo, Fuzz, Module, Programs, Test, Virtiofsd, Vm};
+use Purpose::{Demo, Fuzz, Instructions, Module, Programs, Test, Virtiofsd, Vm};
 
 /// A package that is installed on the host, and what for.
 struct Package {
@@ -44,6 +46,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "python3-pyopencl", needed_for: &[Programs] },
     Package { name: "libclblast-dev", needed_for: &[Programs] },
     Package { name: "ocl-icd-opencl-dev", needed_for: &[Programs] },
+    Package { name: "valgrind", needed_for: &[Test, Instructions] },
     // libFuzzer is C++.
     Package { name: "g++", needed_for: &[Fuzz] },
     // Kernel modules are C. What the build's own programs need comes with QEMU.

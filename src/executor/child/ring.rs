@@ -12,7 +12,7 @@ use paragpu_protocol::command::Finish;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::frame::FrameHeader;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
-use paragpu_protocol::ring::Consumer;
+use paragpu_protocol::ring::{Consumer, Copied};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -385,10 +385,14 @@ impl<B: Backend> RingThread<B> {
 
     /// Ends the context, with everything that may touch its regions.
     fn end(&mut self) {
-        self.ring = None;
+        let copied = self.ring.take().map(|ring| Copied::read(&ring.view)).unwrap_or_default();
         if let Some(mut context) = self.context.take() {
             context.tear_down();
-            self.usage = context.usage();
+            self.usage = ContextUsage {
+                guest_copies: copied.copies.into(),
+                guest_bytes_copied: copied.bytes,
+                ..context.usage()
+            };
         }
     }
 }

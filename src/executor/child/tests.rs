@@ -39,6 +39,8 @@ fn data_survives_the_way_through_a_buffer() {
     assert!(rig.memory.read(32768, &mut bytes));
     assert_eq!(&bytes, b"\0\0hello\0\0");
     assert_eq!((rig.context.usage().bytes_written, rig.context.usage().bytes_read), (5, 9));
+    // What came in the command was copied out of the ring, kept, and written; what was read went straight to the guest.
+    assert_eq!((rig.context.usage().copies, rig.context.usage().bytes_copied), (3 + 1, 3 * 5 + 9));
 }
 
 #[test]

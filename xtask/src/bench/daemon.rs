@@ -39,6 +39,11 @@ pub(crate) fn vgpus<'a>(settings: impl IntoIterator<Item = &'a str>) -> Vec<Vgpu
 impl Daemon {
     /// Starts one with these vGPUs.
     pub(crate) fn start(place: &Place, vgpus: &[Vgpu]) -> Result<Daemon> {
+        Daemon::start_with(place, vgpus, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub(crate) fn start_with(place: &Place, vgpus: &[Vgpu], variables: &[(&str, &str)]) -> Result<Daemon> {
         let files = tempfile::Builder::new().prefix("d").tempdir_in(place.files())?;
         let at = |name: &str| files.path().join(name);
         let mut config = format!(
@@ -52,7 +57,7 @@ impl Daemon {
         fs::write(at("config.toml"), config)?;
         let mut command = place.command(place.program("paragpud"));
         command.arg("--config").arg(at("config.toml")).args(["--until-stdin-ends", "--log-level", "info"]);
-        command.stdin(Stdio::piped()).stderr(File::create(at("log"))?);
+        command.stdin(Stdio::piped()).stderr(File::create(at("log"))?).envs(variables.iter().copied());
         let mut group = Group::spawn(&mut command)?;
         let stdin = group.leader().stdin.take();
         let id = group.leader().id();

@@ -112,6 +112,7 @@ impl Buffer {
         let connection = context.connection();
         if let Some(memory) = host_memory {
             memory.copy_to(bytes.memory(), size);
+            connection.copied(1, size);
         }
         let slot = (size >= WAIT_FROM_BYTES).then(|| connection.slot()).transpose()?;
         let id = connection.new_id();

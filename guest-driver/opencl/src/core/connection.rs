@@ -12,7 +12,7 @@ use paragpu_protocol::command::{Body, Release, ReleaseShared};
 use paragpu_protocol::control::{Doorbell, MAX_WAIT_MILLIS, StartRing};
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_FRAME_BYTES;
-use paragpu_protocol::ring::{self, Producer, Pushed, RingMemory, Sleep, Status, Word};
+use paragpu_protocol::ring::{self, Copied, Producer, Pushed, RingMemory, Sleep, Status, Word};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
@@ -161,7 +161,7 @@ impl Connection {
             }),
             ids: Mutex::default(),
             slots: Arc::new(SlotPool::new(transport.clone())),
-            staging: Arc::new(StagingPool::new(transport.clone())),
+            staging: Arc::new(StagingPool::new(transport.clone(), ring.clone())),
             room: Room::new(buffer_room(&*transport)),
             retired: Mutex::default(),
             prints,
@@ -246,6 +246,11 @@ impl Connection {
         if self.send(&Release { id: id.into(), reserved: U32::ZERO }, &[], &[]).is_ok() {
             lock(&self.ids).free.push(id);
         }
+    }
+
+    /// Counts copies of so many bytes each that were made for a transfer; those in staging memory count themselves.
+    pub(crate) fn copied(&self, copies: u32, bytes: usize) {
+        Copied::add(&*self.ring, copies, bytes);
     }
 
     /// Posts a command. Blocks only while the ring is full.

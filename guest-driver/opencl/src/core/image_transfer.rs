@@ -16,7 +16,7 @@ use crate::core::error::{ClError, ClResult};
 use crate::core::image::Image;
 use crate::core::queue::{Payload, Posted, Queue, Request};
 use crate::core::rect::{Rect, dim3};
-use crate::core::transfer::{Enqueued, INLINE_BYTES, PIECE_BYTES, staging_for_whole};
+use crate::core::transfer::{Enqueued, INLINE_BYTES, INLINE_COPIES, PIECE_BYTES, staging_for_whole};
 
 /// A box of an image.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +130,8 @@ pub(crate) fn write(
 ) -> Enqueued {
     let from = Destination::Rect(memory, part.layout(pitches)?);
     if part.len() <= INLINE_BYTES {
+        // Once more than a buffer's: the rows are put together first.
+        queue.connection().copied(INLINE_COPIES + 1, part.len());
         let posted = part.post_write(queue, request, Payload::None, &from.bytes(), Span::NONE)?;
         return Ok(posted.event);
     }

@@ -135,7 +135,7 @@ impl<'a> Region<'a> {
         let Some((bytes, memory)) = places else { return Ok(None) };
         let (bytes, memory) = (bytes.offset(part.offset), memory.offset(part.offset));
         let (from, to) = if is_write { (memory, bytes) } else { (bytes, memory) };
-        let event = queue.at_once(request, || from.copy_to(to, part.len))?;
+        let event = queue.at_once(request, || queue.copy((from, to), part.len))?;
         Ok(event.map(|event| Posted { event, completion: None }))
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use paragpu_protocol::ring::Copied;
 use paragpu_protocol::types::Span;
 
 use crate::core::error::{ClError, ClResult};
@@ -63,12 +64,14 @@ impl Staging {
     pub(crate) fn write(&mut self, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= self.len);
         self.block().shared.write(self.block().offset + offset, from);
+        Copied::add(&*self.pool.ring, 1, from.len());
     }
 
     /// Copies the bytes at `offset` to `to`.
     pub(crate) fn read(&self, offset: usize, to: &mut [u8]) {
         assert!(offset + to.len() <= self.len);
         self.block().shared.read(self.block().offset + offset, to);
+        Copied::add(&*self.pool.ring, 1, to.len());
     }
 }
 
@@ -85,6 +88,8 @@ impl Drop for Staging {
 pub(crate) struct StagingPool {
     state: Mutex<State>,
     transport: Arc<dyn Transport>,
+    /// Where copies are counted.
+    ring: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
@@ -106,8 +111,8 @@ fn block_size(len: usize) -> Option<usize> {
 }
 
 impl StagingPool {
-    pub(crate) fn new(transport: Arc<dyn Transport>) -> StagingPool {
-        StagingPool { state: Mutex::default(), transport }
+    pub(crate) fn new(transport: Arc<dyn Transport>, ring: Arc<Shared>) -> StagingPool {
+        StagingPool { state: Mutex::default(), transport, ring }
     }
 
     /// Memory of `len` bytes, with old contents.

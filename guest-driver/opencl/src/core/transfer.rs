@@ -19,6 +19,8 @@ use crate::core::staging::Staging;
 
 /// Writes up to this size travel in the command itself.
 pub(crate) const INLINE_BYTES: usize = 4 * 1024;
+/// How often these are copied here: to the command, and with it to the ring.
+pub(crate) const INLINE_COPIES: u32 = 2;
 /// Longest transfer that takes one piece of staging memory; beyond it, blocking transfers go piece by piece.
 const WHOLE_BYTES: usize = 256 << 20;
 /// Size of these pieces.
@@ -132,7 +134,7 @@ pub(crate) fn read(
     memory: AppMemory,
 ) -> Enqueued {
     if let Some(bytes) = part.visible()
-        && let Some(event) = queue.at_once(request, || bytes.copy_to(memory, part.len))?
+        && let Some(event) = queue.at_once(request, || queue.copy((bytes, memory), part.len))?
     {
         return Ok(event);
     }
@@ -152,12 +154,13 @@ pub(crate) fn write(
     memory: AppMemory,
 ) -> Enqueued {
     if let Some(to) = part.visible()
-        && let Some(event) = queue.at_once(request, || memory.copy_to(to, part.len))?
+        && let Some(event) = queue.at_once(request, || queue.copy((memory, to), part.len))?
     {
         return Ok(event);
     }
     let bytes = memory.bytes(part.len);
     if part.len <= INLINE_BYTES {
+        queue.connection().copied(INLINE_COPIES, part.len);
         return Ok(part.post_write(queue, request, Payload::None, bytes, Span::NONE)?.event);
     }
     let Some(mut staging) = staging_for_whole(queue, request, part.len)? else {
@@ -171,9 +174,9 @@ pub(crate) fn write(
 }
 
 /// Copies a rectangle to another of the same size.
-fn copy_rows((from, rect): (AppMemory, Rect), (to, layout): (AppMemory, Rect)) {
+fn copy_rows(queue: &Object<Queue>, (from, rect): (AppMemory, Rect), (to, layout): (AppMemory, Rect)) {
     for (at, to_at) in rect.rows().zip(layout.rows()) {
-        from.offset(at).copy_to(to.offset(to_at), rect.row_len());
+        queue.copy((from.offset(at), to.offset(to_at)), rect.row_len());
     }
 }
 
@@ -185,7 +188,7 @@ pub(crate) fn read_rect(
     (memory, layout): (AppMemory, Rect),
 ) -> Enqueued {
     if let Some(bytes) = buffer.visible()
-        && let Some(event) = queue.at_once(request, || copy_rows((bytes, rect), (memory, layout)))?
+        && let Some(event) = queue.at_once(request, || copy_rows(queue, (bytes, rect), (memory, layout)))?
     {
         return Ok(event);
     }
@@ -213,7 +216,7 @@ pub(crate) fn write_rect(
     (memory, layout): (AppMemory, Rect),
 ) -> Enqueued {
     if let Some(to) = buffer.visible()
-        && let Some(event) = queue.at_once(request, || copy_rows((memory, layout), (to, rect)))?
+        && let Some(event) = queue.at_once(request, || copy_rows(queue, (memory, layout), (to, rect)))?
     {
         return Ok(event);
     }

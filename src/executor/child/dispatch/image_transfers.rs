@@ -12,6 +12,7 @@ use super::super::context::Context;
 use super::super::objects::{ImageObject, handle};
 use super::transfers::check_range;
 use super::{require, reserved, size, sizes};
+use crate::executor::message::INLINE_COPIES;
 
 /// A box of an image, and how many bytes it has.
 fn area<B: Backend>(image: &ImageObject<B>, origin: &Dim3, extent: &Dim3) -> Result<(Area, usize), Fault> {
@@ -31,7 +32,7 @@ impl<B: Backend> Context<B> {
         plan.touch_image(&image);
         let work = handle(&image.host).map(|image| Work::Image(ImageWork::Read { image, area, to }));
         if self.submit(Opcode::ReadImage, plan, &[&image.context], work) {
-            self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
+            self.usage.read(len);
         }
         Ok(())
     }
@@ -40,18 +41,18 @@ impl<B: Backend> Context<B> {
         reserved(body.reserved)?;
         let image = self.objects.image(body.image.get())?;
         let (area, len) = area(&image, &body.origin, &body.extent)?;
-        let from = if tail.data.is_empty() {
-            HostBytes::Window(self.regions.window(&body.src)?)
+        let (from, copies) = if tail.data.is_empty() {
+            (HostBytes::Window(self.regions.window(&body.src)?), 1)
         } else {
             require(body.src.is_none(), Fault::BadValue)?;
-            HostBytes::Heap(tail.data.into())
+            (HostBytes::Heap(tail.data.into()), INLINE_COPIES)
         };
         require(from.len() == len, Fault::BadValue)?;
         let mut plan = self.plan(&body.enqueue, tail.wait)?;
         plan.touch_image(&image);
         let work = handle(&image.host).map(|image| Work::Image(ImageWork::Write { image, area, from }));
         if self.submit(Opcode::WriteImage, plan, &[&image.context], work) {
-            self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
+            self.usage.wrote(len, copies);
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl<B: Backend> Context<B> {
             self.charged(own, || self.host_image(&context, &spec, &layout, parent.as_ref(), init.as_ref())),
         );
         if host.is_ok() && init.is_some() {
-            self.usage.bytes_written = self.usage.bytes_written.saturating_add(layout.bytes() as u64);
+            self.usage.wrote(layout.bytes(), 1);
         }
         let outcome = creation(&host);
         let object = ImageObject {

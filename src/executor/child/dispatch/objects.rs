@@ -136,7 +136,7 @@ impl<B: Backend> Context<B> {
         };
         let (host, charge) = split(made);
         if host.is_ok() && init.is_some() {
-            self.usage.bytes_written = self.usage.bytes_written.saturating_add(bytes as u64);
+            self.usage.wrote(bytes, 1);
         }
         let outcome = creation(&host);
         let record = BufferRecord {

@@ -12,6 +12,7 @@ use super::super::backend::{Backend, ClError, HostBytes, Rect, Work};
 use super::super::context::Context;
 use super::super::objects::{BufferObject, handle};
 use super::{require, reserved, size, sizes};
+use crate::executor::message::INLINE_COPIES;
 
 pub(super) fn check_range<B: Backend>(
     buffer: &BufferObject<B>,
@@ -46,7 +47,7 @@ impl<B: Backend> Context<B> {
         plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::Read { buffer, offset, to });
         if self.submit(Opcode::ReadBuffer, plan, &[&buffer.context], work) {
-            self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
+            self.usage.read(len);
         }
         Ok(())
     }
@@ -55,11 +56,11 @@ impl<B: Backend> Context<B> {
         reserved(body.reserved)?;
         let buffer = self.objects.buffer(body.buffer.get())?;
         let offset = size(body.offset)?;
-        let from = if tail.data.is_empty() {
-            HostBytes::Window(self.regions.window(&body.src)?)
+        let (from, copies) = if tail.data.is_empty() {
+            (HostBytes::Window(self.regions.window(&body.src)?), 1)
         } else {
             require(body.src.is_none(), Fault::BadValue)?;
-            HostBytes::Heap(tail.data.into())
+            (HostBytes::Heap(tail.data.into()), INLINE_COPIES)
         };
         let len = from.len();
         check_range(&buffer, offset, len)?;
@@ -67,7 +68,7 @@ impl<B: Backend> Context<B> {
         plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::Write { buffer, offset, from });
         if self.submit(Opcode::WriteBuffer, plan, &[&buffer.context], work) {
-            self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
+            self.usage.wrote(len, copies);
         }
         Ok(())
     }
@@ -118,7 +119,7 @@ impl<B: Backend> Context<B> {
         plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::ReadRect { buffer, rect, extent, to });
         if self.submit(Opcode::ReadBufferRect, plan, &[&buffer.context], work) {
-            self.usage.bytes_read = self.usage.bytes_read.saturating_add(len as u64);
+            self.usage.read(len);
         }
         Ok(())
     }
@@ -136,7 +137,7 @@ impl<B: Backend> Context<B> {
         plan.touch(&buffer);
         let work = handle(&buffer.host).map(|buffer| Work::WriteRect { buffer, rect, extent, from });
         if self.submit(Opcode::WriteBufferRect, plan, &[&buffer.context], work) {
-            self.usage.bytes_written = self.usage.bytes_written.saturating_add(len as u64);
+            self.usage.wrote(len, 1);
         }
         Ok(())
     }

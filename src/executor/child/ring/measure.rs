@@ -199,8 +199,7 @@ impl Measured {
             }
             Stream::Arguments => {
                 self.value = self.value.wrapping_add(1);
-                let argument =
-                    SetArgValue { kernel: KERNEL.into(), index: 1.into(), reply: SlotRef::NONE };
+                let argument = SetArgValue { kernel: KERNEL.into(), index: 1.into(), reply: SlotRef::NONE };
                 self.push(&argument, &self.value.to_le_bytes())
             }
             Stream::Buffers => {
@@ -243,10 +242,7 @@ impl Measured {
 
 /// What the executor does: a profiler finds it by this name.
 #[inline(never)]
-fn take(
-    thread: &mut RingThread<Null>,
-    frame: &mut [u8; MAX_FRAME_BYTES as usize],
-) -> Result<Next, Fault> {
+fn take(thread: &mut RingThread<Null>, frame: &mut [u8; MAX_FRAME_BYTES as usize]) -> Result<Next, Fault> {
     thread.consume(frame)
 }
 

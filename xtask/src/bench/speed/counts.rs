@@ -1,4 +1,5 @@
-//! How often a guest and the broker wake each other, whatever the time: what one command more costs.
+//! How often a guest and the broker wake each other, and how often bytes are copied, whatever the time: what one command more
+//! costs.
 
 use super::row::Row;
 use super::worker::Worker;
@@ -10,24 +11,49 @@ use anyhow::{Context, Result};
 /// The beginning of their names, with the direct transport.
 pub(super) const NAME: &str = "counts";
 
+/// The same, on a device that does not share memory with the host.
+pub(super) const APART: &str = "apart";
+
+/// With `no` in paragpud's environment, the host's processor is taken for such a device.
+pub(super) const SHARE_VARIABLE: &str = "PARAGPU_SHARE_MEMORY";
+
 /// Samples of two runs: what both have is not the commands'.
 pub(super) const SAMPLES: [usize; 2] = [2, 12];
 
 /// Kicks and interrupts for a thousand streamed commands.
 const MOST: f64 = 5.0;
 
-/// Workloads, the commands in one sample of each, and whether they stream.
-pub(super) const WORKLOADS: [(&str, f64, bool); 9] = [
-    ("throughput/one-queue", 10_000.0, true),
-    ("throughput/four-queues", 10_000.0, true),
-    ("throughput/arguments", 10_000.0, true),
-    ("throughput/buffers-in-turn", 20_000.0, true),
-    ("latency/empty-kernel", 1.0, false),
-    ("latency/two-queues", 2.0, false),
-    ("data/read/plain/64K", 1.0, false),
-    ("data/write/plain/64K", 1.0, false),
-    ("data/map/plain/64K", 2.0, false),
+/// A workload, the commands in one sample of it, whether they stream, and how many bytes the application moves in one sample.
+pub(super) type Counted = (&'static str, f64, bool, f64);
+
+const BYTES: f64 = 65_536.0;
+
+/// What is counted.
+pub(super) const WORKLOADS: [Counted; 10] = [
+    ("throughput/one-queue", 10_000.0, true, 0.0),
+    ("throughput/four-queues", 10_000.0, true, 0.0),
+    ("throughput/arguments", 10_000.0, true, 0.0),
+    ("throughput/buffers-in-turn", 20_000.0, true, 0.0),
+    ("latency/empty-kernel", 1.0, false, 0.0),
+    ("latency/two-queues", 2.0, false, 0.0),
+    ("data/read/plain/64K", 1.0, false, BYTES),
+    ("data/write/plain/64K", 1.0, false, BYTES),
+    ("data/map/plain/64K", 2.0, false, BYTES),
+    ("data/map/use-host/64K", 2.0, false, BYTES),
 ];
+
+/// What is counted where memory is not shared. A write of 4 KiB travels in the ring.
+pub(super) const WORKLOADS_APART: [Counted; 4] = [
+    ("data/read/plain/64K", 1.0, false, BYTES),
+    ("data/write/plain/64K", 1.0, false, BYTES),
+    ("data/write/plain/4K", 1.0, false, 4096.0),
+    ("data/map/plain/64K", 2.0, false, BYTES),
+];
+
+/// All of a set of workloads, by their names here.
+pub(super) fn names(place: &str, workloads: &[Counted]) -> impl Iterator<Item = String> {
+    workloads.iter().map(move |(name, ..)| format!("{place}/{name}"))
+}
 
 /// Samples of a workload that does little in each.
 pub(super) fn samples(commands: f64) -> [usize; 2] {
@@ -39,6 +65,10 @@ pub(super) fn samples(commands: f64) -> [usize; 2] {
 pub(super) struct Counts {
     pub(super) kicks: f64,
     pub(super) interrupts: f64,
+    /// Copies of bytes of transfers, by the guest's driver, and by the executor and the host's driver.
+    pub(super) copies: f64,
+    /// How many bytes these were.
+    pub(super) copied: f64,
 }
 
 impl Counts {
@@ -49,39 +79,57 @@ impl Counts {
             words.last()?.parse::<f64>().ok()
         };
         let is_told = line.contains("by virtqueue") && line.contains(" kicks");
-        is_told.then(|| Some(Counts { kicks: before(" kicks")?, interrupts: before(" interrupts")? }))?
+        let both = |one: &str, other: &str| Some(before(one)? + before(other)?);
+        is_told.then(|| {
+            Some(Counts {
+                kicks: before(" kicks")?,
+                interrupts: before(" interrupts")?,
+                copies: both(" guest copies", " host copies")?,
+                copied: both(" bytes copied by the guest", " bytes copied by the host")?,
+            })
+        })?
     }
 
     pub(super) fn since(self, before: Counts) -> Counts {
-        Counts { kicks: self.kicks - before.kicks, interrupts: self.interrupts - before.interrupts }
+        Counts {
+            kicks: self.kicks - before.kicks,
+            interrupts: self.interrupts - before.interrupts,
+            copies: self.copies - before.copies,
+            copied: self.copied - before.copied,
+        }
     }
 }
 
 /// The rows of a workload, from what two runs with so many samples counted.
-pub(super) fn rows(
-    place: &str,
-    workload: (&str, f64, bool),
-    samples: [usize; 2],
-    runs: [Counts; 2],
-) -> [Row; 2] {
-    let (name, commands, streams) = workload;
-    let more = (samples[1] - samples[0]) as f64 * commands / 1000.0;
+pub(super) fn rows(place: &str, workload: Counted, samples: [usize; 2], runs: [Counts; 2]) -> Vec<Row> {
+    let (name, commands, streams, bytes) = workload;
+    let more = (samples[1] - samples[0]) as f64;
     let difference = runs[1].since(runs[0]);
-    let row = |what: &str, count: f64| Row {
-        name: format!("{place}/{name}: {what} for 1000 commands"),
+    let row = |what: &str, count: f64, goal: Goal| Row {
+        name: format!("{place}/{name}: {what}"),
         unit: "",
         native: None,
-        vgpu: (count / more).max(0.0),
+        vgpu: count.max(0.0),
         ratio: None,
         spread: None,
-        goal: if streams { Goal::AtMost(MOST) } else { Goal::None },
+        goal,
         peer: None,
     };
-    [row("kicks", difference.kicks), row("interrupts", difference.interrupts)]
+    let thousands = more * commands / 1000.0;
+    let goal = if streams { Goal::AtMost(MOST) } else { Goal::None };
+    let mut rows = vec![
+        row("kicks for 1000 commands", difference.kicks / thousands, goal),
+        row("interrupts for 1000 commands", difference.interrupts / thousands, goal),
+        row("copies for 1000 commands", difference.copies / thousands, Goal::None),
+    ];
+    if bytes > 0.0 {
+        rows.push(row("bytes copied for each byte", difference.copied / (more * bytes), Goal::None));
+    }
+    rows
 }
 
 /// With the direct transport, where each process has a session of its own.
-pub(super) fn measure(place: &Place, daemon: &Daemon, workload: (&str, f64, bool)) -> Result<[Row; 2]> {
+pub(super) fn measure(group: &str, place: &Place, daemon: &Daemon, workload: Counted) -> Result<Vec<Row>> {
     let samples = samples(workload.1);
     let mut runs = [Counts::default(); 2];
     for (run, count) in runs.iter_mut().zip(samples) {
@@ -96,7 +144,7 @@ pub(super) fn measure(place: &Place, daemon: &Daemon, workload: (&str, f64, bool
         }
         *run = daemon.log().lines().filter_map(Counts::of).next_back().context("nothing was counted")?;
     }
-    Ok(rows(NAME, workload, samples, runs))
+    Ok(rows(group, workload, samples, runs))
 }
 
 #[cfg(test)]
@@ -105,16 +153,28 @@ mod tests {
 
     #[test]
     fn what_the_second_run_has_more_is_the_commands() {
-        let line = |interrupts: u32, kicks: u32| {
+        let line = |interrupts: u32, kicks: u32, copies: u32| {
             format!(
                 "[INFO] v0/1: session ended; commands: 9 by ring, 8 by virtqueue, 7 doorbells, 6 waits, \
-                 {interrupts} interrupts, {kicks} kicks"
+                 {interrupts} interrupts, {kicks} kicks, {copies} guest copies, {} bytes copied by the guest, \
+                 {} host copies, {} bytes copied by the host",
+                copies * 100,
+                2 * copies,
+                copies * 50,
             )
         };
-        let runs = [line(100, 50), line(300, 50)].map(|line| Counts::of(&line).unwrap());
-        let [kicks, interrupts] = rows("counts", ("x", 10_000.0, true), [1, 11], runs);
-        assert_eq!((kicks.vgpu, kicks.met()), (0.0, Some(true)));
-        assert_eq!((interrupts.vgpu, interrupts.met()), (2.0, Some(true)));
+        let runs = [line(100, 50, 1), line(300, 50, 11)].map(|line| Counts::of(&line).unwrap());
+        let rows = rows("counts", ("x", 10_000.0, true, 75.0), [1, 11], runs);
+        let told: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.vgpu, row.met())).collect();
+        assert_eq!(
+            told,
+            [
+                ("counts/x: kicks for 1000 commands", 0.0, Some(true)),
+                ("counts/x: interrupts for 1000 commands", 2.0, Some(true)),
+                ("counts/x: copies for 1000 commands", 0.3, None),
+                ("counts/x: bytes copied for each byte", 2.0, None),
+            ]
+        );
         assert_eq!(Counts::of("[INFO] connected"), None);
     }
 }

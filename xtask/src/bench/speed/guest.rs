@@ -22,7 +22,7 @@ pub(super) fn measure(options: &VmOptions) -> Result<Vec<Row>> {
     // Which tells of each context that ends.
     let mut broker = options.start_broker(&socket, File::create(&log)?, "debug")?;
     let mut words = vec!["sh".into(), "-c".into(), SCRIPT.into(), "bench".into(), program.into_os_string()];
-    for (name, commands, _) in WORKLOADS {
+    for (name, commands, ..) in WORKLOADS {
         for count in samples(commands) {
             words.extend([name.into(), count.to_string().into()]);
         }

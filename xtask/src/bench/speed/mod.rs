@@ -1,8 +1,11 @@
 //! `cargo xtask bench`: what a vGPU costs, compared with the host's own OpenCL in the same run.
 
+mod bounds;
+mod callgrind;
 mod counts;
 mod guest;
 mod idle;
+mod instructions;
 mod programs;
 mod row;
 mod worker;
@@ -18,6 +21,7 @@ use crate::sides::kill_all;
 use crate::vm::VmOptions;
 use crate::workspace::{self, Profile};
 use anyhow::{Context, Result};
+use bounds::Bounds;
 use clap::Args;
 use row::{Round, Row};
 use std::path::{Path, PathBuf};
@@ -70,6 +74,16 @@ pub(crate) struct Speed {
     /// Few rounds and samples: results are checked, and times mean little.
     #[arg(long)]
     short: bool,
+    /// Measure only counts that have a bound, and fail if one is worse: those of a file, or else those that are checked in.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        conflicts_with = "names"
+    )]
+    bounds: Option<PathBuf>,
     /// Another OpenCL that takes part in turn, by the folder of its vendor files.
     #[arg(long, value_name = "NAME=FOLDER")]
     peer: Option<String>,
@@ -92,11 +106,21 @@ struct Sides {
 
 impl Speed {
     /// Measures; the exit status says whether all results were right.
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(mut self) -> Result<ExitCode> {
+        let bounds = match &self.bounds {
+            Some(file) => {
+                let bounds = Bounds::read(Some(file.as_path()).filter(|file| !file.as_os_str().is_empty()))?;
+                self.names = bounds.workloads();
+                Some(bounds)
+            }
+            None => None,
+        };
         let mut others = vec![AGAIN.to_owned(), idle::NAME.to_owned()];
         for place in [counts::NAME, guest::NAME] {
-            others.extend(counts::WORKLOADS.map(|(name, ..)| format!("{place}/{name}")));
+            others.extend(counts::names(place, &counts::WORKLOADS));
         }
+        others.extend(counts::names(counts::APART, &counts::WORKLOADS_APART));
+        others.extend(instructions::names());
         others.extend(programs::PROGRAMS.map(|program| format!("{}/{}", programs::NAME, program.name)));
         let workloads = Workload::chosen(&self.names, &others)?;
         if self.list {
@@ -126,6 +150,7 @@ impl Speed {
         if let Some(file) = &self.markdown {
             row::write_markdown(file, &rows, self.peer_name())?;
         }
+        let complaints = bounds.map(|bounds| bounds.complaints(&rows)).unwrap_or_default();
         let missed = rows.iter().filter(|row| row.met() == Some(false)).count();
         println!();
         match (failed.is_empty(), missed) {
@@ -133,7 +158,11 @@ impl Speed {
             (true, missed) => println!("all results are right; {missed} goals are MISSED"),
             (false, _) => println!("FAILED: {}", failed.join(", ")),
         }
-        Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        for complaint in &complaints {
+            println!("WORSE: {complaint}");
+        }
+        let is_well = failed.is_empty() && complaints.is_empty();
+        Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// The rows, and the names of what failed.
@@ -164,11 +193,14 @@ impl Speed {
             let row = self.again(place, &daemon);
             results.add(AGAIN, row.map(|row| vec![row]))?;
         }
-        for workload in counts::WORKLOADS {
-            let name = format!("{}/{}", counts::NAME, workload.0);
-            if self.is_chosen(&name) {
-                results.add(&name, counts::measure(place, &daemon, workload).map(Vec::from))?;
-            }
+        self.count(place, &daemon, (counts::NAME, &counts::WORKLOADS), &mut results)?;
+        if counts::names(counts::APART, &counts::WORKLOADS_APART).any(|name| self.is_chosen(&name)) {
+            let apart = Daemon::start_with(place, &vgpus([""]), &[(counts::SHARE_VARIABLE, "no")])?;
+            self.count(place, &apart, (counts::APART, &counts::WORKLOADS_APART), &mut results)?;
+        }
+        if instructions::names().any(|name| self.is_chosen(&name)) {
+            let rows = instructions::measure(place, &daemon, |name| self.is_chosen(name));
+            results.add(instructions::NAME, rows)?;
         }
         // Whole programs and a VM take long: a short run has them only if asked.
         let takes_long = !self.short || !self.names.is_empty();
@@ -190,6 +222,23 @@ impl Speed {
             results.add(guest::NAME, guest::measure(&self.vm))?;
         }
         Ok((results.rows, results.failed))
+    }
+
+    /// Those of a set of workloads that are chosen.
+    fn count(
+        &self,
+        place: &Place,
+        daemon: &Daemon,
+        (group, workloads): (&str, &[counts::Counted]),
+        results: &mut Results<'_>,
+    ) -> Result<()> {
+        for workload in workloads {
+            let name = format!("{group}/{}", workload.0);
+            if self.is_chosen(&name) {
+                results.add(&name, counts::measure(group, place, daemon, *workload))?;
+            }
+        }
+        Ok(())
     }
 
     fn is_chosen(&self, name: &str) -> bool {
@@ -333,6 +382,8 @@ impl Sides {
 /// Builds what is measured, and gives its folder.
 fn build() -> Result<PathBuf> {
     workspace::build(Profile::Release, &["-p", "paragpu", "-p", "paragpu-opencl"])?;
-    workspace::build_example(Profile::Release, worker::PROGRAM)?;
+    for example in [worker::PROGRAM, instructions::PROGRAM] {
+        workspace::build_example(Profile::Release, example)?;
+    }
     Ok(workspace::target_directory()?.join(Profile::Release.folder()))
 }

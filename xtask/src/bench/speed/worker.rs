@@ -5,6 +5,7 @@ use crate::bench::place::Place;
 use crate::sides::Group;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -29,8 +30,14 @@ pub(super) struct Worker {
 impl Worker {
     /// One on the host's own OpenCL.
     pub(super) fn native(place: &Place) -> Result<Worker> {
-        let mut command = place.command(place.example(PROGRAM));
-        command.args(["--platform", &place.platform]);
+        Worker::counted_native(place, &[])
+    }
+
+    /// The same, with the words before it that have its instructions counted.
+    pub(super) fn counted_native(place: &Place, counter: &[OsString]) -> Result<Worker> {
+        let mut words = counter.iter().cloned().chain([place.example(PROGRAM).into()]);
+        let mut command = place.command(words.next().context("no program")?);
+        command.args(words).args(["--platform", &place.platform]);
         // Where our own driver is installed, it must not be taken for the host's.
         command.env("PARAGPU_DISABLE", "1");
         Worker::spawn("native", place, &mut command)
@@ -38,8 +45,19 @@ impl Worker {
 
     /// One on a vGPU.
     pub(super) fn vgpu(place: &Place, daemon: &Daemon, vgpu: &str) -> Result<Worker> {
+        Worker::counted_vgpu(place, daemon, vgpu, &[])
+    }
+
+    /// The same, with the words before it that have its instructions counted.
+    pub(super) fn counted_vgpu(
+        place: &Place,
+        daemon: &Daemon,
+        vgpu: &str,
+        counter: &[OsString],
+    ) -> Result<Worker> {
         let mut command = place.command(place.program("paragpu"));
-        command.args(["run", "--socket"]).arg(daemon.socket(vgpu)).arg("--").arg(place.example(PROGRAM));
+        command.args(["run", "--socket"]).arg(daemon.socket(vgpu)).arg("--");
+        command.args(counter).arg(place.example(PROGRAM));
         Worker::spawn("vgpu", place, &mut command)
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Queue, Request, State};
 use crate::boundary::object::Object;
+use crate::boundary::pointer::AppMemory;
 use crate::core::copies::Copies;
 use crate::core::error::{ClError, ClResult};
 use crate::core::event::Event;
@@ -48,6 +49,12 @@ impl Queue {
 }
 
 impl Object<Queue> {
+    /// Copies bytes of a transfer from one place to another, and counts that.
+    pub(crate) fn copy(&self, (from, to): (AppMemory, AppMemory), len: usize) {
+        from.copy_to(to, len);
+        self.connection().copied(1, len);
+    }
+
     /// Performs a command here if everything before it is over, or can be waited for because the command blocks. Returns its
     /// event, if one is wanted; nothing if the host must perform it.
     pub(crate) fn at_once(
