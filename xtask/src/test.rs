@@ -6,14 +6,14 @@ use crate::module_check::ModuleCheck;
 use crate::packages::{self, Purpose};
 use crate::vm::VmOptions;
 use crate::vmm_check::COMBINATIONS;
-use crate::{lifecycle, programs, say, workspace};
+use crate::{bench, lifecycle, programs, say, workspace};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Run all checks: format, clippy, cargo test, OpenCL programs natively and on a vGPU, through the life of VMs, and in VMs of
-/// other VMMs than QEMU.
+/// Run all checks: format, clippy, cargo test, OpenCL programs natively and on a vGPU, counts of what commands cost, through the
+/// life of VMs, and in VMs of other VMMs than QEMU.
 ///
 /// Missing Debian packages are installed first. The first failing step ends it; the last line counts the steps.
 #[derive(Args)]
@@ -40,6 +40,7 @@ impl Test {
         );
         steps.run("cargo test", Box::new(|| cargo(&["test", "--workspace"])));
         steps.run("programs", Box::new(programs::check));
+        steps.run("counts within their bounds", Box::new(bench::check_counts));
         if self.no_vm {
             steps.skip("end to end in a VM", "--no-vm");
             steps.skip("the guest's kernel module in a VM", "--no-vm");

@@ -10,7 +10,9 @@ mod place;
 mod sharing;
 mod speed;
 
-use anyhow::Result;
+use crate::process::bound_command;
+use crate::workspace;
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
@@ -27,6 +29,16 @@ pub(crate) struct Bench {
 #[derive(Subcommand)]
 enum What {
     Sharing(sharing::Sharing),
+}
+
+/// Checks that no count is worse than its bound: `cargo xtask bench --bounds`.
+pub(crate) fn check_counts() -> Result<()> {
+    let mut command = bound_command(workspace::this_program()?);
+    let status = command.args(["bench", "--bounds"]).status().context("cannot start xtask")?;
+    if !status.success() {
+        bail!("a count is worse than its bound in xtask/src/bench/speed/bounds.json, as the lines above say");
+    }
+    Ok(())
 }
 
 impl Bench {

@@ -75,15 +75,8 @@ pub(crate) struct Speed {
     #[arg(long)]
     short: bool,
     /// Measure only counts that have a bound, and fail if one is worse: those of a file, or else those that are checked in.
-    #[arg(
-        long,
-        value_name = "FILE",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "",
-        conflicts_with = "names"
-    )]
-    bounds: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "names")]
+    bounds: Option<Option<PathBuf>>,
     /// Another OpenCL that takes part in turn, by the folder of its vendor files.
     #[arg(long, value_name = "NAME=FOLDER")]
     peer: Option<String>,
@@ -109,7 +102,7 @@ impl Speed {
     pub(crate) fn run(mut self) -> Result<ExitCode> {
         let bounds = match &self.bounds {
             Some(file) => {
-                let bounds = Bounds::read(Some(file.as_path()).filter(|file| !file.as_os_str().is_empty()))?;
+                let bounds = Bounds::read(file.as_deref())?;
                 self.names = bounds.workloads();
                 Some(bounds)
             }
