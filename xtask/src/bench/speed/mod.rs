@@ -53,7 +53,8 @@ const LONG_MS: f64 = 10.0;
 /// Measure workloads natively and through a vGPU, in turns. docs/performance.md has the figures.
 ///
 /// Two workers measure the same on the host's OpenCL and on a vGPU, one after the other, round by round; the ratio is that of
-/// neighbouring turns. The exit status is 1 only if a result was wrong or a workload failed; a goal that is missed is told.
+/// neighbouring turns. The exit status is 1 only if a result was wrong, a workload failed or a count is worse than its bound; a
+/// goal that is missed is told.
 #[derive(Args)]
 pub(crate) struct Speed {
     /// Workloads, or what their names begin with: latency, throughput, data, data/read, …
