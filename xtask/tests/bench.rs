@@ -139,6 +139,81 @@ const BOUNDS: [(&str, f64); 5] = [
     ("apart/data/write/plain/64K: bytes copied for each byte", 2.01),
 ];
 
+/// A folder whose vendor file is that of Debian's PoCL, to be a peer of itself, if it is there.
+fn pocl(directory: &Path) -> Option<String> {
+    let folder = directory.join("vendors");
+    std::fs::create_dir(&folder).unwrap();
+    let Err(error) = std::fs::copy("/etc/OpenCL/vendors/pocl.icd", folder.join("pocl.icd")) else {
+        return Some(format!("--peer=twin={}", folder.display()));
+    };
+    println!("skipped: no PoCL to be a peer: {error}");
+    None
+}
+
+fn named<'a>(results: &'a Value, name: &str) -> Option<&'a Value> {
+    results.as_array().unwrap().iter().find(|result| result["name"] == name)
+}
+
+#[test]
+fn a_peer_takes_part_until_it_fails_and_the_others_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(peer) = pocl(directory.path()) else { return };
+    // One workload's groups are larger than PoCL takes them then. The other sides do not hear of it.
+    let small = "--peer-env=POCL_MAX_WORK_GROUP_SIZE=64";
+    let failing = "applications/stencil";
+    let names = ["data/map/plain/1M", failing, "applications/nbody"];
+    let arguments = [&names[..], &[&peer, small]].concat();
+    let Some((output, results)) = speed(&arguments, directory.path()) else { return };
+    let (table, progress) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains("all results are right"), "{table}");
+    let told = format!("goes on without a peer: twin fails: Error: {failing}");
+    assert_eq!(progress.matches(&told).count(), 1, "{progress}");
+    for name in names {
+        let beside = named(&results, name).unwrap();
+        assert!(["native", "vgpu"].iter().all(|side| beside[side].as_f64().unwrap() > 0.0), "{beside}");
+        let against = named(&results, &format!("{name} against twin"));
+        assert_eq!(against.is_some(), name != failing, "{results}");
+        let Some(against) = against else { continue };
+        assert!(against["native"].is_null() && against["peer"].as_f64().unwrap() > 0.0, "{against}");
+        assert_eq!(against["peer"], beside["peer"]);
+        let goal = if name.contains("map") { "at most 0.02" } else { "at most 1" };
+        assert_eq!(against["goal"], goal);
+    }
+}
+
+#[test]
+fn a_peer_that_cannot_take_part_is_told_before_anything_is_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let vendors = directory.path().join("vendors");
+    std::fs::create_dir(&vendors).unwrap();
+    let run = || {
+        Command::new(env!("CARGO_BIN_EXE_xtask"))
+            .args(["bench", "latency", "--short", "--programs"])
+            .arg(programs())
+            .arg(format!("--peer=none={}", vendors.display()))
+            .env("TMPDIR", directory.path())
+            .output()
+            .unwrap()
+    };
+    let output = run();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("has no vendor file (*.icd)"), "{error}");
+    if !programs().join("examples/speed").exists() {
+        println!("skipped the rest: examples/speed is not built; `cargo test --workspace` builds it");
+        return;
+    }
+    std::fs::write(vendors.join("none.icd"), "/nonexistent.so\n").unwrap();
+    let output = run();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("none fails: Error: no OpenCL platform"), "{error}");
+    assert!(output.stdout.is_empty());
+}
+
+/// Most kicks or interrupts for 1,000 commands. `cargo xtask bench` holds a stream to 5 on a quiet machine, and measures 0.1;
+/// a test machine's host side may fall asleep a few times.
+const MOST_WAKE_UPS: f64 = 20.0;
+
 #[test]
 fn a_count_that_is_worse_than_its_bound_fails_and_is_named() {
     let programs = programs();

@@ -6,6 +6,7 @@ mod counts;
 mod guest;
 mod idle;
 mod instructions;
+mod peer;
 mod programs;
 mod row;
 mod worker;
@@ -20,10 +21,11 @@ use crate::say;
 use crate::sides::kill_all;
 use crate::vm::VmOptions;
 use crate::workspace::{self, Profile};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bounds::Bounds;
 use clap::Args;
-use row::{Round, Row};
+use peer::Peer;
+use row::{Round, Row, Table};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,6 +49,9 @@ const WARMUP: usize = 10;
 /// A program that was built by another process of the same vGPU, and natively by another one with the same cache.
 const AGAIN: &str = "build/again-process";
 
+/// What is to be ahead of a peer, by however much.
+const AHEAD: Goal = Goal::AtMost(1.0);
+
 /// What belongs to the applications' mean, in milliseconds.
 const LONG_MS: f64 = 10.0;
 
@@ -66,7 +71,7 @@ pub(crate) struct Speed {
     /// Write the results as JSON, anew after each workload.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Put the table of results into this document, instead of the one that is there.
+    /// Put the table of results into this document, instead of the one that is there; with a peer, the one beside that.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
     /// How many rounds each workload has.
@@ -78,9 +83,8 @@ pub(crate) struct Speed {
     /// Measure only counts that have a bound, and fail if one is worse: those of a file, or else those that are checked in.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "names")]
     bounds: Option<Option<PathBuf>>,
-    /// Another OpenCL that takes part in turn, by the folder of its vendor files.
-    #[arg(long, value_name = "NAME=FOLDER")]
-    peer: Option<String>,
+    #[command(flatten)]
+    peer: peer::Options,
     /// The OpenCL platform of the device, by its whole name.
     #[arg(long, value_name = "NAME", default_value = "Portable Computing Language")]
     platform: String,
@@ -123,6 +127,7 @@ impl Speed {
             names.chain(others).for_each(|name| println!("{name}"));
             return Ok(ExitCode::SUCCESS);
         }
+        let peer = self.peer.peer()?;
         let programs = match &self.programs {
             Some(folder) => folder.clone(),
             None => build()?,
@@ -139,10 +144,15 @@ impl Speed {
         if busy > machine::QUIET {
             say::step("bench", format!("the machine is busy with something else ({busy:.0} %)"));
         }
-        let (rows, failed) = self.measure(&place, &workloads)?;
-        print!("{}", row::table(&rows, self.peer_name()));
+        let (rows, failed) = self.measure(&place, peer.as_ref(), &workloads)?;
+        let mut table = Table::native(&rows);
+        print!("{table}");
+        if let Some(peer) = &peer {
+            table = Table::against(&rows, peer);
+            print!("\n{table}");
+        }
         if let Some(file) = &self.markdown {
-            row::write_markdown(file, &rows, self.peer_name())?;
+            table.write_markdown(file)?;
         }
         let complaints = bounds.map(|bounds| bounds.complaints(&rows)).unwrap_or_default();
         let missed = rows.iter().filter(|row| row.met() == Some(false)).count();
@@ -160,7 +170,16 @@ impl Speed {
     }
 
     /// The rows, and the names of what failed.
-    fn measure(&self, place: &Place, workloads: &[Workload]) -> Result<(Vec<Row>, Vec<String>)> {
+    fn measure(
+        &self,
+        place: &Place,
+        peer: Option<&Peer>,
+        workloads: &[Workload],
+    ) -> Result<(Vec<Row>, Vec<String>)> {
+        if let Some(peer) = peer {
+            // One that cannot take part at all is told before anything is measured.
+            peer.start(place)?.end()?;
+        }
         // For build/again-process: processes of one vGPU that share what they build.
         let daemon = Daemon::start(place, &vgpus(["share-builds = true"]))?;
         let mut results = Results { json: self.json.as_deref(), rows: Vec::new(), failed: Vec::new() };
@@ -168,24 +187,24 @@ impl Speed {
         for workload in workloads {
             let mut all = match sides.take() {
                 Some(all) => all,
-                None => self.start(place, &daemon)?,
+                None => Sides::start(place, &daemon, peer)?,
             };
             let rounds = self.rounds_of(workload, &mut all);
             // After an error the others go on with other workers.
-            sides = rounds.is_ok().then_some(all);
-            results.add(&workload.name, rounds.map(|rounds| rows_of(workload, &rounds, self.peer_name())))?;
+            sides = (rounds.is_ok() && all.peer.is_some() == peer.is_some()).then_some(all);
+            let rows = rounds.map(|rounds| rows_of(workload, &rounds, peer));
+            results.add(&workload.name, rows)?;
         }
         if self.is_chosen("applications") {
             results.add_mean()?;
         }
         if self.is_chosen(idle::NAME) {
-            let mut all = sides.take().map_or_else(|| self.start(place, &daemon), Ok)?;
+            let mut all = sides.take().map_or_else(|| Sides::start(place, &daemon, peer), Ok)?;
             results.add(idle::NAME, idle::measure(&mut all.native, &mut all.vgpu, &daemon))?;
         }
         drop(sides);
         if self.is_chosen(AGAIN) {
-            let row = self.again(place, &daemon);
-            results.add(AGAIN, row.map(|row| vec![row]))?;
+            results.add(AGAIN, self.again(place, &daemon, peer))?;
         }
         self.count(place, &daemon, (counts::NAME, &counts::WORKLOADS), &mut results)?;
         if counts::names(counts::APART, &counts::WORKLOADS_APART).any(|name| self.is_chosen(&name)) {
@@ -240,41 +259,27 @@ impl Speed {
     }
 
     /// Each round has new processes, which build what those of no round have built.
-    fn again(&self, place: &Place, daemon: &Daemon) -> Result<Row> {
+    fn again(&self, place: &Place, daemon: &Daemon, peer: Option<&Peer>) -> Result<Vec<Row>> {
         let name = format!("build/again:{}", std::process::id());
-        let sides = self.start(place, daemon)?;
-        for mut worker in [sides.native, sides.vgpu].into_iter().chain(sides.peer) {
-            worker.run(&name, 1, 0)?;
-            worker.check()?;
+        let mut sides = Sides::start(place, daemon, peer)?;
+        let round = sides.round(&name, 1, 0)?;
+        sides.checked(vec![round])?;
+        for worker in [sides.native, sides.vgpu].into_iter().chain(sides.peer) {
             worker.end()?;
         }
         let mut rounds = Vec::new();
         for _ in 0..self.rounds.unwrap_or(if self.short { FEW } else { ROUNDS }) {
-            let mut sides = self.start(place, daemon)?;
-            rounds.push(sides.round(&name, 1, 0)?);
-            sides.all().into_iter().try_for_each(Worker::check)?;
+            let mut sides = Sides::start(place, daemon, peer)?;
+            let round = sides.round(&name, 1, 0)?;
+            rounds.extend(sides.checked(vec![round])?);
             drop(sides);
             daemon.await_quiet()?;
             // An executor that starts soon after another one of its vGPU is made to wait.
             std::thread::sleep(Duration::from_millis(250));
         }
-        Ok(Row::of_medians(AGAIN, &rounds, Goal::AtMost(0.2)))
-    }
-
-    fn start(&self, place: &Place, daemon: &Daemon) -> Result<Sides> {
-        let peer = match &self.peer {
-            None => None,
-            Some(peer) => {
-                let (name, folder) = peer.split_once('=').context("--peer NAME=FOLDER")?;
-                let worker = Worker::peer(place, name, folder.as_ref());
-                worker.inspect_err(|error| say::step("bench", format!("{name}: skipped: {error:#}"))).ok()
-            }
-        };
-        Ok(Sides { native: Worker::native(place)?, vgpu: Worker::vgpu(place, daemon, "v0")?, peer })
-    }
-
-    fn peer_name(&self) -> Option<&str> {
-        self.peer.as_ref()?.split('=').next()
+        let mut rows = vec![Row::of_medians(AGAIN, &rounds, Goal::AtMost(0.2))];
+        rows.extend(peer.and_then(|peer| peer.row(AGAIN, &rounds, AHEAD)));
+        Ok(rows)
     }
 
     /// Has the sides take turns, and their results checked.
@@ -283,12 +288,13 @@ impl Speed {
         let warmup = if workload.is_costly { 1 } else { WARMUP };
         // A turn of each that does not count tells how long one sample takes.
         let mut longest = 0.0_f64;
-        for worker in sides.all() {
+        sides.each(|worker| {
             worker.run(name, 1, 0)?;
             let samples = worker.run(name, 1, if workload.is_costly { 0 } else { 1 })?;
             worker.check()?;
             longest = samples.into_iter().fold(longest, f64::max);
-        }
+            Ok(())
+        })?;
         let least = if self.short { FEW } else { ROUNDS };
         let mut rounds = self.rounds.unwrap_or(if self.short { FEW } else { ROUNDS });
         let mut samples = ((TURN_NS / longest) as usize).clamp(1, MOST);
@@ -304,8 +310,7 @@ impl Speed {
         for _ in 0..rounds {
             all.push(sides.round(name, samples, warmup)?);
         }
-        sides.all().into_iter().try_for_each(Worker::check)?;
-        Ok(all)
+        sides.checked(all)
     }
 }
 
@@ -345,32 +350,49 @@ impl Results<'_> {
     }
 }
 
-fn rows_of(workload: &Workload, rounds: &[Round], peer: Option<&str>) -> Vec<Row> {
+fn rows_of(workload: &Workload, rounds: &[Round], peer: Option<&Peer>) -> Vec<Row> {
     let mut rows = vec![Row::of_medians(&workload.name, rounds, workload.goal)];
     rows.extend(workload.tail.map(|goal| Row::of_tails(&workload.name, rounds, goal)));
-    if let Some(peer) = peer.filter(|_| rounds.iter().all(|round| !round.peer.is_empty())) {
-        let against =
-            |round: &Round| Round { native: round.peer.clone(), vgpu: round.vgpu.clone(), peer: Vec::new() };
-        let rounds: Vec<Round> = rounds.iter().map(against).collect();
-        let name = format!("{}, against {peer} in place of native", workload.name);
-        rows.push(Row::of_medians(&name, &rounds, workload.against_peer()));
-    }
+    rows.extend(peer.and_then(|peer| peer.row(&workload.name, rounds, workload.against_peer())));
     rows
 }
 
 impl Sides {
-    /// One turn of each.
-    fn round(&mut self, name: &str, samples: usize, warmup: usize) -> Result<Round> {
-        Ok(Round {
-            native: self.native.run(name, samples, warmup)?,
-            vgpu: self.vgpu.run(name, samples, warmup)?,
-            peer: self.peer.as_mut().map_or(Ok(Vec::new()), |peer| peer.run(name, samples, warmup))?,
-        })
+    fn start(place: &Place, daemon: &Daemon, peer: Option<&Peer>) -> Result<Sides> {
+        let (native, vgpu) = (Worker::native(place)?, Worker::vgpu(place, daemon, "v0")?);
+        let peer = peer.and_then(|peer| present(peer.start(place)));
+        Ok(Sides { native, vgpu, peer })
     }
 
-    fn all(&mut self) -> Vec<&mut Worker> {
-        [&mut self.native, &mut self.vgpu].into_iter().chain(&mut self.peer).collect()
+    /// Has each do the same in turn. A peer that fails takes no part any more.
+    fn each<T>(&mut self, mut what: impl FnMut(&mut Worker) -> Result<T>) -> Result<(T, T, Option<T>)> {
+        let (native, vgpu) = (what(&mut self.native)?, what(&mut self.vgpu)?);
+        let peer = self.peer.as_mut().and_then(|peer| present(what(peer)));
+        if peer.is_none() {
+            self.peer = None;
+        }
+        Ok((native, vgpu, peer))
     }
+
+    /// One turn of each.
+    fn round(&mut self, name: &str, samples: usize, warmup: usize) -> Result<Round> {
+        let (native, vgpu, peer) = self.each(|worker| worker.run(name, samples, warmup))?;
+        Ok(Round { native, vgpu, peer: peer.unwrap_or_default() })
+    }
+
+    /// The rounds, if what they left is right; without the peer's part if only that is not.
+    fn checked(&mut self, mut rounds: Vec<Round>) -> Result<Vec<Round>> {
+        self.each(Worker::check)?;
+        if self.peer.is_none() {
+            rounds.iter_mut().for_each(|round| round.peer.clear());
+        }
+        Ok(rounds)
+    }
+}
+
+/// What a peer gave. Its failure is told and is not ours: the others' figures are worth having without it.
+fn present<T>(given: Result<T>) -> Option<T> {
+    given.inspect_err(|error| say::step("bench", format!("goes on without a peer: {error:#}"))).ok()
 }
 
 /// Builds what is measured, and gives its folder.

@@ -1,11 +1,13 @@
 //! Results: the two sides of a workload, how they compare, and how that is told.
 
+use super::peer::Peer;
 use crate::bench::document;
 use crate::bench::goal::Goal;
 use crate::bench::numbers::{median, percentile};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
+use std::iter;
 use std::path::Path;
 
 /// One result.
@@ -13,10 +15,10 @@ use std::path::Path;
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) unit: &'static str,
-    /// What it is on the host's own OpenCL; nothing where that has no such thing.
+    /// What it is on the host's own OpenCL; nothing where that has no such thing, or where the vGPU is compared with a peer.
     pub(super) native: Option<f64>,
     pub(super) vgpu: f64,
-    /// Of the two: the vGPU's, in native ones.
+    /// Of the two: the vGPU's, in native ones or, where there is none, in the peer's.
     pub(super) ratio: Option<f64>,
     /// The quartiles of the ratio, over the rounds.
     pub(super) spread: Option<[f64; 2]>,
@@ -70,8 +72,9 @@ impl Row {
         let all = together(rounds);
         let ratios: Vec<f64> =
             rounds.iter().map(|Round { native, vgpu, .. }| figure(vgpu) / figure(native)).collect();
-        let native = figure(&all.native);
-        let (unit, scale) = match native {
+        let (native, vgpu) = (figure(&all.native), figure(&all.vgpu));
+        // The smaller one keeps its digits, however far behind the other is.
+        let (unit, scale) = match native.min(vgpu) {
             ns if ns < 1e6 => ("µs", 1e3),
             ns if ns < 1e9 => ("ms", 1e6),
             _ => ("s", 1e9),
@@ -80,7 +83,7 @@ impl Row {
             name: name.to_owned(),
             unit,
             native: Some(native / scale),
-            vgpu: figure(&all.vgpu) / scale,
+            vgpu: vgpu / scale,
             ratio: Some(median(&ratios)),
             spread: Some([percentile(&ratios, 25.0), percentile(&ratios, 75.0)]),
             goal,
@@ -110,34 +113,64 @@ impl Row {
         result
     }
 
+    /// Whether it compares the vGPU with a peer.
+    pub(super) fn is_against_peer(&self) -> bool {
+        self.native.is_none() && self.peer.is_some()
+    }
+
     /// In one line.
     pub(super) fn line(&self) -> String {
         let Row { name, unit, vgpu, .. } = self;
+        if let (true, Some(peer), Some(ratio)) = (self.is_against_peer(), self.peer, self.ratio) {
+            return format!(
+                "{name}: {}, {} {unit}, {} times as fast",
+                short(peer),
+                short(*vgpu),
+                short(1.0 / ratio)
+            );
+        }
         let native = self.native.map(|native| format!("{} native, ", short(native))).unwrap_or_default();
         let ratio = self.ratio.map(|ratio| format!(", ratio {ratio:.3}")).unwrap_or_default();
         format!("{name}: {native}{} {unit}{ratio}", short(*vgpu))
     }
 
     /// What a line of a table has.
-    fn cells(&self, peers: bool) -> Vec<String> {
+    fn cells(&self) -> Vec<String> {
         let ratio = match (self.ratio, self.spread) {
             (Some(ratio), Some([low, high])) => format!("{ratio:.3} ({low:.3} to {high:.3})"),
             (Some(ratio), None) => format!("{ratio:.3}"),
             _ => String::new(),
         };
+        let goal = self.goal.to_string();
+        self.cells_of(&self.name, self.native, ratio, goal)
+    }
+
+    /// What a line of the table of a peer has, in which more is better.
+    fn cells_against(&self, peer: &Peer) -> Vec<String> {
+        let times = |ratio: f64| short(1.0 / ratio);
+        let ratio = match (self.ratio, self.spread) {
+            (Some(ratio), Some([low, high])) => {
+                format!("{} ({} to {})", times(ratio), times(high), times(low))
+            }
+            _ => String::new(),
+        };
+        let goal = match self.goal {
+            Goal::AtMost(most) => Goal::AtLeast(1.0 / most),
+            goal => goal,
+        };
+        let name = self.name.strip_suffix(&peer.suffix()).unwrap_or(&self.name);
+        self.cells_of(name, self.peer, ratio, goal.to_string())
+    }
+
+    fn cells_of(&self, name: &str, other: Option<f64>, ratio: String, goal: String) -> Vec<String> {
         let met = match self.met() {
             Some(true) => "met",
             Some(false) => "MISSED",
             None => "",
         };
-        let figure = |value: Option<f64>| value.map(short).unwrap_or_default();
-        let mut cells =
-            vec![self.name.clone(), self.unit.to_owned(), figure(self.native), figure(Some(self.vgpu))];
-        if peers {
-            cells.push(figure(self.peer));
-        }
-        cells.extend([ratio, self.goal.to_string(), met.to_owned()]);
-        cells
+        let other = other.map(short).unwrap_or_default();
+        let unit = self.unit.to_owned();
+        vec![name.to_owned(), unit, other, short(self.vgpu), ratio, goal, met.to_owned()]
     }
 }
 
@@ -188,39 +221,58 @@ pub(super) fn geometric_mean(name: &str, rows: &[&Row], goal: Goal) -> Option<Ro
     (!rows.is_empty()).then_some(row)
 }
 
-/// A table for people.
-pub(super) fn table(rows: &[Row], peer: Option<&str>) -> String {
-    let mut lines = vec![heads(peer)];
-    lines.extend(rows.iter().map(|row| row.cells(peer.is_some())));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
-    let mut table = String::new();
-    for line in &lines {
-        let numbers = 2..if peer.is_some() { 5 } else { 4 };
-        let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-            let width = *width;
-            if numbers.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:width$}") }
-        });
-        let _infallible = writeln!(table, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    table
+/// Results for people: those beside the host's own OpenCL, or those beside a peer.
+pub(super) struct Table {
+    /// What documents call it.
+    name: &'static str,
+    heads: [String; 7],
+    lines: Vec<Vec<String>>,
 }
 
-fn heads(peer: Option<&str>) -> Vec<String> {
-    let mut heads = vec!["WORKLOAD", "UNIT", "NATIVE", "VGPU"];
-    heads.extend(peer);
-    heads.extend(["RATIO (QUARTILES)", "GOAL", ""]);
-    heads.into_iter().map(str::to_owned).collect()
+impl Table {
+    /// The vGPU beside the host's own OpenCL.
+    pub(super) fn native(rows: &[Row]) -> Table {
+        let lines = rows.iter().filter(|row| !row.is_against_peer()).map(Row::cells).collect();
+        Table { name: "speed", heads: heads("NATIVE", "RATIO (QUARTILES)"), lines }
+    }
+
+    /// The vGPU beside a peer.
+    pub(super) fn against(rows: &[Row], peer: &Peer) -> Table {
+        let rows = rows.iter().filter(|row| row.is_against_peer());
+        let lines = rows.map(|row| row.cells_against(peer)).collect();
+        Table { name: "peer", heads: heads(peer.name(), "TIMES AS FAST (QUARTILES)"), lines }
+    }
+
+    /// Puts it into a document, in place of the one that is there.
+    pub(super) fn write_markdown(&self, file: &Path) -> Result<()> {
+        let mut table = format!("| {} |\n", self.heads.join(" | ").to_lowercase());
+        table += &format!("|{}\n", "---|".repeat(self.heads.len()));
+        for line in &self.lines {
+            let _infallible = writeln!(table, "| {} |", line.join(" | "));
+        }
+        document::replace(file, self.name, &table)
+    }
 }
 
-/// Puts the table into a document, in place of the one that is there.
-pub(super) fn write_markdown(file: &Path, rows: &[Row], peer: Option<&str>) -> Result<()> {
-    let mut table = format!("| {} |\n", heads(peer).join(" | ").to_lowercase());
-    table += &format!("|{}\n", "---|".repeat(heads(peer).len()));
-    for row in rows {
-        let _infallible = writeln!(table, "| {} |", row.cells(peer.is_some()).join(" | "));
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = || iter::once(&self.heads[..]).chain(self.lines.iter().map(Vec::as_slice));
+        let width = |column: usize| lines().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.heads.len()).map(width).collect();
+        for line in lines() {
+            let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+                let width = *width;
+                // Numbers.
+                if (2..4).contains(&column) { format!("{cell:>width$}") } else { format!("{cell:width$}") }
+            });
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
     }
-    document::replace(file, "speed", &table)
+}
+
+fn heads(other: &str, ratio: &str) -> [String; 7] {
+    ["WORKLOAD", "UNIT", other, "VGPU", ratio, "GOAL", ""].map(str::to_owned)
 }
 
 /// All that programs want to know.
@@ -232,7 +284,7 @@ pub(super) fn write_json(file: &Path, rows: &[Row]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Round, Row, geometric_mean, rounded, table};
+    use super::{Round, Row, Table, geometric_mean, rounded};
     use crate::bench::goal::Goal;
 
     fn round(native: f64, vgpu: f64) -> Round {
@@ -245,6 +297,12 @@ mod tests {
         let row = Row::of_medians("x", &rounds, Goal::AtMost(1.5));
         assert_eq!((row.ratio, row.spread, row.met()), (Some(1.5), Some([1.5, 1.5]), Some(true)));
         assert_eq!((row.native, row.unit), (Some(4.5), "ms"));
+    }
+
+    #[test]
+    fn a_side_that_is_far_behind_does_not_take_the_others_digits() {
+        let row = Row::of_medians("x", &[round(1.2e9, 9.5e6)], Goal::None);
+        assert_eq!((row.native, row.vgpu, row.unit), (Some(1200.0), 9.5, "ms"));
     }
 
     #[test]
@@ -282,7 +340,7 @@ mod tests {
     #[test]
     fn what_is_missed_stands_out_in_the_table() {
         let rows = [Row::of_medians("slow", &[round(1e3, 2e3)], Goal::AtMost(1.0))];
-        let table = table(&rows, None);
+        let table = Table::native(&rows).to_string();
         assert!(table.lines().nth(1).unwrap().ends_with("at most 1  MISSED"), "{table}");
         assert!(table.contains("2.000 (2.000 to 2.000)"), "{table}");
     }

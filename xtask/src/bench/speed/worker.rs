@@ -3,7 +3,8 @@
 use crate::bench::daemon::Daemon;
 use crate::bench::place::Place;
 use crate::sides::Group;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fs;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// The worker's program.
 pub(super) const PROGRAM: &str = "speed";
+
+/// How long it may take to answer. Generous: nothing depends on it but what hangs.
+const ANSWER_LIMIT: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
 
 /// How long it may take to end.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -61,10 +65,16 @@ impl Worker {
         Worker::spawn("vgpu", place, &mut command)
     }
 
-    /// One on another OpenCL, which this folder's vendor files name.
-    pub(super) fn peer(place: &Place, name: &str, vendors: &Path) -> Result<Worker> {
+    /// One on another OpenCL, which this folder's vendor files name, with an environment of its own.
+    pub(super) fn peer(
+        place: &Place,
+        name: &str,
+        vendors: &Path,
+        environment: &[(String, String)],
+    ) -> Result<Worker> {
         let mut command = place.command(place.example(PROGRAM));
         command.args(["--platform", ""]).env("OCL_ICD_VENDORS", vendors).env("PARAGPU_DISABLE", "1");
+        command.envs(environment.iter().map(|(key, value)| (key, value)));
         Worker::spawn(name, place, &mut command)
     }
 
@@ -115,6 +125,9 @@ impl Worker {
 
     fn answer(&mut self) -> Result<Value> {
         let mut line = String::new();
+        // Nothing is buffered: each request has one line for an answer, and that comes as a whole.
+        let ready = poll(&mut [PollFd::new(self.stdout.get_ref(), PollFlags::IN)], Some(&ANSWER_LIMIT))?;
+        ensure!(ready > 0, "{} does not answer", self.what);
         if self.stdout.read_line(&mut line)? == 0 {
             bail!("{}", self.trouble());
         }
