@@ -129,16 +129,6 @@ fn workloads_of_every_group_are_measured_on_both_sides_with_right_results() {
     assert_eq!(left, ["results.json"], "nothing else stays behind");
 }
 
-/// Bounds for counts that do not depend on how the programs were built. `cargo xtask bench` holds a stream to 5 kicks on a quiet
-/// machine, and measures 0.1; a test machine's host side may fall asleep a few times.
-const BOUNDS: [(&str, f64); 5] = [
-    ("counts/throughput/one-queue: kicks for 1000 commands", 20.0),
-    ("counts/throughput/one-queue: interrupts for 1000 commands", 20.0),
-    ("counts/data/read/plain/64K: bytes copied for each byte", 1.01),
-    ("apart/data/write/plain/64K: copies for 1000 commands", 2020.0),
-    ("apart/data/write/plain/64K: bytes copied for each byte", 2.01),
-];
-
 /// A folder whose vendor file is that of Debian's PoCL, to be a peer of itself, if it is there.
 fn pocl(directory: &Path) -> Option<String> {
     let folder = directory.join("vendors");
@@ -210,9 +200,15 @@ fn a_peer_that_cannot_take_part_is_told_before_anything_is_measured() {
     assert!(output.stdout.is_empty());
 }
 
-/// Most kicks or interrupts for 1,000 commands. `cargo xtask bench` holds a stream to 5 on a quiet machine, and measures 0.1;
-/// a test machine's host side may fall asleep a few times.
-const MOST_WAKE_UPS: f64 = 20.0;
+/// Bounds for counts that do not depend on how the programs were built. `cargo xtask bench` holds a stream to 5 kicks on a quiet
+/// machine, and measures 0.1; a test machine's host side may fall asleep a few times.
+const BOUNDS: [(&str, f64); 5] = [
+    ("counts/throughput/one-queue: kicks for 1000 commands", 20.0),
+    ("counts/throughput/one-queue: interrupts for 1000 commands", 20.0),
+    ("counts/data/read/plain/64K: bytes copied for each byte", 1.01),
+    ("apart/data/write/plain/64K: copies for 1000 commands", 2020.0),
+    ("apart/data/write/plain/64K: bytes copied for each byte", 2.01),
+];
 
 #[test]
 fn a_count_that_is_worse_than_its_bound_fails_and_is_named() {

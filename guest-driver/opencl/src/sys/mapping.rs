@@ -94,7 +94,8 @@ impl Mapping {
     pub(crate) fn wipe_on_fork(&self) -> std::io::Result<()> {
         // SAFETY: the range is the mapping's. In this process nothing changes; a child gets zeroes, which may be read as
         // any `Shareable`, and other references into a mapping nobody makes.
-        Ok(unsafe { madvise(self.ptr.as_ptr().cast(), self.len, Advice::LinuxWipeOnFork)? })
+        unsafe { madvise(self.ptr.as_ptr().cast(), self.len, Advice::LinuxWipeOnFork)? };
+        Ok(())
     }
 
     /// First byte.
