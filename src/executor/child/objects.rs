@@ -6,10 +6,11 @@ mod devices;
 mod events;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use paragpu_protocol::device::DeviceRef;
 use paragpu_protocol::fault::Fault;
 use paragpu_protocol::limits::MAX_OBJECTS;
@@ -208,7 +209,7 @@ pub(crate) struct KernelObject<B: Backend> {
 pub(crate) struct KernelState<B: Backend> {
     pub(crate) record: KernelRecord,
     /// The objects in the record's arguments: a guest may release one that is still set.
-    pub(crate) objects: HashMap<u32, ArgObject<B>>,
+    pub(crate) objects: BTreeMap<u32, ArgObject<B>>,
     /// Shared buffers that it reaches otherwise.
     pub(crate) reaches: Vec<Arc<BufferObject<B>>>,
     pub(crate) host: Host<B::Kernel>,
@@ -384,7 +385,9 @@ pub(crate) enum Object<B: Backend> {
 #[derive(Debug)]
 pub(crate) struct Table<B: Backend> {
     roots: Vec<Arc<DeviceObject<B>>>,
-    objects: HashMap<u32, Object<B>>,
+    /// The ids are the guest's. Hashed quickly, for every command looks some up: a guest that chose ids which collide would be
+    /// slow itself, and nobody else.
+    objects: HashMap<u32, Object<B>, RandomState>,
     live: Arc<AtomicUsize>,
     pub(super) limit: usize,
     next: Serial,
@@ -408,7 +411,7 @@ impl<B: Backend> Table<B> {
         };
         Table {
             roots: roots.iter().enumerate().map(root).collect(),
-            objects: HashMap::new(),
+            objects: HashMap::default(),
             live: Arc::default(),
             limit: MAX_OBJECTS,
             next: 1,
@@ -466,6 +469,14 @@ impl<B: Backend> Table<B> {
         program, Program, ProgramObject;
         kernel, Kernel, KernelObject;
         event, Event, EventObject;
+    }
+
+    /// The host's device on which this queue's commands go, if it is a queue.
+    pub(crate) fn device_of(&self, queue: u32) -> Option<usize> {
+        match self.objects.get(&queue) {
+            Some(Object::Queue(queue)) => Some(queue.device.root()),
+            _ => None,
+        }
     }
 
     pub(crate) fn queues(&self) -> Vec<Arc<QueueObject<B>>> {

@@ -1,6 +1,6 @@
 //! Kernels and their arguments.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,7 +63,7 @@ impl<B: Backend> Context<B> {
             args: vec![ArgRecord::Unset; args.len()],
             reaches: Vec::new(),
         };
-        let state = KernelState { record, objects: HashMap::new(), reaches: Vec::new(), host };
+        let state = KernelState { record, objects: BTreeMap::new(), reaches: Vec::new(), host };
         let cost = Cost::of(&String::from_utf8_lossy(tail.data));
         let object = KernelObject { common, program, args, may_print, cost, state: state.into() };
         self.objects.insert(id, Object::Kernel(Arc::new(object)));

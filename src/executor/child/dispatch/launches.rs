@@ -21,12 +21,11 @@ impl<B: Backend> Context<B> {
         let kernel = self.objects.kernel(body.kernel.get())?;
         let range = nd_range(body)?;
         let mut plan = self.plan(&body.enqueue, tail.wait)?;
-        let context = kernel.program.context.clone();
         let state = kernel.state();
         plan.keep = state.shared();
         // Pointers in memory lead anywhere.
         plan.may_reach = Arc::strong_count(&self.shared) > 1;
-        let device = plan.queue.device.clone();
+        let device = &plan.queue.device;
         let work = handle(&device.host).and_then(|device| ready(&kernel, &state, &range, &device.limits));
         let items = range.global.iter().fold(1_u64, |items, size| items.saturating_mul(*size as u64));
         plan.estimate = Some(Estimate::launch(&kernel.cost, items));
@@ -34,7 +33,7 @@ impl<B: Backend> Context<B> {
         if kernel.may_print && work.is_ok() {
             plan.launch = Some(self.printing_launch(&plan.queue));
         }
-        if self.submit(Opcode::EnqueueKernel, plan, &[&context], work) {
+        if self.submit(Opcode::EnqueueKernel, plan, &[&kernel.program.context], work) {
             self.usage.kernels += 1;
         }
         Ok(())

@@ -11,8 +11,7 @@ impl<B: Backend> Context<B> {
     pub(crate) fn admit(&mut self, frame: &[u8]) -> Result<(), usize> {
         let Some(pacer) = &mut self.pacer else { return Ok(()) };
         if let Some(queue) = queue_of(frame) {
-            let Ok(queue) = self.objects.queue(queue) else { return Ok(()) };
-            let device = queue.device.root();
+            let Some(device) = self.objects.device_of(queue) else { return Ok(()) };
             return if pacer.admit(device) { Ok(()) } else { Err(device) };
         }
         // Ending a user event lets go what waits for it.
