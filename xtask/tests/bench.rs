@@ -1,14 +1,24 @@
 //! Does `cargo xtask bench` measure? Short runs on the host's real OpenCL; no figure is held against a goal,
 //! as test machines are slow and shared.
 
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
-/// Where cargo builds, with the programs that are measured.
-fn programs() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_xtask")).parent().unwrap().to_owned()
+/// The programs that are measured, as `cargo test --workspace` builds them, in one folder: the driver reaches the place of
+/// finished programs only with `cargo build`.
+fn programs() -> TempDir {
+    let built = Path::new(env!("CARGO_BIN_EXE_xtask")).parent().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["paragpu", "paragpud", "examples", "deps/libparagpu_opencl.so"] {
+        let program = built.join(name);
+        assert!(program.exists(), "{name} is not built: run `cargo test --workspace`");
+        symlink(&program, folder.path().join(program.file_name().unwrap())).unwrap();
+    }
+    folder
 }
 
 fn bench(arguments: &[&str]) -> Output {
@@ -18,17 +28,11 @@ fn bench(arguments: &[&str]) -> Output {
 #[test]
 fn weights_are_measured_with_right_results_and_in_their_order() {
     let programs = programs();
-    let needed =
-        ["paragpu", "paragpud", "libparagpu_opencl.so", "examples/device_load", "examples/hostile_load"];
-    if let Some(missing) = needed.iter().find(|name| !programs.join(name).exists()) {
-        println!("skipped: {missing} is not built; `cargo test --workspace` builds it");
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("results.json");
     let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
         .args(["bench", "sharing", "--only", "weights", "--seconds", "2", "--programs"])
-        .arg(&programs)
+        .arg(programs.path())
         .arg("--json")
         .arg(&json)
         .env("TMPDIR", directory.path())
@@ -82,17 +86,12 @@ fn what_cannot_be_measured_is_said_at_once() {
 }
 
 /// Runs `cargo xtask bench` with the programs that were built for these tests.
-fn speed(arguments: &[&str], directory: &Path) -> Option<(Output, Value)> {
+fn speed(arguments: &[&str], directory: &Path) -> (Output, Value) {
     let programs = programs();
-    let needed = ["paragpu", "paragpud", "libparagpu_opencl.so", "examples/speed"];
-    if let Some(missing) = needed.iter().find(|name| !programs.join(name).exists()) {
-        println!("skipped: {missing} is not built; `cargo test --workspace` builds it");
-        return None;
-    }
     let json = directory.join("results.json");
     let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
         .args(["bench", "--short", "--programs"])
-        .arg(&programs)
+        .arg(programs.path())
         .arg("--json")
         .arg(&json)
         .args(arguments)
@@ -102,7 +101,7 @@ fn speed(arguments: &[&str], directory: &Path) -> Option<(Output, Value)> {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
     let written: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
-    Some((output, written["results"].clone()))
+    (output, written["results"].clone())
 }
 
 #[test]
@@ -110,7 +109,7 @@ fn workloads_of_every_group_are_measured_on_both_sides_with_right_results() {
     let directory = tempfile::tempdir().unwrap();
     let names = ["latency", "throughput", "data/read/plain/64K", "data/map/use-host/1M", "build/again"];
     let arguments = [&names[..], &["applications/filters"]].concat();
-    let Some((output, results)) = speed(&arguments, directory.path()) else { return };
+    let (output, results) = speed(&arguments, directory.path());
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(table.contains("all results are right"), "{table}");
     for result in results.as_array().unwrap() {
@@ -153,7 +152,7 @@ fn a_peer_takes_part_until_it_fails_and_the_others_go_on() {
     let failing = "applications/stencil";
     let names = ["data/map/plain/1M", failing, "applications/nbody"];
     let arguments = [&names[..], &[&peer, small]].concat();
-    let Some((output, results)) = speed(&arguments, directory.path()) else { return };
+    let (output, results) = speed(&arguments, directory.path());
     let (table, progress) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(table.contains("all results are right"), "{table}");
@@ -175,12 +174,12 @@ fn a_peer_takes_part_until_it_fails_and_the_others_go_on() {
 #[test]
 fn a_peer_that_cannot_take_part_is_told_before_anything_is_measured() {
     let directory = tempfile::tempdir().unwrap();
-    let vendors = directory.path().join("vendors");
+    let (programs, vendors) = (programs(), directory.path().join("vendors"));
     std::fs::create_dir(&vendors).unwrap();
     let run = || {
         Command::new(env!("CARGO_BIN_EXE_xtask"))
             .args(["bench", "latency", "--short", "--programs"])
-            .arg(programs())
+            .arg(programs.path())
             .arg(format!("--peer=none={}", vendors.display()))
             .env("TMPDIR", directory.path())
             .output()
@@ -189,10 +188,6 @@ fn a_peer_that_cannot_take_part_is_told_before_anything_is_measured() {
     let output = run();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("has no vendor file (*.icd)"), "{error}");
-    if !programs().join("examples/speed").exists() {
-        println!("skipped the rest: examples/speed is not built; `cargo test --workspace` builds it");
-        return;
-    }
     std::fs::write(vendors.join("none.icd"), "/nonexistent.so\n").unwrap();
     let output = run();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -213,11 +208,6 @@ const BOUNDS: [(&str, f64); 5] = [
 #[test]
 fn a_count_that_is_worse_than_its_bound_fails_and_is_named() {
     let programs = programs();
-    let needed = ["paragpu", "paragpud", "libparagpu_opencl.so", "examples/speed"];
-    if let Some(missing) = needed.iter().find(|name| !programs.join(name).exists()) {
-        println!("skipped: {missing} is not built; `cargo test --workspace` builds it");
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bounds.json");
     let check = |bounds: &[(&str, f64)]| {
@@ -227,7 +217,11 @@ fn a_count_that_is_worse_than_its_bound_fails_and_is_named() {
         let mut option = std::ffi::OsString::from("--bounds=");
         option.push(&file);
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(["bench", "--programs"]).arg(&programs).arg(option).env("TMPDIR", directory.path());
+        command
+            .args(["bench", "--programs"])
+            .arg(programs.path())
+            .arg(option)
+            .env("TMPDIR", directory.path());
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaints =

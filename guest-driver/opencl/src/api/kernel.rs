@@ -231,8 +231,7 @@ pub(super) fn sub_group_info(
 
 /// Up to three sizes; `rest` fills the dimensions that are not used.
 pub(super) fn sizes(values: In<usize>, dims: u32, rest: usize) -> Option<[usize; 3]> {
-    let values = values.values(dims as usize)?;
-    Some([0, 1, 2].map(|dim| values.get(dim).copied().unwrap_or(rest)))
+    values.array(dims as usize, rest)
 }
 
 /// Checks the work-group size that the application wants.

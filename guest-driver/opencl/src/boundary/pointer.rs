@@ -95,6 +95,13 @@ impl<T: Copy> In<T> {
         (!self.is_null())
             .then(|| (0..count).map(|index| unsafe { self.0.add(index).read_unaligned() }).collect())
     }
+
+    /// The first `count` elements, at most N, and `rest` in place of the others; nothing for NULL.
+    pub(crate) fn array<const N: usize>(&self, count: usize, rest: T) -> Option<[T; N]> {
+        // SAFETY: as for `values`.
+        let at = |index| if index < count { unsafe { self.0.add(index).read_unaligned() } } else { rest };
+        (!self.is_null()).then(|| std::array::from_fn(at))
+    }
 }
 
 impl<T: Copy + PartialEq + Default> In<T> {
