@@ -38,7 +38,7 @@ impl Test {
             "clippy",
             Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         );
-        steps.run("cargo test", Box::new(|| cargo(&["test", "--workspace"])));
+        steps.run("cargo test", Box::new(|| cargo(&["test", "--workspace", "--no-fail-fast"])));
         steps.run("programs", Box::new(programs::check));
         steps.run("counts within their bounds", Box::new(bench::check_counts));
         if self.no_vm {
