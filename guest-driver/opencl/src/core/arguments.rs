@@ -103,19 +103,21 @@ fn bits(bytes: &[u8]) -> Option<u64> {
 /// The newest value of an argument that is a number. It changes without a lock, which takes longer than all the rest of
 /// setting it: "the behavior of the cl_kernel object is undefined if clSetKernelArg is called from multiple host threads on
 /// the same cl_kernel object at the same time". Here the kernel then has one of the values.
+///
+/// Others may launch the kernel meanwhile. So the length stays when the host is told: if it were taken back then, a number
+/// that is set at that moment would not be sent before the launch that its own thread makes next.
 #[derive(Debug, Default)]
 struct Number {
     bits: AtomicU64,
-    /// Its length in bytes while the host has an older one of that length, and will hear of it before the next launch.
-    /// Otherwise 0.
-    unsent: AtomicU8,
+    /// Its length in bytes if each launch compares it with what the host has, otherwise 0.
+    compared: AtomicU8,
 }
 
 impl Number {
-    /// Replaces a number of which the host will hear in any case. False if this is none.
+    /// Replaces a number of which the host hears before the next launch in any case. False if this is none.
     fn replace(&self, new: &[u8]) -> bool {
         let Some(bits) = bits(new) else { return false };
-        if usize::from(self.unsent.load(Ordering::Relaxed)) != new.len() {
+        if usize::from(self.compared.load(Ordering::Relaxed)) != new.len() {
             return false;
         }
         self.bits.store(bits, Ordering::Relaxed);
@@ -137,7 +139,10 @@ struct State {
     sizes: Box<[Size]>,
     values: Box<[Option<Value>]>,
     missing: usize,
-    /// The arguments of whose newest values the host has not heard. Their lengths are right: it took others as long before.
+    /// The numbers that have changed since they were told at once: each launch looks whether the host has their newest
+    /// values. Their lengths are right, as those of `unsent`: it took others as long before.
+    compared: Vec<u32>,
+    /// The other arguments of whose newest values the host has not heard.
     unsent: Vec<u32>,
 }
 
@@ -146,7 +151,7 @@ impl Arguments {
     pub(crate) fn new(args: Vec<Arg>) -> Arguments {
         let (sizes, values) =
             (args.iter().map(|arg| arg.size).collect(), args.iter().map(|_| None).collect());
-        let state = State { sizes, values, missing: args.len(), unsent: Vec::new() };
+        let state = State { sizes, values, missing: args.len(), compared: Vec::new(), unsent: Vec::new() };
         Arguments::with(args.into(), state)
     }
 
@@ -191,7 +196,8 @@ impl Arguments {
         }
         send(&mut state.sizes[at])?;
         state.unsent.retain(|unsent| *unsent != index);
-        self.numbers[at].unsent.store(0, Ordering::Relaxed);
+        state.compared.retain(|compared| *compared != index);
+        self.numbers[at].compared.store(0, Ordering::Relaxed);
         if state.values[at].replace(value).is_none() {
             state.missing -= 1;
         }
@@ -239,8 +245,8 @@ impl Arguments {
             Some(Value::Number { len, sent }) if usize::from(*len) == new.len() => {
                 let Some(bits) = bits(new) else { return false };
                 number.bits.store(bits, Ordering::Relaxed);
-                if bits != *sent && number.unsent.swap(*len, Ordering::Relaxed) == 0 {
-                    state.unsent.push(index);
+                if bits != *sent && number.compared.swap(*len, Ordering::Relaxed) == 0 {
+                    state.compared.push(index);
                 }
                 true
             }
@@ -263,19 +269,20 @@ impl Arguments {
     }
 
     fn send_locked(&self, state: &mut State, send: impl Fn(u32, &[u8]) -> ClResult<()>) -> ClResult<()> {
-        while let Some(index) = state.unsent.pop() {
-            match &mut state.values[index as usize] {
-                Some(Value::Number { len, sent }) => {
-                    let number = &self.numbers[index as usize];
-                    number.unsent.store(0, Ordering::Relaxed);
-                    *sent = number.bits.load(Ordering::Relaxed);
-                    send(index, &sent.to_le_bytes()[..usize::from(*len)])?;
-                }
-                Some(Value::Bytes { bytes, is_unsent }) => {
-                    *is_unsent = false;
-                    send(index, bytes)?;
-                }
-                _ => {}
+        let State { values, compared, unsent, .. } = state;
+        for &index in compared.iter() {
+            let newest = self.numbers[index as usize].bits.load(Ordering::Relaxed);
+            if let Some(Value::Number { len, sent }) = &mut values[index as usize]
+                && *sent != newest
+            {
+                send(index, &newest.to_le_bytes()[..usize::from(*len)])?;
+                *sent = newest;
+            }
+        }
+        while let Some(index) = unsent.pop() {
+            if let Some(Value::Bytes { bytes, is_unsent }) = &mut values[index as usize] {
+                *is_unsent = false;
+                send(index, bytes)?;
             }
         }
         Ok(())
@@ -291,13 +298,15 @@ impl Arguments {
         let mut state = self.lock();
         self.send_locked(&mut state, send)?;
         clone()?;
-        Ok(Arguments::with(self.args.clone(), state.clone()))
+        // The copy's numbers have not changed yet.
+        Ok(Arguments::with(self.args.clone(), State { compared: Vec::new(), ..state.clone() }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::sync::atomic::AtomicBool;
 
     use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
@@ -394,6 +403,40 @@ mod tests {
         set(&copy, &of_copy, 0, &4_u32.to_le_bytes()).unwrap();
         copy.send_values(|index, bytes| of_copy.hear(index, bytes)).unwrap();
         assert_eq!(of_copy.knows(0), Some(4_u32.to_le_bytes().to_vec()));
+    }
+
+    #[test]
+    fn a_launch_has_what_its_own_thread_has_set_while_others_launch() {
+        const ROUNDS: u32 = 100_000;
+        let (arguments, known) = (Arguments::new(vec![arg(ArgKind::Value, 4)]), AtomicU64::new(0));
+        let hear = |_index: u32, bytes: &[u8]| {
+            known.store(bits(bytes).unwrap(), Ordering::SeqCst);
+            Ok(())
+        };
+        let is_over = AtomicBool::new(false);
+        let set = |value: u32| {
+            let bytes = value.to_le_bytes();
+            arguments.set_value(0, &bytes, |_must_wait| hear(0, &bytes)).unwrap();
+        };
+        set(0);
+        let lost = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    arguments.send_values(hear).unwrap();
+                }
+            });
+            let is_lost = |value: &u32| {
+                set(*value);
+                // Another number, of which the host hears in any case.
+                set(*value + ROUNDS);
+                arguments.send_values(hear).unwrap();
+                known.load(Ordering::SeqCst) != u64::from(*value + ROUNDS)
+            };
+            let lost = (1..ROUNDS).find(is_lost);
+            is_over.store(true, Ordering::Relaxed);
+            lost
+        });
+        assert_eq!(lost, None);
     }
 
     /// What an application may do.
