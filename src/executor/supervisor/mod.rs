@@ -321,6 +321,8 @@ impl Supervisor {
             participation.note_end();
         }
         let end = executor.running.kill();
+        // Before what it left is looked at and removed, which takes as long as its guest likes: others wait for its devices.
+        executor.participation = None;
         // Of this executor, not the next.
         self.take_eviction();
         Some(end)
@@ -345,4 +347,65 @@ impl Drop for Supervisor {
 
 fn new_eventfd() -> io::Result<OwnedFd> {
     Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sched::policy::{Sharing, Terms};
+    use crate::sched::usage::Standing;
+    use crate::sched::{Scheduler, VgpuId};
+
+    /// Nobody, who is asked how the vGPU stands when what they left is removed.
+    #[derive(Debug)]
+    struct Leaves {
+        scheduler: Arc<Scheduler>,
+        vgpu: VgpuId,
+        standings: Arc<Mutex<Vec<Standing>>>,
+        _socket: UnixStream,
+    }
+
+    impl Running for Leaves {
+        fn kill(&mut self) -> String {
+            self.note();
+            "ended".to_owned()
+        }
+    }
+
+    impl Leaves {
+        fn note(&self) {
+            let usage = self.scheduler.usage(self.vgpu).unwrap();
+            self.standings.lock().unwrap().push(usage.standing);
+        }
+    }
+
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            self.note();
+        }
+    }
+
+    #[derive(Debug)]
+    struct Launches(Arc<Scheduler>, VgpuId, Arc<Mutex<Vec<Standing>>>);
+
+    impl Launcher for Launches {
+        fn launch(&self, _vgpu: &str, socket: UnixStream) -> io::Result<Box<dyn Running>> {
+            let Launches(scheduler, vgpu, standings) = self;
+            let (scheduler, standings) = (scheduler.clone(), standings.clone());
+            Ok(Box::new(Leaves { scheduler, vgpu: *vgpu, standings, _socket: socket }))
+        }
+    }
+
+    #[test]
+    fn an_executor_leaves_its_devices_when_it_has_ended_and_before_what_it_left_is_removed() {
+        let scheduler = Arc::new(Scheduler::start(vec![("device".to_owned(), Sharing::default())]).unwrap());
+        let vgpu = scheduler.add("vgpu", Terms::default(), &[0]).unwrap();
+        let standings = Arc::default();
+        let launcher = Launches(scheduler.clone(), vgpu, Arc::clone(&standings));
+        let seat = Seat::new(scheduler.clone(), vgpu);
+        let mut supervisor = Supervisor::new(Arc::new(launcher), Some(seat)).unwrap();
+        supervisor.start("vgpu", &Vec::new()).unwrap();
+        supervisor.kill();
+        assert_eq!(*standings.lock().unwrap(), [Standing::Idle, Standing::Offline]);
+    }
 }

@@ -210,7 +210,14 @@ impl Place {
         };
         let pid = spawn::spawn(&program)?;
         let is_executor = role == EXECUTOR_ARGUMENT;
-        Ok(Process { pid, end: None, is_executor, place: self.clone(), _stderr: listener })
+        Ok(Process {
+            pid,
+            end: None,
+            is_good_end: false,
+            is_executor,
+            place: self.clone(),
+            _stderr: listener,
+        })
     }
 }
 
@@ -219,6 +226,8 @@ struct Process {
     pid: Pid,
     /// How it ended, once it has been waited for: then its id may be another's.
     end: Option<String>,
+    /// It ended by itself without an error, or was killed.
+    is_good_end: bool,
     /// The control group ends with it, and with that its compilers.
     is_executor: bool,
     place: Arc<Place>,
@@ -248,19 +257,15 @@ impl Running for Process {
         // Fails for none that has not been waited for. One that is ending already keeps its own status.
         let _ended = kill_process_group(self.pid, Signal::KILL);
         // Waiting lasts until its memory is unmapped, and in a PID namespace until everything in there has ended.
-        let mut is_good_end = false;
         let end = match waitpid(Some(self.pid), WaitOptions::empty()) {
             Ok(Some((_, status))) => {
                 let status = ExitStatus::from_raw(status.as_raw());
-                is_good_end = status.success() || status.signal() == Some(libc::SIGKILL);
+                self.is_good_end = status.success() || status.signal() == Some(libc::SIGKILL);
                 describe(status)
             }
             Ok(None) => "unknown end".to_owned(),
             Err(error) => format!("unknown end: {error}"),
         };
-        if let Some(shared) = self.place.launcher.shared.as_ref().filter(|_| self.is_executor) {
-            shared.executor_ended(&self.place.kept, is_good_end);
-        }
         self.end.insert(end).clone()
     }
 
@@ -289,6 +294,9 @@ fn describe(status: ExitStatus) -> String {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        if let Some(shared) = self.place.launcher.shared.as_ref().filter(|_| self.is_executor) {
+            shared.executor_ended(&self.place.kept, self.is_good_end);
+        }
     }
 }
 
