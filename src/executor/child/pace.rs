@@ -171,6 +171,13 @@ impl Pace {
         }
     }
 
+    /// Wakes our own threads that wait for room, if there is enough.
+    fn wake_waiting(&self, index: usize, device: &Device) {
+        if device.wants > 0 && device.has_drained(word::is_contended(self.page.lease(index))) {
+            self.wake();
+        }
+    }
+
     fn ring(&self) {
         let _full = rustix::io::write(&self.ring, &1_u64.to_ne_bytes());
     }
@@ -308,6 +315,8 @@ impl Pacer {
         } else {
             device.load = device.load.saturating_sub(before);
             device.gated.insert(number, (gates.clone(), load));
+            // Perhaps nothing is in flight any more that could land.
+            self.pace.wake_waiting(index, &device);
         }
         let pace = Arc::clone(&self.pace);
         Some(Flight { pace, place: self.place, index, number, load, estimate, since: Instant::now() })
@@ -435,9 +444,7 @@ impl Drop for Flight {
             cost.learn(*items, self.estimate.nanos, took as f64 / self.load.max(1) as f64);
         }
         pace.settle(self.index, &device);
-        if device.wants > 0 && device.has_drained(word::is_contended(page.lease(self.index))) {
-            pace.wake();
-        }
+        pace.wake_waiting(self.index, &device);
         drop(device);
         // User events may be the last to hold theirs: not under the lock.
         drop(gated);
@@ -458,3 +465,6 @@ impl std::fmt::Debug for Flight {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
