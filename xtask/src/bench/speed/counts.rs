@@ -6,7 +6,8 @@ use super::worker::Worker;
 use crate::bench::daemon::Daemon;
 use crate::bench::goal::Goal;
 use crate::bench::place::Place;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
 
 /// The beginning of their names, with the direct transport.
 pub(super) const NAME: &str = "counts";
@@ -19,6 +20,9 @@ pub(super) const SHARE_VARIABLE: &str = "PARAGPU_SHARE_MEMORY";
 
 /// Samples of two runs: what both have is not the commands'.
 pub(super) const SAMPLES: [usize; 2] = [2, 12];
+
+/// How long it may take until the log has what was counted. Generous: nothing depends on it but what hangs.
+const TELL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Kicks and interrupts for a thousand streamed commands.
 const MOST: f64 = 5.0;
@@ -139,8 +143,10 @@ pub(super) fn measure(group: &str, place: &Place, daemon: &Daemon, workload: Cou
         worker.run(workload.0, count, 0)?;
         worker.end()?;
         daemon.await_quiet()?;
+        let until = Instant::now() + TELL_LIMIT;
         while told() == before {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            ensure!(Instant::now() < until, "paragpud does not tell what it counted:\n{}", daemon.log());
+            std::thread::sleep(Duration::from_millis(20));
         }
         *run = daemon.log().lines().filter_map(Counts::of).next_back().context("nothing was counted")?;
     }
