@@ -42,6 +42,9 @@ const UNKNOWN_NANOS: u64 = 1_000_000;
 /// Commands that take as long as this, together, are worth a callback.
 pub(crate) const WORTH_WATCHING: u64 = 100_000;
 
+/// Beside commands that take as long as this, by estimate, a wake-up costs little.
+const LONG: u64 = 1_000_000;
+
 /// How long a thread with nothing to do keeps the lease while others wait: a guest that has just been told that
 /// something is complete often has more. Giving the lease away and getting it back takes longer.
 pub(crate) const LINGER: Duration = Duration::from_micros(150);
@@ -57,6 +60,8 @@ pub(crate) struct Pace {
 struct Device {
     /// Watched commands in flight that no user event holds back.
     up: usize,
+    /// Those of them that are [long](LONG).
+    long: usize,
     /// Threads that may be sending something.
     active: usize,
     /// Threads that wait for the lease, or for something to land.
@@ -135,6 +140,7 @@ impl Pace {
         let device = || {
             Mutex::new(Device {
                 up: 0,
+                long: 0,
                 active: 0,
                 wants: 0,
                 load: 0,
@@ -310,7 +316,7 @@ impl Pacer {
         let number = device.next;
         let (before, load) = (load, load + estimate.nanos);
         if gates.is_empty() {
-            device.up += 1;
+            device.rise(load);
             device.load += estimate.nanos;
         } else {
             device.load = device.load.saturating_sub(before);
@@ -331,15 +337,18 @@ impl Pacer {
     pub(crate) fn release_gated(&self) {
         for index in 0..self.stands.len() {
             let mut device = self.pace.device(index);
-            let Device { gated, up, load: total, .. } = &mut *device;
-            gated.retain(|_, (gates, load)| {
+            let mut let_go = Vec::new();
+            device.gated.retain(|_, (gates, load)| {
                 let held = gates.iter().any(|gate| gate.is_open());
                 if !held {
-                    *up += 1;
-                    *total += *load;
+                    let_go.push(*load);
                 }
                 held
             });
+            for load in let_go {
+                device.rise(load);
+                device.load += load;
+            }
         }
     }
 }
@@ -362,10 +371,17 @@ impl Device {
     }
 
     /// Is it worth waking a thread that waits for room? It sleeps until half of what may be in flight has landed: to be woken
-    /// for each landing, with its queues' tails watched before each sleep, costs more than short commands take. Of commands
-    /// that are long, the last but one may be the last for long.
+    /// for each landing, with its queues' tails watched before each sleep, costs more than short commands take. When only long
+    /// ones are left, nobody knows for how long.
     fn has_drained(&self, contended: bool) -> bool {
-        self.load <= ahead(contended) / 2 || (self.up <= 1 && self.has_room(contended))
+        let is_next_late = self.up <= 1 || self.up == self.long;
+        self.load <= ahead(contended) / 2 || (is_next_late && self.has_room(contended))
+    }
+
+    /// One more watched command is in flight, which stands for so many nanoseconds.
+    fn rise(&mut self, load: u64) {
+        self.up += 1;
+        self.long += usize::from(load >= LONG);
     }
 
     fn change(&mut self, stand: &mut Stand, to: Stand) {
@@ -428,6 +444,7 @@ impl Drop for Flight {
         let gated = device.gated.remove(&self.number);
         if gated.is_none() {
             device.up = device.up.saturating_sub(1);
+            device.long = device.long.saturating_sub(usize::from(self.load >= LONG));
             device.load = device.load.saturating_sub(self.load);
         }
         let took = now.saturating_duration_since(device.mark.max(self.since)).as_nanos() as u64;

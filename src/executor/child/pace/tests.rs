@@ -69,9 +69,9 @@ fn falls_asleep(pacer: &mut Pacer) {
 fn who_waits_for_room_is_woken_when_half_has_landed() {
     for (contended, most) in [(true, AHEAD_CONTENDED), (false, AHEAD_ALONE)] {
         let [mut waits, other] = two(contended);
-        let mut flights: Vec<Flight> = (0..8).map(|_| other.fly(most / 8)).collect();
+        let mut flights: Vec<Flight> = (0..32).map(|_| other.fly(most / 32)).collect();
         falls_asleep(&mut waits);
-        for _ in 0..3 {
+        for _ in 0..15 {
             flights.pop();
             assert!(!waits.is_woken());
         }
@@ -94,6 +94,23 @@ fn who_waits_behind_long_commands_is_woken_for_the_last_but_one_when_alone_and_e
         assert_eq!(waits.is_woken(), contended, "the other one is awake");
         assert!(waits.admit(0));
     }
+}
+
+#[test]
+fn who_waits_behind_short_commands_beside_long_ones_is_woken_when_the_short_ones_have_landed() {
+    let [mut waits, other] = two(false);
+    // Nobody knows when these land.
+    let long = [0; 2].map(|_| other.fly(AHEAD_ALONE / 3));
+    let mut short: Vec<Flight> = (0..30).map(|_| waits.fly(AHEAD_ALONE / 90)).collect();
+    short.push(waits.fly(AHEAD_ALONE / 90));
+    falls_asleep(&mut waits);
+    while short.len() > 1 {
+        short.pop();
+        assert!(!waits.is_woken());
+    }
+    drop(short);
+    assert!(waits.is_woken() && waits.admit(0));
+    drop(long);
 }
 
 #[test]
@@ -316,7 +333,7 @@ proptest! {
         }
         prop_assert!(world.ends());
         let device = world.pace.device(0);
-        prop_assert!((device.up, device.active, device.wants, device.load) == (0, 0, 0, 0));
+        prop_assert!((device.up, device.long, device.active, device.wants, device.load) == (0, 0, 0, 0, 0));
         prop_assert!(word::look(world.pace.page.lease(0)) != word::Look::Busy, "it keeps the lease");
     }
 }
