@@ -46,8 +46,9 @@ impl Daemon {
     pub(crate) fn start_with(place: &Place, vgpus: &[Vgpu], variables: &[(&str, &str)]) -> Result<Daemon> {
         let files = tempfile::Builder::new().prefix("d").tempdir_in(place.files())?;
         let at = |name: &str| files.path().join(name);
+        // Launchers on this host hand their VMs over to others.
         let mut config = format!(
-            "admin-socket = {:?}\n[[device]]\nname = \"device\"\nplatform = {:?}\n",
+            "admin-socket = {:?}\nhand-over = \"none\"\n[[device]]\nname = \"device\"\nplatform = {:?}\n",
             at("admin"),
             place.platform
         );
