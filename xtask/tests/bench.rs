@@ -83,6 +83,24 @@ fn what_cannot_be_measured_is_said_at_once() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains("paragpu is missing"), "{error}");
+
+    let (document, nowhere) = (empty.path().join("document.md"), empty.path().join("none/results.json"));
+    std::fs::write(&document, "nothing\n").unwrap();
+    let (document, nowhere) = (document.to_str().unwrap(), nowhere.to_str().unwrap());
+    let mistakes: [(&[&str], &str); 6] = [
+        (&["idle", "--rounds", "0"], "--rounds"),
+        (&["idle", "--peer", "other"], "NAME=DIR"),
+        (&["idle", "--markdown", document], "lacks the lines <!-- bench speed -->"),
+        (&["idle", "--json", nowhere], "cannot write"),
+        (&["sharing", "--markdown", document], "lacks the lines <!-- bench sharing -->"),
+        (&["sharing", "--json", nowhere], "cannot write"),
+    ];
+    for (arguments, expected) in mistakes {
+        let output = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("bench").args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty());
+        assert!(error.contains(expected) && !error.contains("Finished"), "{error}");
+    }
 }
 
 /// Runs `cargo xtask bench` with the programs that were built for these tests.

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
 
+/// What documents call the table.
+const TABLE: &str = "sharing";
+
 /// One figure.
 #[derive(Clone, Debug)]
 pub(super) struct Figure {
@@ -58,9 +61,14 @@ pub(super) fn table(figures: &[Figure]) -> String {
     table
 }
 
+/// Says at once if the table could not be put into a document.
+pub(super) fn check_markdown(file: &Path) -> Result<()> {
+    document::check(file, TABLE)
+}
+
 /// Puts the table into a document, in place of the one that is there.
 pub(super) fn write_markdown(file: &Path, figures: &[Figure]) -> Result<()> {
-    document::replace(file, "sharing", &markdown(figures))
+    document::replace(file, TABLE, &markdown(figures))
 }
 
 fn markdown(figures: &[Figure]) -> String {

@@ -13,6 +13,7 @@ mod start;
 use crate::bench::goal::Goal;
 use crate::bench::machine;
 use crate::bench::place::Place;
+use crate::bench::{check_writable, verdict};
 use crate::interrupt;
 use crate::say;
 use crate::sides::kill_all;
@@ -101,7 +102,7 @@ static SCENARIOS: [Scenario; 10] = [
     },
     Scenario {
         name: "scale",
-        does: "half of 256 vGPUs compute for 30 s, the others are idle; starting them takes minutes",
+        does: "half of the vGPUs compute for 30 s, the others are idle; starting 256 of them takes minutes",
         measure: scale::measure,
     },
     Scenario {
@@ -130,6 +131,10 @@ impl Sharing {
     /// Measures; the exit status says whether all results were right.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let scenarios = self.chosen()?;
+        check_writable(self.json.as_deref())?;
+        if let Some(file) = &self.markdown {
+            figure::check_markdown(file)?;
+        }
         let programs = match &self.programs {
             Some(folder) => folder.clone(),
             None => build()?,
@@ -152,6 +157,9 @@ impl Sharing {
                 tell(format!("the machine is busy with something else ({busy:.0} %): figures mean little"));
             }
             say::step("bench", format!("{}: {}", scenario.name, scenario.does));
+            if let Some(seconds) = self.seconds {
+                tell(format!("each load runs for {seconds} s instead"));
+            }
             let begun = Instant::now();
             let right = match (scenario.measure)(&run) {
                 Ok(found) => {
@@ -177,12 +185,7 @@ impl Sharing {
             figure::write_markdown(file, &figures)?;
         }
         let missed = figures.iter().filter(|figure| figure.met() == Some(false)).count();
-        println!();
-        match (failed.is_empty(), missed) {
-            (true, 0) => println!("all results are right, and all goals are met"),
-            (true, missed) => println!("all results are right; {missed} goals are MISSED"),
-            (false, _) => println!("FAILED: {}", failed.join(", ")),
-        }
+        println!("\n{}", verdict(figures.len(), &failed, missed));
         Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

@@ -16,6 +16,7 @@ use super::daemon::{Daemon, vgpus};
 use super::goal::Goal;
 use super::machine;
 use super::place::Place;
+use super::{check_writable, verdict};
 use crate::interrupt;
 use crate::say;
 use crate::sides::kill_all;
@@ -24,6 +25,7 @@ use crate::workspace::{self, Profile};
 use anyhow::Result;
 use bounds::Bounds;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use peer::Peer;
 use row::{Round, Row, Table};
 use std::path::{Path, PathBuf};
@@ -75,7 +77,7 @@ pub(crate) struct Speed {
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
     /// How many rounds each workload has.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: Option<usize>,
     /// Few rounds and samples: results are checked, and times mean little.
     #[arg(long)]
@@ -128,6 +130,10 @@ impl Speed {
             return Ok(ExitCode::SUCCESS);
         }
         let peer = self.peer.peer()?;
+        check_writable(self.json.as_deref())?;
+        if let Some(file) = &self.markdown {
+            Table::check_markdown(file, peer.as_ref())?;
+        }
         let programs = match &self.programs {
             Some(folder) => folder.clone(),
             None => build()?,
@@ -154,13 +160,14 @@ impl Speed {
         if let Some(file) = &self.markdown {
             table.write_markdown(file)?;
         }
-        let complaints = bounds.map(|bounds| bounds.complaints(&rows)).unwrap_or_default();
+        let complaints = bounds.as_ref().map(|bounds| bounds.complaints(&rows)).unwrap_or_default();
         let missed = rows.iter().filter(|row| row.met() == Some(false)).count();
-        println!();
-        match (failed.is_empty(), missed) {
-            (true, 0) => println!("all results are right, and all goals are met"),
-            (true, missed) => println!("all results are right; {missed} goals are MISSED"),
-            (false, _) => println!("FAILED: {}", failed.join(", ")),
+        println!("\n{}", verdict(rows.len(), &failed, missed));
+        if self.short && missed > 0 {
+            println!("(of a short run, which says little about times)");
+        }
+        if bounds.is_some() && complaints.is_empty() {
+            println!("no count is worse than its bound");
         }
         for complaint in &complaints {
             println!("WORSE: {complaint}");

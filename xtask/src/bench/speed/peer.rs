@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub(super) struct Options {
     /// Another OpenCL that takes part in turn, by the folder of its vendor files (*.icd).
-    #[arg(long, value_name = "NAME=DIR", value_parser = pair)]
+    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
     peer: Option<(String, String)>,
     /// A variable of the peer's environment that the other sides do not have (repeatable).
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, requires = "peer")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = variable, requires = "peer")]
     peer_env: Vec<(String, String)>,
 }
 
@@ -66,17 +66,25 @@ impl Peer {
     }
 }
 
+fn named_folder(text: &str) -> Result<(String, String), String> {
+    pair(text).ok_or_else(|| {
+        "not NAME=DIR: a name of your choice, and the folder of its vendor files (*.icd)".to_owned()
+    })
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    pair(text).ok_or_else(|| "not KEY=VALUE".to_owned())
+}
+
 /// What is on the two sides of the first equals sign.
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("no KEY=VALUE".to_owned()),
-    }
+fn pair(text: &str) -> Option<(String, String)> {
+    let (key, value) = text.split_once('=')?;
+    (!key.is_empty()).then(|| (key.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Peer, pair};
+    use super::{Options, Peer, named_folder, pair, variable};
     use crate::bench::goal::Goal;
     use crate::bench::speed::row::{Round, Row, Table};
 
@@ -134,6 +142,8 @@ mod tests {
         let found = named(folder.path()).peer().unwrap().unwrap();
         assert_eq!(found.environment, [("A".to_owned(), "b=c".to_owned())]);
         assert!(named(&folder.path().join("none")).peer().is_err());
-        assert!(pair("A").is_err() && pair("=b").is_err());
+        assert!(pair("A").is_none() && pair("=b").is_none());
+        assert!(named_folder("A").unwrap_err().contains("NAME=DIR"));
+        assert!(variable("A").unwrap_err().contains("KEY=VALUE"));
     }
 }

@@ -123,15 +123,16 @@ impl Row {
         let Row { name, unit, vgpu, .. } = self;
         if let (true, Some(peer), Some(ratio)) = (self.is_against_peer(), self.peer, self.ratio) {
             return format!(
-                "{name}: {}, {} {unit}, {} times as fast",
+                "{name}: peer {}, vGPU {} {unit}, {} times as fast",
                 short(peer),
                 short(*vgpu),
                 short(1.0 / ratio)
             );
         }
-        let native = self.native.map(|native| format!("{} native, ", short(native))).unwrap_or_default();
+        let native = self.native.map(|native| format!("native {}, vGPU ", short(native))).unwrap_or_default();
+        let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
         let ratio = self.ratio.map(|ratio| format!(", ratio {ratio:.3}")).unwrap_or_default();
-        format!("{name}: {native}{} {unit}{ratio}", short(*vgpu))
+        format!("{name}: {native}{}{unit}{ratio}", short(*vgpu))
     }
 
     /// What a line of a table has.
@@ -221,6 +222,10 @@ pub(super) fn geometric_mean(name: &str, rows: &[&Row], goal: Goal) -> Option<Ro
     (!rows.is_empty()).then_some(row)
 }
 
+/// What documents call the tables.
+const NATIVE: &str = "speed";
+const AGAINST: &str = "peer";
+
 /// Results for people: those beside the host's own OpenCL, or those beside a peer.
 pub(super) struct Table {
     /// What documents call it.
@@ -233,14 +238,19 @@ impl Table {
     /// The vGPU beside the host's own OpenCL.
     pub(super) fn native(rows: &[Row]) -> Table {
         let lines = rows.iter().filter(|row| !row.is_against_peer()).map(Row::cells).collect();
-        Table { name: "speed", heads: heads("NATIVE", "RATIO (QUARTILES)"), lines }
+        Table { name: NATIVE, heads: heads("NATIVE", "RATIO (QUARTILES)"), lines }
     }
 
     /// The vGPU beside a peer.
     pub(super) fn against(rows: &[Row], peer: &Peer) -> Table {
         let rows = rows.iter().filter(|row| row.is_against_peer());
         let lines = rows.map(|row| row.cells_against(peer)).collect();
-        Table { name: "peer", heads: heads(peer.name(), "TIMES AS FAST (QUARTILES)"), lines }
+        Table { name: AGAINST, heads: heads(peer.name(), "TIMES AS FAST (QUARTILES)"), lines }
+    }
+
+    /// Says at once if it could not be put into a document.
+    pub(super) fn check_markdown(file: &Path, peer: Option<&Peer>) -> Result<()> {
+        document::check(file, if peer.is_some() { AGAINST } else { NATIVE })
     }
 
     /// Puts it into a document, in place of the one that is there.
@@ -335,6 +345,16 @@ mod tests {
     fn figures_keep_four_digits() {
         assert_eq!([123_456.0, 1.234_56, 0.001_234_56].map(rounded), [123_500.0, 1.235, 0.001_235]);
         assert_eq!(rounded(0.0), 0.0);
+    }
+
+    #[test]
+    fn a_result_is_told_in_a_line_that_says_whose_each_number_is() {
+        let row = Row::of_medians("x", &[round(20e3, 30e3)], Goal::None);
+        assert_eq!(row.line(), "x: native 20.0, vGPU 30.0 µs, ratio 1.500");
+        let count = Row { native: None, ratio: None, unit: "", vgpu: 0.13, ..row.clone() };
+        assert_eq!(count.line(), "x: 0.13");
+        let beside = Row { native: None, peer: Some(60.0), ratio: Some(0.5), ..row };
+        assert_eq!(beside.line(), "x: peer 60.0, vGPU 30.0 µs, 2.00 times as fast");
     }
 
     #[test]
