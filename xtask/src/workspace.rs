@@ -5,10 +5,10 @@ use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Which cargo profile the programs that go into a VM are built with.
+/// Which cargo profile our programs are built with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Profile {
-    /// Optimised. The default: an emulated guest is slow enough.
+    /// Optimised: for what is measured, and for guests that are emulated.
     Release,
     /// Quicker to build, with debug assertions.
     Debug,

@@ -220,3 +220,12 @@ fn a_run_that_cannot_be_made_is_no_difference() {
         assert!(stderr.contains(complaint), "{stderr}");
     }
 }
+
+#[test]
+fn a_folder_of_the_suite_that_is_not_there_is_told_before_anything_is_built() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let (status, _, stderr) = run(command.args(["cts", "--cts-dir", "/nowhere"]));
+    assert_eq!(status, 2, "{stderr}");
+    assert!(stderr.contains("/nowhere is no folder") && stderr.contains("docs/conformance.md"), "{stderr}");
+    assert!(!stderr.contains("Finished"), "{stderr}");
+}

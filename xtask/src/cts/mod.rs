@@ -82,6 +82,13 @@ impl Cts {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let list = self.list()?;
         let mut binaries = self.chosen_binaries(&list)?;
+        if !self.cts_dir.is_dir() {
+            bail!(
+                "{} is no folder: it is to be test_conformance of a build of the suite, which docs/conformance.md tells how \
+                 to get",
+                self.cts_dir.display()
+            );
+        }
         let programs = self.programs()?;
         let place = match &self.root {
             None => Place::here(&self.cts_dir, &programs)?,
