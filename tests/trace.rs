@@ -6,7 +6,9 @@ mod guests;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 use configured::{Daemon, wait_until};
@@ -127,8 +129,7 @@ fn one_at_a_time_records_and_one_who_hangs_up_makes_room() {
     );
 
     {
-        use std::io::Write;
-        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(b"GET /v1/trace?seconds=59 HTTP/1.1\r\n\r\n").unwrap();
         wait_until("it to begin", || daemon.log().contains("a timeline of 59 s is recorded"));
     }
@@ -165,10 +166,17 @@ fn the_tool_says_at_once_where_it_cannot_write_and_replaces_only_files() {
     // Without an answer, what is there stays.
     fs::write(&target, "kept").unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
-    let refused = trace("99", target.to_str().unwrap());
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && said.contains("from 0.1 to 60 seconds"), "{said}");
-    assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+    let refused = |seconds: &str, reason: &str| {
+        let output = trace(seconds, target.to_str().unwrap());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(reason), "{said}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+    };
+    refused("99", "allowed are 0.1 to 60 seconds");
+    let mut other = UnixStream::connect(daemon.at("admin.sock")).unwrap();
+    other.write_all(b"GET /v1/trace?seconds=59 HTTP/1.1\r\n\r\n").unwrap();
+    wait_until("another to begin", || daemon.log().contains("a timeline of 59 s is recorded"));
+    refused("1", "recorded already");
     let left = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_str().unwrap().starts_with(".paragpu")));
 }

@@ -11,6 +11,9 @@ use crate::sched::usage::{DELAY_BOUNDS_US, Delays, ProcessUsage, Standing, Usage
 /// The version in every path.
 pub const VERSION: u32 = 1;
 
+/// How long a timeline may be in seconds: beyond some, events are too many to be looked at.
+pub const TRACE_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
+
 /// `GET /v1/version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {

@@ -12,9 +12,6 @@ use crate::registry::mailbox::{Mailbox, View};
 use crate::registry::{Change, Refusal};
 use crate::sched::Scheduler;
 
-/// How long a timeline may be in seconds: beyond some, events are too many to be looked at.
-const TRACE_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=60.0;
-
 /// Whoever is asked.
 #[derive(Clone, Debug)]
 pub(super) struct Behind {
@@ -173,8 +170,8 @@ pub(super) fn respond(
 
 fn trace(scheduler: &Scheduler, query: &str, is_there: impl Fn() -> bool) -> Response {
     let seconds = query.strip_prefix("seconds=").and_then(|seconds| seconds.parse::<f64>().ok());
-    let Some(seconds) = seconds.filter(|seconds| TRACE_SECONDS.contains(seconds)) else {
-        let (least, most) = TRACE_SECONDS.into_inner();
+    let Some(seconds) = seconds.filter(|seconds| api::TRACE_SECONDS.contains(seconds)) else {
+        let (least, most) = api::TRACE_SECONDS.into_inner();
         let error = format!("say for how long, as ?seconds=5: from {least} to {most} seconds");
         return Response::error(400, &error);
     };

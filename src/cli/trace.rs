@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tempfile::NamedTempFile;
 
 use super::client::{Client, Target};
+use crate::admin::api::TRACE_SECONDS;
 
 /// How often it says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -25,13 +26,18 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// For how long, from 0.1 to 60 seconds.
-    #[arg(long, value_name = "N", default_value_t = 5.0)]
+    #[arg(long, value_name = "N", default_value_t = 5.0, value_parser = seconds)]
     seconds: f64,
     /// Write it to this file, in place of what is there; "-" for standard output.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: PathBuf,
     #[command(flatten)]
     target: Target,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| TRACE_SECONDS.contains(seconds));
+    seconds.ok_or_else(|| format!("allowed are {} to {} seconds", TRACE_SECONDS.start(), TRACE_SECONDS.end()))
 }
 
 /// What is to be known of a timeline.

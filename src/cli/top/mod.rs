@@ -70,7 +70,7 @@ fn fetch(client: &Client) -> anyhow::Result<Sample> {
     Ok(Sample { at: Instant::now(), vgpus, devices })
 }
 
-/// A frame as text.
+/// A frame as text, without its last line: that is about keys.
 fn render(model: &Model, width: u16) -> String {
     let height = draw::height(model);
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
@@ -80,7 +80,7 @@ fn render(model: &Model, width: u16) -> String {
         let cells = (0..width).map(|column| buffer[(column, row)].symbol());
         cells.collect::<String>().trim_end().to_owned() + "\n"
     };
-    (0..height).map(line).collect()
+    (0..height.saturating_sub(1)).map(line).collect()
 }
 
 fn watch(

@@ -98,7 +98,19 @@ fn a_frame_has_bars_numbers_and_who_has_and_wants_the_device() {
         "3",
     ];
     assert_eq!(words, expected, "{text}");
-    assert!(lines.last().unwrap().contains("s sort (by device)"), "{text}");
+    assert_eq!(lines.len(), 3 + 1 + 3, "{text}");
+}
+
+#[test]
+fn only_a_live_frame_ends_with_what_its_keys_do() {
+    let model = two_seconds();
+    let height = draw::height(&model);
+    let mut terminal = Terminal::new(TestBackend::new(140, height)).unwrap();
+    terminal.draw(|frame| draw::draw(frame, &model)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let last: String = (0..140).map(|column| buffer[(column, height - 1)].symbol()).collect();
+    assert!(last.contains("s sort (by device)"), "{last}");
+    assert!(!render(&model, 140).contains("sort"));
 }
 
 #[test]
