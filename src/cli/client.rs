@@ -39,14 +39,8 @@ impl Client {
         if let Some(path) = &target.socket {
             return Ok(Client { socket: path.clone() });
         }
-        let usual = [socket::default_path().ok(), Some(socket::system_path())];
-        let usual: Vec<PathBuf> = usual.into_iter().flatten().map(|path| socket::admin_path(&path)).collect();
-        // Of one that is there, the request says why it may not be used.
-        let is_there = |path: &&PathBuf| match UnixStream::connect(path) {
-            Ok(_) => true,
-            Err(error) => error.kind() == ErrorKind::PermissionDenied,
-        };
-        match usual.iter().find(is_there) {
+        let usual = usual_sockets();
+        match served(&usual) {
             Some(path) => Ok(Client { socket: path.clone() }),
             None => {
                 let mut tried: Vec<String> = usual.iter().map(|path| path.display().to_string()).collect();
@@ -133,6 +127,24 @@ impl Client {
     }
 }
 
+/// The admin socket of this user's daemon or of the system's, if one is there.
+pub(super) fn running_daemon() -> Option<PathBuf> {
+    served(&usual_sockets()).cloned()
+}
+
+fn usual_sockets() -> Vec<PathBuf> {
+    let usual = [socket::default_path().ok(), Some(socket::system_path())];
+    usual.into_iter().flatten().map(|path| socket::admin_path(&path)).collect()
+}
+
+/// The first at which somebody listens. Of one that is there, the request says why it may not be used.
+fn served(sockets: &[PathBuf]) -> Option<&PathBuf> {
+    sockets.iter().find(|path| match UnixStream::connect(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    })
+}
+
 /// An answer's status and body; nothing if it is not all there.
 fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -202,6 +214,7 @@ pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::os::unix::net::UnixListener;
 
     #[test]
     fn assignments_are_typed_as_the_configuration_wants_them() {
@@ -227,6 +240,16 @@ mod tests {
         assert_eq!(keys(&given).unwrap(), expected);
         assert!(keys(&["weight".to_owned()]).is_err());
         assert!(keys(&["limits=1".to_owned(), "limits.builds=2".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_socket_that_nobody_serves_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let sockets = ["none", "left", "served"].map(|name| directory.path().join(name));
+        let _served = UnixListener::bind(&sockets[2]).unwrap();
+        drop(UnixListener::bind(&sockets[1]).unwrap());
+        assert_eq!(served(&sockets), Some(&sockets[2]));
+        assert_eq!(served(&sockets[..2]), None);
     }
 
     #[test]

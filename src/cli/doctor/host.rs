@@ -7,6 +7,7 @@ use kvm_ioctls::Kvm;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::Finding;
+use crate::cli::client;
 use crate::cli::run::running_daemon;
 use crate::sys::compute_probe;
 
@@ -124,9 +125,17 @@ fn qemu() -> Finding {
 
 fn daemon() -> Finding {
     const WHAT: &str = "paragpud";
-    match running_daemon() {
-        Some(socket) => Finding::ok(WHAT, format!("listens on {}", socket.display())),
-        None => Finding::note(
+    match (running_daemon(), client::running_daemon()) {
+        (Some(socket), _) => Finding::ok(WHAT, format!("listens on {}", socket.display())),
+        // One whose configuration has sockets for vGPUs alone.
+        (None, Some(admin)) => Finding::ok(
+            WHAT,
+            format!(
+                "runs, with a socket for each vGPU (`paragpu ps` and `show` tell which); admin socket {}",
+                admin.display()
+            ),
+        ),
+        (None, None) => Finding::note(
             WHAT,
             "none listens on the default sockets",
             "nothing to do for `paragpu run`, which starts a private one; for VMs: paragpud --socket-path PATH",
