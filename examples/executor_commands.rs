@@ -4,26 +4,14 @@
 //!
 //!     run launches|arguments|buffers COUNT     {"commands":…}: so many commands have passed the ring
 
-use std::hint::black_box;
+#[path = "common/marks.rs"]
+mod marks;
+
 use std::io::{BufRead as _, Write as _};
 
 use anyhow::{Result, bail};
+use marks::{speed_samples_begin, speed_samples_end};
 use paragpu::executor::child::measure::{Measured, Stream};
-
-/// By its name a profiler knows where commands that count begin; as in `speed`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn speed_samples_begin() {
-    // So that it is called where it stands.
-    black_box(());
-}
-
-/// And where they end.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn speed_samples_end() {
-    black_box(());
-}
 
 fn main() -> Result<()> {
     let mut measured = Measured::new()?;

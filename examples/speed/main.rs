@@ -15,15 +15,17 @@ mod common;
 mod data;
 mod direct;
 mod latency;
+#[path = "../common/marks.rs"]
+mod marks;
 mod place;
 mod throughput;
 
-use std::hint::black_box;
 use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser;
+use marks::{speed_samples_begin, speed_samples_end};
 use place::Place;
 
 /// Measures what lines on the standard input name.
@@ -67,21 +69,6 @@ fn timed(what: impl FnOnce() -> Result<()>) -> Result<Duration> {
     let start = Instant::now();
     what()?;
     Ok(start.elapsed())
-}
-
-/// By its name a profiler knows where samples that are told begin: `cargo xtask bench instructions`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn speed_samples_begin() {
-    // So that it is called where it stands.
-    black_box(());
-}
-
-/// And where they end.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn speed_samples_end() {
-    black_box(());
 }
 
 fn main() -> Result<()> {
