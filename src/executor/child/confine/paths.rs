@@ -83,7 +83,8 @@ pub(super) fn confine(confinement: &Confinement) -> Result<bool, RulesetError> {
     // Older kernels enforce what they know of it.
     let abi = ABI::V6;
     let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
-    // Programs that a guest wrote are not run, and no device nodes made.
+    // Programs in a guest's files are not run, and no device nodes made. What is in memory only (memfd), Landlock does not hold:
+    // that is for the policy of system calls.
     let scratch = all & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock);
     // The driver's own program too, for its symbols in backtraces.
     let libraries = LIBRARIES.iter().map(PathBuf::from).chain(std::env::current_exe());
