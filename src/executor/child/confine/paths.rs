@@ -84,7 +84,7 @@ pub(super) fn confine(confinement: &Confinement) -> Result<bool, RulesetError> {
     let abi = ABI::V6;
     let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
     // Programs in a guest's files are not run, and no device nodes made. What is in memory only (memfd), Landlock does not hold:
-    // that is for the policy of system calls.
+    // where a driver may start programs, a guest can start that, confined as the executor is.
     let scratch = all & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock);
     // The driver's own program too, for its symbols in backtraces.
     let libraries = LIBRARIES.iter().map(PathBuf::from).chain(std::env::current_exe());
